@@ -1,0 +1,28 @@
+"""radfield: photographs, meshes and images into neural scenes.
+
+The public API is this list; each name is imported when first used, so that `import radfield` costs next to nothing
+beyond torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "load_capture": ("radfield.data", "load"),
+    "BadInput": ("radfield.errors", "BadInput"),
+}
+__all__ = [*_EXPORTS, "__version__"]
+
+
+def __getattr__(name: str):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'radfield' has no attribute {name!r}")
+    module, attribute = _EXPORTS[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__():
+    return sorted(__all__)

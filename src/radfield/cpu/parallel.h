@@ -1,0 +1,43 @@
+// The thread pool: worker threads of our own, each pinned to its CPU, because two OpenMP threads were often stacked
+// on one core and a process-wide binding would pin other libraries' threads too. The calling thread works as well.
+#pragma once
+#include <stdint.h>
+
+namespace radfield {
+
+typedef void (*Task)(void* context, int64_t chunk);
+
+// Calls task(context, chunk) for chunk = 0 .. chunks-1, on all threads, the next free thread taking the next chunk;
+// returns when all are done. What a chunk computes must not depend on the thread or on other chunks: then the result
+// has the same bits whatever the number of threads.
+void run_chunks(int64_t chunks, Task task, void* context);
+int num_threads();
+
+template <class Body>
+inline void parallel_for(int64_t chunks, Body body) {
+  run_chunks(chunks, [](void* context, int64_t chunk) { (*(Body*)context)(chunk); }, &body);
+}
+
+// body(begin, end) over [0, n) in chunks of `size`.
+template <class Body>
+inline void parallel_blocks(int64_t n, int64_t size, Body body) {
+  parallel_for((n + size - 1) / size, [&](int64_t chunk) {
+    const int64_t begin = chunk * size, end = begin + size;
+    body(begin, end < n ? end : n);
+  });
+}
+
+// Aligned scratch memory of this thread, kept between calls: at least `bytes`, contents undefined. One per thread: a
+// task asks once and divides it.
+void* scratch(int64_t bytes);
+
+}  // namespace radfield
+
+// An exported op: `extern "C" void name(const Name* args)` beside `int64_t name_size()`, which the loader compares
+// with the declaration in Python.
+#define RADFIELD_EXPORT extern "C" __attribute__((visibility("default")))
+#define RADFIELD_OP(name, Struct)                                      \
+  RADFIELD_EXPORT int64_t name##_size() { return sizeof(Struct); }     \
+  static void name##_op(const Struct& a);                              \
+  RADFIELD_EXPORT void name(const Struct* args) { name##_op(*args); }  \
+  static void name##_op(const Struct& a)

@@ -1,0 +1,135 @@
+// The SIMD vector of the instruction set that this file is compiled for: `vf` (floats) and `vi` (int32), W lanes each.
+// Built on the vector extensions of GCC and Clang: + - * / < & | ^ << work as they stand, m ? a : b selects; only what
+// the extensions lack is written per instruction set. A comparison gives a `vi` of 0 and -1.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace radfield {
+
+#if defined(__AVX512F__)
+constexpr int W = 16;
+#elif defined(__AVX2__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+typedef float vf __attribute__((vector_size(4 * W), aligned(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W), aligned(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W), aligned(4 * W)));
+typedef uint16_t vh __attribute__((vector_size(2 * W), aligned(2 * W)));
+
+#define RADFIELD_SIMD inline __attribute__((always_inline))
+
+// Memory. Addresses need no alignment. The _n forms touch only the first n lanes (0 <= n <= W), the others read 0.
+RADFIELD_SIMD vf load(const float* p) { vf v; memcpy(&v, p, sizeof v); return v; }
+RADFIELD_SIMD vi load(const int32_t* p) { vi v; memcpy(&v, p, sizeof v); return v; }
+RADFIELD_SIMD void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
+RADFIELD_SIMD void store(int32_t* p, vi v) { memcpy(p, &v, sizeof v); }
+#if defined(__AVX512F__)
+RADFIELD_SIMD vf load_n(const float* p, int n) { return (vf)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p); }
+RADFIELD_SIMD vi load_n(const int32_t* p, int n) { return (vi)_mm512_maskz_loadu_epi32((__mmask16)((1u << n) - 1), p); }
+RADFIELD_SIMD void store_n(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
+#else
+RADFIELD_SIMD vf load_n(const float* p, int n) { vf v = {}; memcpy(&v, p, 4 * (size_t)n); return v; }
+RADFIELD_SIMD vi load_n(const int32_t* p, int n) { vi v = {}; memcpy(&v, p, 4 * (size_t)n); return v; }
+RADFIELD_SIMD void store_n(float* p, vf v, int n) { memcpy(p, &v, 4 * (size_t)n); }
+#endif
+
+// Arithmetic that the extensions lack.
+RADFIELD_SIMD vi as_int(vf x) { return (vi)x; }
+RADFIELD_SIMD vf as_float(vi x) { return (vf)x; }
+RADFIELD_SIMD vf to_float(vi x) { return __builtin_convertvector(x, vf); }
+RADFIELD_SIMD vi to_int(vf x) { return __builtin_convertvector(x, vi); }  // towards zero
+RADFIELD_SIMD vf select(vi mask, vf a, vf b) { return mask ? a : b; }
+RADFIELD_SIMD vi select(vi mask, vi a, vi b) { return mask ? a : b; }
+RADFIELD_SIMD vf min(vf a, vf b) { return a < b ? a : b; }  // b where either is NaN
+RADFIELD_SIMD vf max(vf a, vf b) { return a > b ? a : b; }
+RADFIELD_SIMD vi min(vi a, vi b) { return a < b ? a : b; }
+RADFIELD_SIMD vi max(vi a, vi b) { return a > b ? a : b; }
+RADFIELD_SIMD vf abs(vf x) { return (vf)((vi)x & 0x7fffffff); }
+#if defined(__AVX512F__)
+RADFIELD_SIMD vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+RADFIELD_SIMD vf sqrt(vf x) { return (vf)_mm512_sqrt_ps((__m512)x); }
+RADFIELD_SIMD vf floor(vf x) { return (vf)_mm512_roundscale_ps((__m512)x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
+#elif defined(__AVX2__)
+RADFIELD_SIMD vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+RADFIELD_SIMD vf sqrt(vf x) { return (vf)_mm256_sqrt_ps((__m256)x); }
+RADFIELD_SIMD vf floor(vf x) { return (vf)_mm256_floor_ps((__m256)x); }
+#elif defined(__aarch64__)
+RADFIELD_SIMD vf fma(vf a, vf b, vf c) { return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b); }
+RADFIELD_SIMD vf sqrt(vf x) { return (vf)vsqrtq_f32((float32x4_t)x); }
+RADFIELD_SIMD vf floor(vf x) { return (vf)vrndmq_f32((float32x4_t)x); }
+#else  // x86-64-v2 has no fused multiply-add: two roundings there
+RADFIELD_SIMD vf fma(vf a, vf b, vf c) { return a * b + c; }
+RADFIELD_SIMD vf sqrt(vf x) { return (vf)_mm_sqrt_ps((__m128)x); }
+RADFIELD_SIMD vf floor(vf x) { return (vf)_mm_floor_ps((__m128)x); }
+#endif
+
+RADFIELD_SIMD float sum(vf v) {
+  float s = 0;
+  for (int half = W / 2; half > 0; half /= 2)  // pairwise, the same order on every compiler
+    for (int i = 0; i < half; ++i) v[i] += v[i + half];
+  s = v[0];
+  return s;
+}
+RADFIELD_SIMD bool any(vi mask) {
+#if defined(__AVX512F__)
+  return _mm512_movepi32_mask((__m512i)mask) != 0;
+#else
+  int32_t r = 0;
+  for (int i = 0; i < W; ++i) r |= mask[i];
+  return r != 0;
+#endif
+}
+
+// Lane numbers 0..W-1.
+RADFIELD_SIMD vi lanes() {
+  vi v;
+  for (int i = 0; i < W; ++i) v[i] = i;
+  return v;
+}
+
+// 32-bit words at base[index].
+RADFIELD_SIMD vi gather(const int32_t* base, vi index) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_i32gather_epi32((__m512i)index, base, 4);
+#else
+  vi v;
+  for (int i = 0; i < W; ++i) v[i] = base[(uint32_t)index[i]];
+  return v;
+#endif
+}
+RADFIELD_SIMD vf gather(const float* base, vi index) { return (vf)gather((const int32_t*)base, index); }
+
+// bf16: the upper half of a float. Rounds to nearest, ties to even; NaN stays NaN.
+RADFIELD_SIMD vi bf16_bits(vf x) {
+  vu u = (vu)x;
+  vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+  return (vi)(x != x ? (vi)((u >> 16) | 0x40) : (vi)rounded);
+}
+RADFIELD_SIMD vf load(const bf16* p) {
+  vh h;
+  memcpy(&h, p, sizeof h);
+  return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+RADFIELD_SIMD void store(bf16* p, vf v) {
+  vh h = __builtin_convertvector((vu)bf16_bits(v), vh);
+  memcpy(p, &h, sizeof h);
+}
+RADFIELD_SIMD vf load_n(const bf16* p, int n) {
+  vh h = {};
+  memcpy(&h, p, 2 * (size_t)n);
+  return (vf)(__builtin_convertvector(h, vu) << 16);
+}
+RADFIELD_SIMD void store_n(bf16* p, vf v, int n) {
+  vh h = __builtin_convertvector((vu)bf16_bits(v), vh);
+  memcpy(p, &h, 2 * (size_t)n);
+}
+
+}  // namespace radfield

@@ -1,0 +1,1 @@
+"""Encodings: position or direction [M, D] -> features [M, C]."""

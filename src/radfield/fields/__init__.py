@@ -1,0 +1,1 @@
+"""Fields: encoding + networks -> density and colour, distance, or signal."""

@@ -1,0 +1,1 @@
+"""Networks: the small MLP, and encoding and MLP fused."""

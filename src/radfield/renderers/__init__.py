@@ -1,0 +1,1 @@
+"""Renderers: samples of a field -> pixels."""

@@ -1,0 +1,139 @@
+"""The one test body of every op: `check_op` runs an op on each native backend against its torch reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+
+from radfield import backend
+from radfield.errors import BadInput
+
+NATIVE_BACKENDS = ("cpu",)
+SIZES = (0, 1, 7, 33, 1000)
+
+
+@dataclass
+class OpCase:
+    """An op under test.
+
+    function    the public function; called with the inputs as keyword arguments, on each native backend
+    reference   the specification: same arguments, called in float64
+    inputs      (size, generator) -> dict of the arguments; floating tensors in float32
+    gradients   names of the inputs whose gradients are compared
+    outputs     result -> tuple of tensors to compare
+    second      names of the inputs whose second derivatives (through the gradient of each `gradients`) are compared
+    """
+
+    function: Callable
+    reference: Callable
+    inputs: Callable[[int, torch.Generator], dict]
+    gradients: tuple[str, ...] = ()
+    outputs: Callable = lambda result: result if isinstance(result, tuple) else (result,)
+    second: tuple[str, ...] = ()
+    rtol: float = 2e-5
+    atol: float = 2e-6
+    sizes: tuple[int, ...] = SIZES
+    wrong_dtype: tuple[str, ...] = field(default_factory=tuple)  # inputs that must be refused as float64
+
+
+def check_op(case: OpCase) -> None:
+    """Forward, gradients and second derivatives on every size and backend; layouts; dtypes; the reference's gradcheck."""
+    for name in NATIVE_BACKENDS:
+        with backend.use(name):
+            for size in case.sizes:
+                check_values(case, case.inputs(size, torch.Generator().manual_seed(size)))
+            check_layouts(case)
+            check_dtypes(case)
+    check_reference(case)
+
+
+def check_values(case: OpCase, inputs: dict) -> None:
+    """The native result and its derivatives equal those of the reference in float64."""
+    ours = derivatives(case, case.function, inputs)
+    with backend.use("reference"):
+        theirs = derivatives(case, case.reference, {k: to_float64(v) for k, v in inputs.items()})
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert_close(name, value, theirs[name], case.rtol, case.atol)
+
+
+def derivatives(case: OpCase, function: Callable, inputs: dict) -> dict[str, torch.Tensor]:
+    """Outputs, gradients of a fixed random combination of them, and second derivatives, by name."""
+    inputs = {k: v.detach().clone().requires_grad_() if k in case.gradients else v for k, v in inputs.items()}
+    outputs = case.outputs(function(**inputs))
+    found = {f"output {i}": o.detach() for i, o in enumerate(outputs)}
+    if not case.gradients:
+        return found
+    scalar = sum(combine(o, i) for i, o in enumerate(outputs))
+    wanted = [inputs[k] for k in case.gradients]
+    grads = torch.autograd.grad(scalar, wanted, create_graph=bool(case.second), allow_unused=True)
+    for k, g in zip(case.gradients, grads, strict=True):
+        found[f"gradient of {k}"] = torch.zeros_like(inputs[k]) if g is None else g.detach()
+    if case.second:
+        scalar = sum(combine(g, 10 + i) for i, g in enumerate(grads) if g is not None and g.requires_grad)
+        seconds = torch.autograd.grad(scalar, [inputs[k] for k in case.second], allow_unused=True)
+        for k, g in zip(case.second, seconds, strict=True):
+            found[f"second derivative of {k}"] = torch.zeros_like(inputs[k]) if g is None else g.detach()
+    return found
+
+
+def combine(x: torch.Tensor, seed: int) -> torch.Tensor:
+    """A fixed random linear combination of `x`, the same in every float type."""
+    weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(torch.float32)
+    return (x * weights.to(x.dtype)).sum()
+
+
+def check_layouts(case: OpCase) -> None:
+    """Non-contiguous tensors give the same bits as contiguous ones."""
+    inputs = case.inputs(33, torch.Generator().manual_seed(5))
+    strided = {k: spread(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    for a, b in zip(case.outputs(case.function(**inputs)), case.outputs(case.function(**strided)), strict=True):
+        assert torch.equal(a, b)
+
+
+def spread(x: torch.Tensor) -> torch.Tensor:
+    """The same values with a gap after each."""
+    return torch.stack([x, x], dim=-1)[..., 0]
+
+
+def check_dtypes(case: OpCase) -> None:
+    """A wrong dtype is refused with a message that names the argument."""
+    inputs = case.inputs(7, torch.Generator().manual_seed(5))
+    for name in case.wrong_dtype:
+        with pytest.raises(BadInput, match=name):
+            case.function(**{**inputs, name: inputs[name].double()})
+
+
+def check_reference(case: OpCase) -> None:
+    """The reference's derivatives agree with finite differences."""
+    if not case.gradients:
+        return
+    inputs = {k: to_float64(v) for k, v in case.inputs(3, torch.Generator().manual_seed(7)).items()}
+    points = tuple(inputs[k].requires_grad_() for k in case.gradients)
+
+    def function(*values):
+        with backend.use("reference"):
+            return case.outputs(case.reference(**{**inputs, **dict(zip(case.gradients, values, strict=True))}))
+
+    torch.autograd.gradcheck(function, points, eps=1e-6, atol=1e-5)
+    if case.second:
+        torch.autograd.gradgradcheck(function, points, eps=1e-6, atol=1e-4)
+
+
+def to_float64(value):
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.detach().double() if floating else value
+
+
+def assert_close(name: str, ours: torch.Tensor, theirs: torch.Tensor, rtol: float, atol: float) -> None:
+    """|ours - theirs| <= atol + rtol * (the largest magnitude of theirs, or its own): sums round by their terms."""
+    assert ours.shape == theirs.shape, f"{name}: shape {list(ours.shape)}, expected {list(theirs.shape)}"
+    if ours.numel() == 0:
+        return
+    difference = (ours.double() - theirs.double()).abs()
+    scale = theirs.double().abs().max()
+    worst = difference.max().item()
+    assert worst <= atol + rtol * scale.item(), f"{name}: off by {worst:.3g} where values reach {scale.item():.3g}"
