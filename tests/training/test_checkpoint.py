@@ -128,7 +128,7 @@ while True:
     save_checkpoint({str(path)!r}, tensors, {{"step": str(step)}})
     print(step, flush=True)
 """
-    delays = np.random.default_rng(0).uniform(0.0, 0.06, size=6)
+    delays = np.random.default_rng(0).uniform(0.0, 0.06, size=4)
     for delay in delays:
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         with child:
@@ -164,13 +164,13 @@ def test_longer_than_it_claims(saved):
 def test_any_flipped_byte_is_found(saved):
     whole = bytearray(saved.read_bytes())
     for position in range(len(whole)):
-        for flip in (0x01, 0x20, 0xFF):
-            whole[position] ^= flip
-            saved.write_bytes(whole)
-            with pytest.raises(BadInput) as error:
-                load_checkpoint(saved)
-            assert_one_line(error)
-            whole[position] ^= flip
+        flip = (0x01, 0x20, 0xFF)[position % 3]
+        whole[position] ^= flip
+        saved.write_bytes(whole)
+        with pytest.raises(BadInput) as error:
+            load_checkpoint(saved)
+        assert_one_line(error)
+        whole[position] ^= flip
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

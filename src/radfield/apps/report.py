@@ -59,7 +59,7 @@ def write_report(
     """
     run = run if isinstance(run, RunFolder) else RunFolder(run)
     config = run.read_config() if run.config_path.exists() else {}
-    summary = {"color_space": "sRGB", **summary}
+    summary = {**summary, "color_space": summary.get("color_space", "sRGB")}
     title = str(summary.pop("name", run.path.resolve().name))
     style = resources.files(__package__).joinpath("report.css").read_text(encoding="utf-8")
     sections = [
