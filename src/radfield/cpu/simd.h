@@ -106,6 +106,23 @@ RADFIELD_SIMD vi gather(const int32_t* base, vi index) {
 #endif
 }
 RADFIELD_SIMD vf gather(const float* base, vi index) { return (vf)gather((const int32_t*)base, index); }
+// Two neighbouring words of records that are `pairs` pairs of words long: low and high of pair `pair` of each record.
+RADFIELD_SIMD void gather_pair(const int32_t* base, vi record, int pairs, int pair, vi& low, vi& high) {
+  const vi index = record * pairs + pair;
+#if defined(__AVX512F__)
+  const __m512i i = (__m512i)index;
+  const __m512i a = _mm512_i32gather_epi64(_mm512_castsi512_si256(i), base, 8);
+  const __m512i b = _mm512_i32gather_epi64(_mm512_extracti64x4_epi64(i, 1), base, 8);
+  const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0);
+  low = (vi)_mm512_permutex2var_epi32(a, even, b);
+  high = (vi)_mm512_permutex2var_epi32(a, _mm512_add_epi32(even, _mm512_set1_epi32(1)), b);
+#else
+  for (int i = 0; i < W; ++i) {
+    const int32_t* p = base + 2 * (int64_t)(uint32_t)index[i];
+    low[i] = p[0], high[i] = p[1];
+  }
+#endif
+}
 
 // bf16: the upper half of a float. Rounds to nearest, ties to even; NaN stays NaN.
 RADFIELD_SIMD vi bf16_bits(vf x) {

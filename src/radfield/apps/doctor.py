@@ -1,0 +1,156 @@
+"""`radfield doctor`: what radfield runs on here, and what is missing for what. It works, and says why, where the rest
+of radfield does not: whatever cannot be found out becomes a finding.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+#: distribution and what it is for; the ones that radfield cannot do without are its dependencies
+REQUIRED = {"torch": "everything", "numpy": "everything", "imageio": "reading images", "av": "writing videos"}
+OPTIONAL = {
+    "pycolmap": "cameras from bare photographs",
+    "viser": "the interactive viewer",
+    "open3d": "TSDF and Poisson meshes",
+    "gsplat": "Gaussians on a GPU, for comparison",
+    "cuda-core": "CUDA kernels",
+}
+_SETTINGS = ("RADFIELD_BACKEND", "RADFIELD_ISA", "RADFIELD_NUM_THREADS")
+
+
+@dataclass
+class Options:
+    """Shows device, instruction set, threads and versions, and what is missing for what."""
+
+    json: bool = False
+    """Print one JSON object as the last line."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """The figures: versions, cpu, library, cuda, packages, settings, and findings (lines; none when all is well)."""
+    findings: list[str] = []
+    report = {
+        "device": "cpu",
+        "versions": _versions(),
+        "cpu": _cpu(findings),
+        "library": _library(findings),
+        "cuda": _cuda(findings),
+        "packages": {name: {"version": version_of(name), "for": use} for name, use in OPTIONAL.items()},
+        "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
+    }
+    findings += [f"{name} is missing, for {use}" for name, use in REQUIRED.items() if version_of(name) is None]
+    return {**report, "findings": findings}
+
+
+def describe(report: dict[str, Any]) -> str:
+    """The report as text for a terminal."""
+    cpu, library = report["cpu"], report["library"]
+    lines = [("radfield", ", ".join(f"{name} {version}" for name, version in report["versions"].items()))]
+    lines.append(("device", "cpu (the CUDA kernels are not in this version)"))
+    lines.append(("cpu", f"{cpu['model']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB of memory"))
+    if library:
+        extra = ", ".join(library.get("features") or []) or "none"
+        lines.append(("library", f"{library['isa']}, {library['threads']} threads; chosen at run time: {extra}"))
+        lines.append(("", str(library["path"])))
+    else:
+        lines.append(("library", "none: plain torch, slowly"))
+    lines.append(("huge pages", cpu["huge_pages"] or "unknown"))
+    lines.append(("cuda", report["cuda"] or "no GPU that torch can use"))
+    lines += [(name, value) for name, value in report["settings"].items()]
+    lines.append(("optional", "packages, and what they are for"))
+    for name, package in report["packages"].items():
+        lines.append(("", f"{name:10} {package['version'] or 'missing':10} {package['for']}"))
+    findings = report["findings"]
+    lines.append(("findings", findings[0] if findings else "none: everything that this version needs is there"))
+    lines += [("", finding) for finding in findings[1:]]
+    return "\n".join(f"{name:12}{text}".rstrip() for name, text in lines)
+
+
+def version_of(distribution: str) -> str | None:
+    """The installed version of a distribution, found without importing it; None where it is missing."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _versions() -> dict[str, str | None]:
+    from radfield import __version__
+
+    versions = {"radfield": __version__, "python": platform.python_version()}
+    return versions | {name: version_of(name) for name in ("torch", "numpy")}
+
+
+def _cpu(findings: list[str]) -> dict[str, Any]:
+    huge_pages = _huge_pages()
+    if huge_pages == "never":
+        findings.append("transparent huge pages are off (never), so large tables are slower; madvise would do")
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"model": _cpu_model(), "cores": usable, "memory_gib": _memory_gib(), "huge_pages": huge_pages}
+
+
+def _cpu_model() -> str:
+    for line in _text("/proc/cpuinfo").splitlines():
+        if line.lower().startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine() or "unknown"
+
+
+def _memory_gib() -> float | None:
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _huge_pages() -> str | None:
+    """Linux's setting for transparent huge pages: "always", "madvise" (on request, as radfield does) or "never"."""
+    text = _text("/sys/kernel/mm/transparent_hugepage/enabled")
+    return text.partition("[")[2].partition("]")[0] or None
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def _library(findings: list[str]) -> dict[str, Any] | None:
+    """What `radfield.cpu.library` says of the compiled library; None, with a finding, where there is none."""
+    try:
+        from ..cpu import library
+
+        described = library.describe()
+    # Whatever is broken here is what the user called the doctor for.
+    except Exception as error:
+        findings.append(f"the compiled library cannot be used: {type(error).__name__}: {error}")
+        return None
+    if described.get("isa") is None:
+        findings.append(f"there is no compiled library for this machine ({platform.machine()}): plain torch, slowly")
+        return None
+    return described
+
+
+def _cuda(findings: list[str]) -> str | None:
+    """The name of the GPU that torch sees, if any."""
+    try:
+        import torch
+
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    # torch that cannot be imported, or a driver that does not answer: see _library.
+    except Exception as error:
+        findings.append(f"torch cannot be asked for a GPU: {type(error).__name__}: {error}")
+        return None
+    findings += [f"torch says of CUDA: {' '.join(str(warning.message).split())}" for warning in said]
+    if name is not None:
+        findings.append(f"torch sees a GPU ({name}), but the CUDA kernels are not in this version: it runs on the CPU")
+    return name

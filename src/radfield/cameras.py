@@ -1,0 +1,232 @@
+"""Cameras: where each view stands, and how its lens maps directions to pixels.
+
+Letters: V views, N rays or points. Axes are OpenCV's: x right, y down, z forward. Pixel coordinates are
+continuous with (0, 0) at the image's top left corner, so the first pixel's centre is (0.5, 0.5).
+
+A direction (x, y, z) in a camera's axes reaches the pixel `focal * q + principal`, where
+
+- perspective: q = distort(x / z, y / z), with r2 = x^2 + y^2 of its argument and
+  distort(x, y) = (x, y) (1 + k1 r2 + k2 r2^2 + k3 r2^3 + k4 r2^4)
+                  + (2 p1 x y + p2 (r2 + 2 x^2), 2 p2 x y + p1 (r2 + 2 y^2));
+  OpenCV's model without its rational part, so k3 and k4 are nerfstudio's;
+- fisheye (OpenCV's, equidistant): q = (x, y) / |(x, y)| * theta_d, with theta the angle from the z axis and
+  theta_d = theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8). p1 and p2 must be 0.
+"""
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from radfield.rays import Rays
+
+MODELS = ("perspective", "fisheye")
+# Newton doubles the correct digits per step: real lenses need 3 to 5 steps in float32, 6 in float64.
+NEWTON_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """V posed cameras with one lens model.
+
+    camera_to_world: [V, 4, 4] rigid; "world" is whatever the origins of the rays should be in (for a
+    `Scene`, scene coordinates). focal, principal: [V, 2] pixels (x, y). size: [V, 2] int (width, height).
+    distortion: [V, 6] as (k1, k2, k3, k4, p1, p2). model: "perspective" or "fisheye".
+    The floating-point tensors share one type, which is that of the rays.
+    """
+
+    camera_to_world: Tensor
+    focal: Tensor
+    principal: Tensor
+    size: Tensor
+    distortion: Tensor
+    model: str = "perspective"
+
+    def __post_init__(self):
+        v = self.camera_to_world.shape[0]
+        shapes = dict(camera_to_world=(4, 4), focal=(2,), principal=(2,), size=(2,), distortion=(6,))
+        for name, shape in shapes.items():
+            found = tuple(getattr(self, name).shape)
+            if found != (v, *shape):
+                raise ValueError(f"Cameras.{name} has shape {list(found)}; it must be {[v, *shape]}")
+        if self.model not in MODELS:
+            raise ValueError(f"Cameras.model is {self.model!r}; it must be one of {', '.join(MODELS)}")
+
+    def __len__(self) -> int:
+        return self.camera_to_world.shape[0]
+
+    def __getitem__(self, index: int | slice | Tensor | list) -> "Cameras":
+        """The cameras selected; an int selects one and keeps V = 1."""
+        if isinstance(index, int):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"camera {index} of {len(self)}")
+            index = [index]
+        return self._map(lambda v: v[index])
+
+    def to(self, target) -> "Cameras":
+        """The same cameras on another device, or in another floating-point type."""
+        if isinstance(target, torch.dtype):
+            return self._map(lambda v: v.to(target) if v.is_floating_point() else v)
+        return self._map(lambda v: v.to(target))
+
+    def scaled(self, factor: float) -> "Cameras":
+        """The same views with `factor` times the pixels in each direction, rounded, at least 1.
+
+        The edges of the image stay on the same rays: focal and principal follow the rounded size.
+        """
+        size = (self.size * factor).round().clamp_min(1).to(self.size.dtype)
+        ratio = (size / self.size).to(self.focal)
+        return replace(self, size=size, focal=self.focal * ratio, principal=self.principal * ratio)
+
+    def rays(self, view: Tensor, pixel: Tensor) -> Rays:
+        """Rays through the pixels. view: [N] int, pixel: [N, 2] continuous coordinates (x, y).
+
+        Pixels that no direction reaches (beyond a lens model's fold) get the nearest Newton iterate.
+        """
+        pose = self.camera_to_world[view]
+        directions = _rotate(pose, self._local_directions(view, pixel))
+        return Rays(pose[:, :3, 3], directions)
+
+    def image_rays(self, i: int) -> Rays:
+        """The rays through all pixel centres of view i, row by row: N = height * width."""
+        pixel = self.pixel_centres(i)
+        pose = self.camera_to_world[i]
+        local = self._local_directions([i], pixel)
+        return Rays(pose[:3, 3].expand(len(pixel), 3), local @ pose[:3, :3].T)
+
+    def pixel_centres(self, i: int) -> Tensor:
+        """[height * width, 2] coordinates (x, y) of view i's pixel centres, row by row."""
+        width, height = self.size[i].tolist()
+        x = torch.arange(width, dtype=self.focal.dtype, device=self.focal.device) + 0.5
+        y = torch.arange(height, dtype=self.focal.dtype, device=self.focal.device) + 0.5
+        return torch.stack((x.expand(height, width), y[:, None].expand(height, width)), -1).view(-1, 2)
+
+    def project(self, view: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+        """(pixel [N, 2], depth [N]) of world points [N, 3] in views [N] int; depth is along the z axis.
+
+        The inverse of `rays`. Perspective pixels are meaningless where depth <= 0.
+        """
+        pose = self.camera_to_world[view]
+        local = _rotate(pose.mT, points - pose[:, :3, 3])
+        k = self.distortion[view]
+        if self.model == "fisheye":
+            q = _fisheye_project(local, k)
+        else:
+            q = distort(local[:, :2] / local[:, 2:], k)
+        return q * self.focal[view] + self.principal[view], local[:, 2]
+
+    @cached_property
+    def distorted(self) -> bool:
+        """Whether any view has a distortion to undo."""
+        return bool((self.distortion != 0).any())
+
+    def _local_directions(self, view, pixel: Tensor) -> Tensor:
+        # Unit directions [N, 3] in camera axes; view selects N lenses, or 1 that all pixels share.
+        q = (pixel - self.principal[view]) / self.focal[view]
+        if self.model == "fisheye":
+            return _fisheye_unproject(q, self.distortion[view])
+        if self.distorted:
+            q = undistort(q, self.distortion[view])
+        local = torch.cat((q, torch.ones_like(q[:, :1])), -1)
+        return local / local.norm(dim=-1, keepdim=True)
+
+    def _map(self, function) -> "Cameras":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return Cameras(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+
+
+def look_at(origin: Tensor, target: Tensor, up: Tensor) -> Tensor:
+    """[..., 4, 4] camera-to-world of cameras at `origin` that look at `target`, with `up` upwards in the image.
+
+    origin, target, up: [..., 3], broadcast. `up` need not be perpendicular, only not parallel, to the view.
+    """
+    origin, target, up = torch.broadcast_tensors(origin, target, up)
+    z = torch.nn.functional.normalize(target - origin, dim=-1)
+    x = torch.nn.functional.normalize(torch.linalg.cross(z, up, dim=-1), dim=-1)
+    y = torch.linalg.cross(z, x, dim=-1)
+    pose = torch.zeros(*origin.shape[:-1], 4, 4, dtype=origin.dtype, device=origin.device)
+    pose[..., :3, :] = torch.stack((x, y, z, origin), -1)
+    pose[..., 3, 3] = 1
+    return pose
+
+
+def distort(q: Tensor, k: Tensor) -> Tensor:
+    """Perspective distortion of q [N, 2] (see the module) with k [N or 1, 6]."""
+    x, y = q.unbind(-1)
+    k1, k2, k3, k4, p1, p2 = k.unbind(-1)
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
+    dy = 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
+    return torch.stack((radial * x + dx, radial * y + dy), -1)
+
+
+def distort_jacobian(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(dX/dx, dX/dy = dY/dx, dY/dy), each [N], of `distort`; its Jacobian is symmetric."""
+    x, y = q.unbind(-1)
+    k1, k2, k3, k4, p1, p2 = k.unbind(-1)
+    r2 = x * x + y * y
+    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    slope = 2 * (k1 + r2 * (2 * k2 + r2 * (3 * k3 + r2 * 4 * k4)))
+    xx = radial + slope * x * x + 2 * p1 * y + 6 * p2 * x
+    xy = slope * x * y + 2 * p1 * x + 2 * p2 * y
+    yy = radial + slope * y * y + 2 * p2 * x + 6 * p1 * y
+    return xx, xy, yy
+
+
+def undistort(q: Tensor, k: Tensor) -> Tensor:
+    """The inverse of `distort` near the optical axis, by Newton's method from q itself."""
+    guess = q
+    for _ in range(NEWTON_STEPS):
+        error_x, error_y = (distort(guess, k) - q).unbind(-1)
+        xx, xy, yy = distort_jacobian(guess, k)
+        determinant = xx * yy - xy * xy
+        # At a fold of the lens model the determinant is 0: stay there instead of leaping to infinity.
+        scale = torch.where(determinant > 1e-6, 1 / determinant, 0)
+        step = torch.stack((yy * error_x - xy * error_y, xx * error_y - xy * error_x), -1)
+        step = step * scale[:, None]
+        guess = guess - step
+        if _converged(step):
+            break
+    return guess
+
+
+def _fisheye_polynomial(theta: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    # (theta_d, its derivative)
+    k1, k2, k3, k4 = k[:, :4].unbind(-1)
+    t2 = theta * theta
+    value = theta * (1 + t2 * (k1 + t2 * (k2 + t2 * (k3 + t2 * k4))))
+    slope = 1 + t2 * (3 * k1 + t2 * (5 * k2 + t2 * (7 * k3 + t2 * 9 * k4)))
+    return value, slope
+
+
+def _fisheye_project(local: Tensor, k: Tensor) -> Tensor:
+    r = local[:, :2].norm(dim=-1)
+    theta_d, _ = _fisheye_polynomial(torch.atan2(r, local[:, 2]), k)
+    # On the axis r = theta_d = 0 and the quotient's limit does not matter: it multiplies (x, y) = 0.
+    return local[:, :2] * (theta_d / r.clamp_min(torch.finfo(r.dtype).tiny))[:, None]
+
+
+def _fisheye_unproject(q: Tensor, k: Tensor) -> Tensor:
+    theta_d = q.norm(dim=-1)
+    theta = theta_d.clamp_max(torch.pi)
+    for _ in range(NEWTON_STEPS):
+        value, slope = _fisheye_polynomial(theta, k)
+        # The same guard as in `undistort`; angles outside [0, pi] are no directions.
+        step = torch.where(slope > 1e-6, (value - theta_d) / slope, 0)
+        theta = (theta - step).clamp(0, torch.pi)
+        if _converged(step):
+            break
+    ratio = theta.sin() / theta_d.clamp_min(torch.finfo(q.dtype).tiny)
+    return torch.cat((q * ratio[:, None], theta.cos()[:, None]), -1)
+
+
+def _converged(step: Tensor) -> bool:
+    # Asking a GPU would wait for it; there the steps that are left cost less than the wait.
+    return not step.is_cuda and (not len(step) or bool(step.abs().max() < 4 * torch.finfo(step.dtype).eps))
+
+
+def _rotate(pose: Tensor, vectors: Tensor) -> Tensor:
+    # Row by row, [N, 3, 3] by [N, 3]: sums of products, since batched matrix products of this size are slow.
+    return (pose[:, :3, :3] * vectors[:, None, :]).sum(-1)

@@ -1,0 +1,10 @@
+"""Captures in, one `Scene` out; and synthetic captures with exact answers.
+
+`load` reads a folder, `Scene` holds splits of `Views` (cameras, `Images`, names), and `data/synthetic.py` writes a
+capture whose geometry is known.
+"""
+
+from radfield.data.loading import load
+from radfield.data.scene import Images, Scene, Views
+
+__all__ = ["Images", "Scene", "Views", "load"]

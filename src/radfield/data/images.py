@@ -1,0 +1,146 @@
+"""Image files to 8-bit sRGB pixels.
+
+Every mode that Pillow reads becomes RGB, or RGBA where alpha is wanted: palette, greyscale (with alpha),
+CMYK, 1-bit. 16 bits per channel are reduced to 8. Embedded colour profiles are not applied.
+The orientation in a photograph's EXIF data does not turn it by itself, since poses and intrinsics belong to
+the pixels they were computed from: whoever knows the intended size decides (`Header.upright`).
+"""
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from radfield.data.scene import Images
+from radfield.errors import BadInput
+
+# More threads gain little, since files of a capture come from one disk, and each holds a decoded image.
+DECODING_THREADS = 2
+# The EXIF tag, and its values that swap width and height.
+_ORIENTATION, _SWAPPED = 0x0112, (5, 6, 7, 8)
+_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
+# What Pillow raises on damaged files, besides its own error (a subclass of OSError).
+_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its image before it is decoded.
+
+    size: (width, height) as stored. alpha: whether it carries any. deep: more than 8 bits per channel.
+    upright: (width, height) after turning by EXIF where that swaps the two, else None.
+    """
+
+    size: tuple[int, int]
+    alpha: bool
+    deep: bool
+    upright: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Decode:
+    """One image to decode: from `path`, turned by its EXIF orientation or not, to (width, height) `size`."""
+
+    path: Path
+    size: tuple[int, int]
+    turned: bool = False
+
+
+def read_header(path: Path) -> Header:
+    """The header of an image file; BadInput where it is none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
+            # Asking a PNG for its EXIF data would decode all of it; Pillow turns TIFF files itself.
+            photograph = image.format in ("JPEG", "MPO", "WEBP")
+            orientation = image.getexif().get(_ORIENTATION) if photograph else None
+            upright = image.size[::-1] if orientation in _SWAPPED else None
+            return Header(image.size, alpha, _is_deep(image, path), upright)
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise _unreadable(path, error) from None
+
+
+def decode(job: Decode, channels: int) -> np.ndarray:
+    """[height, width, channels] uint8; BadInput where the file is truncated or damaged.
+
+    A `size` below the file's averages over areas, with alpha premultiplied.
+    """
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(job.path) as image:
+            if job.turned:
+                image = ImageOps.exif_transpose(image)
+            image = _eight_bit(image)
+            image = image.convert("RGBA" if channels == 4 or "transparency" in image.info else "RGB")
+            if image.size != job.size:
+                image = image.resize(job.size, Image.Resampling.BOX)
+            return np.asarray(image.convert("RGBA" if channels == 4 else "RGB"))
+    except (*_DAMAGE, Image.DecompressionBombError) as error:
+        raise _unreadable(job.path, error) from None
+
+
+def decode_all(jobs: Sequence[Decode], channels: int) -> Images:
+    """All images into one buffer. BadInput, with a way out, where it would not fit into memory."""
+    _check_memory([job.size for job in jobs], channels)
+    images = Images.allocate([job.size for job in jobs], channels)
+
+    def fill(i: int) -> None:
+        images[i].numpy()[:] = decode(jobs[i], channels)
+
+    with ThreadPoolExecutor(min(DECODING_THREADS, os.cpu_count() or 1)) as pool:
+        for _ in pool.map(fill, range(len(jobs))):  # iterating raises what a thread raised
+            pass
+    return images
+
+
+def write_png(path: Path, image: np.ndarray | torch.Tensor) -> None:
+    """Writes [height, width, 3 or 4] uint8 as PNG."""
+    from PIL import Image
+
+    Image.fromarray(np.ascontiguousarray(image)).save(path, "PNG")
+
+
+def _is_deep(image, path: Path) -> bool:
+    if image.format == "PNG":  # Pillow's mode does not tell: 16-bit RGB files open as 8-bit RGB
+        with open(path, "rb") as file:
+            return file.read(25)[24] == 16
+    return image.mode.startswith(("I", "F"))
+
+
+def _eight_bit(image):
+    # 16-bit greyscale reaches us as integers of up to 65535; Pillow's own conversion would clip them at 255.
+    from PIL import Image
+
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise ValueError(f"its mode is {image.mode}; 8 and 16 bits per channel are supported")
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
+
+
+def _check_memory(sizes: Sequence[tuple[int, int]], channels: int) -> None:
+    try:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not known on this system
+        return
+    need = channels * sum(w * h for w, h in sizes)
+    if need > 0.8 * memory:
+        raise BadInput(
+            f"the decoded images need {need / 2**30:.1f} GiB and this machine has {memory / 2**30:.1f} GiB; "
+            "load them smaller (max_size)"
+        )
+
+
+def _unreadable(path: Path, error: Exception) -> BadInput:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return BadInput(f"{path} cannot be read as an image: {reason}")

@@ -1,0 +1,113 @@
+"""What a capture becomes: images in one buffer, views by split, and the scene they stand in.
+
+Letters: V views, P pixels of all images together, C channels (3: RGB; 4: RGB and straight alpha).
+Colours are sRGB.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from radfield.cameras import Cameras
+from radfield.errors import BadInput
+from radfield.geometry import SceneTransform
+
+SPLITS = ("train", "val", "test")
+BACKGROUNDS = ("white", "black", "random")
+
+
+@dataclass(frozen=True)
+class Images:
+    """V images of any sizes, decoded once into one flat buffer, so that a batch of pixels is one gather.
+
+    pixels: [P, C] uint8, image after image, each row by row. offset: [V + 1] int64, where each image
+    starts in `pixels` (the last entry is P). size: [V, 2] int64 (width, height).
+    """
+
+    pixels: Tensor
+    offset: Tensor
+    size: Tensor
+
+    @staticmethod
+    def allocate(sizes: Sequence[tuple[int, int]], channels: int) -> "Images":
+        """Images of the given (width, height)s, not yet filled in."""
+        size = torch.tensor(sizes, dtype=torch.int64).view(-1, 2)
+        offset = torch.cat((torch.zeros(1, dtype=torch.int64), size.prod(-1).cumsum(0)))
+        return Images(torch.empty(int(offset[-1]), channels, dtype=torch.uint8), offset, size)
+
+    @property
+    def channels(self) -> int:
+        """C: 3, or 4 with alpha."""
+        return self.pixels.shape[1]
+
+    def __len__(self) -> int:
+        return self.size.shape[0]
+
+    def __getitem__(self, i: int) -> Tensor:
+        """[H, W, C] uint8, a view of the buffer."""
+        i = range(len(self))[i]
+        width, height = self.size[i].tolist()
+        return self.pixels[self.offset[i] : self.offset[i + 1]].view(height, width, self.channels)
+
+    def lookup(self, view: Tensor, pixel: Tensor) -> Tensor:
+        """[N, C] uint8: the pixels at pixel [N, 2] int (column, row) of images view [N] int."""
+        row_start = self.offset[view] + pixel[:, 1] * self.size[view, 0]
+        return self.pixels[row_start + pixel[:, 0]]
+
+    def composited(self, i: int, background: Sequence[float] | Tensor) -> Tensor:
+        """[H, W, 3] float32 in [0, 1]: image i over a background colour [3], blended in sRGB."""
+        image = self[i].float() / 255
+        if self.channels == 3:
+            return image
+        alpha = image[..., 3:]
+        background = torch.as_tensor(background, dtype=torch.float32, device=image.device)
+        return image[..., :3] * alpha + background * (1 - alpha)
+
+
+@dataclass(frozen=True)
+class Views:
+    """One split: cameras in scene coordinates, their images, and their names (file paths in the capture).
+
+    images is None where `load` was asked for other splits only.
+    """
+
+    cameras: Cameras
+    images: Images | None
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.cameras)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A capture made ready: its splits in scene coordinates, and what to know about them.
+
+    transform: world (the capture's own units) to scene. cascades: how many nested cubes, of sides 1, 2,
+    4, ..., hold the scene; 1 for an object in the unit cube. background: what stands behind the
+    images, "white" for images with alpha and "black" without. val and test are None where the capture has
+    no such split.
+    """
+
+    name: str
+    train: Views
+    val: Views | None
+    test: Views | None
+    transform: SceneTransform
+    cascades: int
+    background: str
+    has_alpha: bool
+    path: Path
+
+    def split(self, name: str) -> Views:
+        """The split "train", "val" or "test"; BadInput where there is none of that name."""
+        if name not in SPLITS:
+            raise BadInput(f"split {name!r} does not exist; it must be one of {', '.join(SPLITS)}")
+        views = getattr(self, name)
+        if views is None:
+            has = ", ".join(s for s in SPLITS if getattr(self, s) is not None)
+            raise BadInput(f"{self.path} has no {name} views; it has {has}")
+        return views

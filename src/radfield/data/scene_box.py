@@ -1,0 +1,90 @@
+"""Where the scene is and how large: the similarity from a capture's units to scene coordinates.
+
+Scene coordinates put the part worth the finest detail into the unit cube; K cascades reach out to the cube
+of side 2^(K - 1) with the same centre. Letters: V cameras.
+
+Three rules, the first that applies:
+
+1. The capture says it itself, in instant-ngp's keys: `scale_and_offset`.
+2. An object capture (images with alpha, cameras that look inward at a focus): the unit cube is centred at the
+   focus, its half side 0.375 r, with r the median distance of the cameras to the focus (`object_box`).
+   For NeRF-synthetic (r = 4.03) that is +-1.51 around the origin; the published box is +-1.5. Where the field
+   of view is wider than theirs, so is the cube: half side 1.04 r tan(angle / 2), at most 0.75 r. One cascade.
+3. Any other capture: the centre is the focus, or where the cameras do not look inward at one, their
+   centroid; the mean distance of the cameras to it becomes 1.32 scene units (the 4.0 units times
+   scale 0.33 to which instant-ngp's COLMAP converter leads), and there are 5 cascades (`aabb_scale` 16).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from radfield.errors import warn
+from radfield.geometry import SceneTransform
+
+NGP_SCALE, NGP_OFFSET = 0.33, 0.5
+OBJECT_HALF_SIDE, OBJECT_WIDEST, OBJECT_MARGIN = 0.375, 0.75, 1.04
+CAMERA_DISTANCE, SURROUNDING_CASCADES = 1.32, 5
+# Optical axes that spread less than about 2 degrees (the smallest eigenvalue is the mean of sin^2) give no focus.
+LEAST_SPREAD = 1e-3
+LOOKING_INWARD = 0.75
+
+
+@dataclass(frozen=True)
+class SceneBox:
+    """World-to-scene transform, and the number of cascades."""
+
+    transform: SceneTransform
+    cascades: int
+
+
+def scale_and_offset(scale: float, offset: tuple[float, float, float], cascades: int) -> SceneBox:
+    """Rule 1: x_scene = scale x + offset. Axes stay as they are (instant-ngp also permutes them)."""
+    return SceneBox(SceneTransform(scale=scale, offset=offset), cascades)
+
+
+def find_box(camera_to_world: Tensor, tangent: float, is_object: bool) -> SceneBox:
+    """Rules 2 and 3. camera_to_world: [V, 4, 4] float64; tangent: of half the field of view's wider angle."""
+    focus = focus_point(camera_to_world)
+    if is_object and focus is not None:
+        return object_box(camera_to_world, focus, tangent)
+    centre = camera_to_world[:, :3, 3].mean(0) if focus is None else focus
+    return surrounding_box(camera_to_world, centre)
+
+
+def object_box(camera_to_world: Tensor, focus: Tensor, tangent: float) -> SceneBox:
+    """Rule 2: the unit cube around the object, one cascade."""
+    r = (camera_to_world[:, :3, 3] - focus).norm(dim=-1).median().item()
+    half_side = r * min(max(OBJECT_HALF_SIDE, OBJECT_MARGIN * tangent), OBJECT_WIDEST)
+    return _around(focus, 0.5 / half_side, 1)
+
+
+def surrounding_box(camera_to_world: Tensor, centre: Tensor) -> SceneBox:
+    """Rule 3: cameras at a mean distance of 1.32 from the unit cube's centre, five cascades."""
+    distance = (camera_to_world[:, :3, 3] - centre).norm(dim=-1).mean().item()
+    if distance < 1e-6 * max(1.0, centre.norm().item()):
+        warn("all cameras stand at one point, from which no depth can be found; world units are taken as they are")
+        distance = 1.0
+    return _around(centre, CAMERA_DISTANCE / distance, SURROUNDING_CASCADES)
+
+
+def focus_point(camera_to_world: Tensor) -> Tensor | None:
+    """The point [3] closest to all optical axes, or None where the cameras do not look inward at one.
+
+    Least squares: with origins o and unit axes d, the minimiser of sum |(I - d d^T) (p - o)|^2. None where the
+    axes are parallel within 2 degrees, or fewer than three quarters of the cameras have it in front of them.
+    """
+    o, d = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
+    across = torch.eye(3, dtype=o.dtype) - d[:, :, None] * d[:, None, :]
+    normal = across.mean(0)
+    if torch.linalg.eigvalsh(normal)[0] < LEAST_SPREAD:
+        return None
+    focus = torch.linalg.solve(normal, (across @ o[..., None]).mean(0)[:, 0])
+    in_front = ((focus - o) * d).sum(-1) > 0
+    return focus if in_front.double().mean() >= LOOKING_INWARD else None
+
+
+def _around(centre: Tensor, scale: float, cascades: int) -> SceneBox:
+    offset = (0.5 - scale * centre).tolist()
+    return SceneBox(SceneTransform(scale=scale, offset=tuple(offset)), cascades)
