@@ -9,40 +9,43 @@ using namespace radfield;
 
 namespace {
 
-// Samples per task of the forward pass: large, so that a level's entries are used often before the next level's
-// replace them, and small enough for every thread to have some.
-constexpr int64_t CHUNK = 1 << 14;
+constexpr int64_t CHUNK = 1 << 13;  // samples per task
+
+// body(level, begin, end) for every level and chunk of samples, all chunks of a level before the next level, so that
+// its entries are in the cache for all threads.
+template <class Body>
+void level_by_level(int64_t L, int64_t M, Body body) {
+  const int64_t chunks = (M + CHUNK - 1) / CHUNK;
+  parallel_for(L * chunks, [&](int64_t task) {
+    const int64_t begin = task % chunks * CHUNK, end = begin + CHUNK;
+    body(task / chunks, begin, end < M ? end : M);
+  });
+}
 
 template <int D>
 void load_point(vf (&x)[D], const float* streams, int64_t M, int64_t i, int n) {
   for (int d = 0; d < D; ++d) x[d] = load_n(streams + d * M + i, n);
 }
 
-// The F features of entries `index`: words are fp32 values or bf16 pairs.
+// Words of a record: F fp32 values, or F / 2 bf16 pairs; a single bf16 is read as the pair that it lies in.
 template <int F, class T>
-RADFIELD_SIMD void gather_features(vf (&values)[F], const T* table, vi index) {
-  const int32_t* words = (const int32_t*)table;
+constexpr int WORDS = F * sizeof(T) == 2 ? 1 : F * sizeof(T) / 4;
+
+// The F features of each of W entries.
+template <int F, class T>
+RADFIELD_SIMD void load_features(vf (&values)[F], const T* table, vi entry) {
+  constexpr int R = WORDS<F, T>;
+  alignas(64) int32_t at[W];
+  vi words[R];
+  store(at, F * sizeof(T) == 2 ? entry >> 1 : entry);
+  load_each_record<R>((const int32_t*)table, at, words);
   if constexpr (sizeof(T) == 4) {
-    if constexpr (F == 1) values[0] = (vf)gather(words, index);
-    else
-      for (int f = 0; f < F; f += 2) {
-        vi low, high;
-        gather_pair(words, index, F / 2, f / 2, low, high);
-        values[f] = (vf)low, values[f + 1] = (vf)high;
-      }
+    for (int f = 0; f < F; ++f) values[f] = (vf)words[f];
   } else if constexpr (F == 1) {
-    const vi word = gather(words, index >> 1);
-    values[0] = (vf)select((index & 1) != 0, word & (int32_t)0xffff0000, word << 16);
-  } else if constexpr (F == 2) {
-    const vi word = gather(words, index);
-    values[0] = (vf)(word << 16), values[1] = (vf)(word & (int32_t)0xffff0000);
+    values[0] = (vf)select((entry & 1) != 0, words[0] & (int32_t)0xffff0000, words[0] << 16);
   } else {
-    for (int f = 0; f < F; f += 4) {
-      vi a, b;
-      gather_pair(words, index, F / 4, f / 4, a, b);
-      values[f] = (vf)(a << 16), values[f + 1] = (vf)(a & (int32_t)0xffff0000);
-      values[f + 2] = (vf)(b << 16), values[f + 3] = (vf)(b & (int32_t)0xffff0000);
-    }
+    for (int f = 0; f < F; f += 2)
+      values[f] = (vf)(words[f / 2] << 16), values[f + 1] = (vf)(words[f / 2] & (int32_t)0xffff0000);
   }
 }
 
@@ -61,7 +64,7 @@ void forward_level(const HashGridForward& a, int64_t l, int64_t begin, int64_t e
       if (a.tangent) load_point(tangent, a.tangent, a.M, i, n);
       const auto cell = locate<D, vi>(x, level, factor, a.smoothstep);
       for (int c = 0; c < 1 << D; ++c) {
-        gather_features<F>(values, table, corner_entry(cell, c, level));
+        load_features<F>(values, table, corner_entry(cell, c, level));
         const vf w = a.tangent ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
         for (int f = 0; f < F; ++f) sum[f] = fma(values[f], w, sum[f]);
       }
@@ -75,9 +78,7 @@ void forward_level(const HashGridForward& a, int64_t l, int64_t begin, int64_t e
 
 template <int D, int F, class T, class Out>
 void forward(const HashGridForward& a) {
-  parallel_blocks(a.M, CHUNK, [&](int64_t begin, int64_t end) {
-    for (int64_t l = 0; l < a.L; ++l) forward_level<D, F, T, Out>(a, l, begin, end);
-  });
+  level_by_level(a.L, a.M, [&](int64_t l, int64_t begin, int64_t end) { forward_level<D, F, T, Out>(a, l, begin, end); });
 }
 
 // ---- gradient of the table: samples one after another, their 2^D corners in the lanes of one vector.
@@ -211,7 +212,7 @@ void backward_x_chunk(const HashGridBackwardX& a, int64_t begin, int64_t end) {
       for (int f = 0; f < F; ++f) g[f] = load_n(grad_features + f * a.M + i, n);
       const auto cell = locate<D, vi>(x, level, factor, a.smoothstep);
       for (int c = 0; c < 1 << D; ++c) {
-        gather_features<F>(values, table, corner_entry(cell, c, level));
+        load_features<F>(values, table, corner_entry(cell, c, level));
         vf dot = values[0] * g[0];
         for (int f = 1; f < F; ++f) dot = fma(values[f], g[f], dot);
         for (int e = 0; e < D; ++e) {
