@@ -18,7 +18,7 @@ SOURCE = Path(radfield.__path__[0])
 
 def import_all():
     for info in pkgutil.walk_packages(radfield.__path__, "radfield."):
-        if not info.name.startswith("radfield.apps"):
+        if not info.name.startswith(("radfield.apps", "radfield.cpu.libradfield")):
             importlib.import_module(info.name)
 
 

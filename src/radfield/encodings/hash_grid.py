@@ -1,0 +1,313 @@
+"""Multiresolution hash grid (Mueller et al. 2022, Instant-NGP, sec. 3), indexed as tiny-cuda-nn does.
+
+Level l has `scale_l = N_min b^l - 1` and `resolution_l = ceil(scale_l) + 1` vertices along an axis. A point x in
+[0, 1]^D lies at `p = scale_l x + 1/2`, in the cell `floor(p)`, with the fraction `f = p - floor(p)`:
+
+    features_l(x) = sum over the 2^D corners c of  w_c(s(f)) table[entry(floor(p) + c)],   w_c = prod_d (s_d or 1 - s_d)
+
+with `s(f) = f` (linear) or `f^2 (3 - 2 f)` (smoothstep). A level has min(resolution^D rounded up to 8, T) entries;
+where resolution^D fits T the entry is the row-major number, else the hash XOR_d (corner_d prime_d) mod T.
+
+Letters: M samples, D dimensions (2 to 4), L levels, F features per level (1, 2, 4, 8), C = L F channels, T = 2^log2_size
+entries of a hashed level, E entries in all. Points outside [0, 1] are clamped to it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ..backend import native
+from ..errors import BadInput
+from ..op import In, InOut, Op, Out, Scalar
+from ..tensors import feature_major, streams
+
+_TABLE = "f32 bf16"
+FORWARD = Op(
+    "hash_grid_forward",
+    Out("features", _TABLE, "C M", "level by level"),
+    In("x", "f32", "D M", "positions, clamped to [0, 1]"),
+    In("table", _TABLE, "E F"),
+    In("levels", "i64", "L 4", "offset, size (entries), resolution (vertices), hashed"),
+    In("scales", "f32", "L"),
+    In("tangent", "f32", "D M", "gives the derivative of the features along it", optional=True),
+    Scalar("smoothstep", "int"),
+)
+BACKWARD = Op(
+    "hash_grid_backward",
+    InOut("grad_table", "f32", "E F"),
+    In("grad_features", _TABLE, "C M"),
+    In("x", "f32", "D M"),
+    In("levels", "i64", "L 4"),
+    In("scales", "f32", "L"),
+    In("tangent", "f32", "D M", "of the derivative along it", optional=True),
+    Scalar("smoothstep", "int"),
+)
+BACKWARD_X = Op(
+    "hash_grid_backward_x",
+    Out("grad_x", "f32", "D M"),
+    In("grad_features", _TABLE, "C M"),
+    In("x", "f32", "D M"),
+    In("table", _TABLE, "E F"),
+    In("levels", "i64", "L 4"),
+    In("scales", "f32", "L"),
+    In("tangent", "f32", "D M", "of the derivative along it", optional=True),
+    Scalar("smoothstep", "int"),
+)
+PRIMES = (1, 2654435761, 805459861, 3674653429)
+
+
+@dataclass(frozen=True)
+class Config:
+    """The hash grid's options."""
+
+    levels: int = 16  # number L of levels
+    features: int = 2  # features F per level: 1, 2, 4 or 8
+    log2_size: int = 19  # log2 of the entries T of a hashed level, up to 24
+    base_resolution: int = 16  # resolution N_min of the coarsest level
+    growth: float = 1.3819  # factor b between the resolutions of two levels
+    smoothstep: bool = False  # smooth instead of linear interpolation: continuous gradients, for surfaces
+    precision: str = "f32"  # "bf16" stores a 16-bit copy of the table for reading, and gives 16-bit features
+
+
+@dataclass(frozen=True)
+class GridLevels:
+    """The derived tables that reference and kernels share."""
+
+    dimensions: int
+    features: int
+    smoothstep: bool
+    levels: torch.Tensor  # [L, 4] int64: offset, size, resolution, hashed
+    scales: torch.Tensor  # [L] float32
+
+    @property
+    def entries(self) -> int:
+        """E, of all levels together."""
+        return int(self.levels[-1, 0] + self.levels[-1, 1])
+
+    @property
+    def channels(self) -> int:
+        """C = L F."""
+        return len(self.levels) * self.features
+
+
+def grid_levels(dimensions: int, config: Config) -> GridLevels:
+    """Level tables of a hash grid. Raises `BadInput` on options out of range."""
+    _check(dimensions, config)
+    rows, scales, offset = [], [], 0
+    for level in range(config.levels):
+        vertices = config.base_resolution * config.growth**level
+        if abs(vertices - round(vertices)) < 1e-6:  # 32 * 1.5^2 is 72, whatever the rounding of the power
+            vertices = float(round(vertices))
+        scale = vertices - 1
+        resolution = math.ceil(scale) + 1
+        dense = -(-(resolution**dimensions) // 8) * 8
+        size = min(dense, 2**config.log2_size)
+        rows.append((offset, size, resolution, resolution**dimensions > size))
+        scales.append(scale)
+        offset += size
+    levels = torch.tensor([[int(v) for v in row] for row in rows], dtype=torch.int64)
+    return GridLevels(dimensions, config.features, config.smoothstep, levels, torch.tensor(scales, dtype=torch.float32))
+
+
+def _check(dimensions: int, config: Config) -> None:
+    rules = [
+        ("dimensions", dimensions, dimensions in (2, 3, 4), "2, 3 or 4"),
+        ("levels", config.levels, 1 <= config.levels <= 64, "from 1 to 64"),
+        ("features", config.features, config.features in (1, 2, 4, 8), "1, 2, 4 or 8"),
+        ("log2_size", config.log2_size, 3 <= config.log2_size <= 24, "from 3 to 24"),
+        ("base_resolution", config.base_resolution, 2 <= config.base_resolution <= 4096, "from 2 to 4096"),
+        ("growth", config.growth, 1 <= config.growth <= 16, "from 1 to 16"),
+        ("precision", config.precision, config.precision in ("f32", "bf16"), "f32 or bf16"),
+    ]
+    for name, value, holds, rule in rules:
+        if not holds:
+            raise BadInput(f"hash grid: {name} is {value}; the rule: {rule}")
+    finest = config.base_resolution * config.growth ** (config.levels - 1)
+    if finest > 2**24:
+        raise BadInput(
+            f"hash grid: the finest resolution is {finest:.3g}; the rule: at most 2^24, what a float can count"
+        )
+
+
+def hash_grid_reference(x: torch.Tensor, table: torch.Tensor, grid: GridLevels) -> torch.Tensor:
+    """The specification: `x` [M, D], `table` [E, F] of any float type -> [M, L F]."""
+    inside = x.clamp(0, 1)
+    features = []
+    for (offset, size, resolution, hashed), scale in zip(grid.levels.tolist(), grid.scales.tolist(), strict=True):
+        position = inside * scale + 0.5
+        base = position.detach().floor()
+        s = position - base
+        s = s * s * (3 - 2 * s) if grid.smoothstep else s
+        total = 0.0
+        for corner in range(2**grid.dimensions):
+            bits = torch.tensor([corner >> d & 1 for d in range(grid.dimensions)], device=x.device)
+            entry = _entry_reference(base.long() + bits, size, resolution, bool(hashed))
+            weight = torch.where(bits.bool(), s, 1 - s).prod(1, keepdim=True)
+            total = total + weight * table[offset + entry]
+        features.append(total)
+    return torch.cat(features, 1)
+
+
+def _entry_reference(corner: torch.Tensor, size: int, resolution: int, hashed: bool) -> torch.Tensor:
+    """Number of the entry of each corner [M, D] within its level."""
+    entry = torch.zeros_like(corner[:, 0])
+    for d in range(corner.shape[1]):
+        if hashed:
+            entry = entry ^ (corner[:, d] * PRIMES[d] & 0xFFFFFFFF)
+        else:
+            entry = entry + corner[:, d] * resolution**d
+    return entry % size
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a differentiable call of the native grid carries besides its differentiable inputs."""
+
+    grid: GridLevels
+    stored: torch.Tensor | None  # the 16-bit copy of the table to read instead of it
+    dtype: torch.dtype  # of the features
+    grad_into: torch.Tensor | None  # where the table's gradient is added, instead of being returned
+
+    @property
+    def tables(self) -> dict:
+        return {"levels": self.grid.levels, "scales": self.grid.scales, "smoothstep": self.grid.smoothstep}
+
+    def forward(self, x, table, tangent=None):
+        features = streams(x, self.grid.channels, self.dtype)
+        FORWARD(features=features, x=feature_major(x), table=table, tangent=_optional(tangent), **self.tables)
+        return features.T
+
+    def backward(self, grad, x, entries, tangent=None, into=None):
+        into = x.new_zeros(entries, self.grid.features) if into is None else into
+        BACKWARD(
+            grad_table=into,
+            grad_features=feature_major(grad),
+            x=feature_major(x),
+            tangent=_optional(tangent),
+            **self.tables,
+        )
+        return into
+
+    def backward_x(self, grad, x, table, tangent=None):
+        grad_x = streams(x, self.grid.dimensions)
+        arguments = {"grad_features": feature_major(grad), "x": feature_major(x), "table": table}
+        BACKWARD_X(grad_x=grad_x, tangent=_optional(tangent), **arguments, **self.tables)
+        return grad_x.T
+
+
+def _optional(tangent):
+    return None if tangent is None else feature_major(tangent)
+
+
+class _HashGrid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, table, call):
+        ctx.save_for_backward(x, table)
+        ctx.call = call
+        return call.forward(x, _read(table, call))
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, table = ctx.saved_tensors
+        need_x, need_table, _ = ctx.needs_input_grad
+        if need_table and ctx.call.grad_into is not None:
+            ctx.call.backward(grad, x, len(table), into=ctx.call.grad_into)
+            need_table = False
+        if not (need_x or need_table):
+            return None, None, None
+        grad_x, grad_table = _HashGridBackward.apply(grad, x, table, ctx.call, need_x, need_table)
+        return grad_x, grad_table, None
+
+
+class _HashGridBackward(torch.autograd.Function):
+    """Gradients as a function of their own, so that they can be differentiated again: every second derivative is one
+    of the three kernels along a tangent, or with the table replaced by a direction."""
+
+    @staticmethod
+    def forward(ctx, grad, x, table, call, need_x, need_table):
+        ctx.save_for_backward(grad, x, table)
+        ctx.call = call
+        grad_x = call.backward_x(grad, x, _read(table, call)) if need_x else None
+        grad_table = call.backward(grad, x, len(table)) if need_table else None
+        return grad_x, grad_table
+
+    @staticmethod
+    def backward(ctx, u, v):  # directions: u [M, D] of the gradient of x, v [E, F] of the gradient of the table
+        grad, x, table = ctx.saved_tensors
+        call, (need_grad, need_x, need_table, *_) = ctx.call, ctx.needs_input_grad
+        grad_grad = grad_x = grad_table = None
+        if u is not None:
+            stored = _read(table, call)
+            grad_grad = call.forward(x, stored, tangent=u) if need_grad else None
+            grad_x = call.backward_x(grad, x, stored, tangent=u) if need_x else None
+            grad_table = call.backward(grad, x, len(table), tangent=u) if need_table else None
+        if v is not None:
+            v = v.contiguous()
+            grad_grad = _add(grad_grad, call.forward(x, v)) if need_grad else None
+            grad_x = _add(grad_x, call.backward_x(grad, x, v)) if need_x else None
+        return grad_grad, grad_x, grad_table, None, None, None
+
+
+def _read(table, call):
+    return table.detach().contiguous() if call.stored is None else call.stored
+
+
+def _add(a, b):
+    return b if a is None else a + b
+
+
+def hash_grid(
+    x: torch.Tensor,
+    table: torch.Tensor,
+    grid: GridLevels,
+    *,
+    stored: torch.Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    grad_into: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Features [M, L F] of `x` [M, D] float32 in [0, 1] from `table` [E, F] float32; twice differentiable.
+
+    `stored` is a bfloat16 copy of the table that is read in its place; `dtype` (float32 or bfloat16) is that of the
+    features; `grad_into` [E, F] float32 takes the table's gradient by addition, and then autograd returns none for it:
+    a training loop keeps one such buffer instead of a fresh, cleared one per step.
+    Raises `BadInput` on another shape or dtype.
+    """
+    if not native(x):
+        return hash_grid_reference(x, table if stored is None else stored.to(table.dtype), grid).to(
+            dtype if dtype == torch.bfloat16 else x.dtype
+        )
+    return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into))
+
+
+class HashGrid(torch.nn.Module):
+    """The encoding as a module: [M, D] in [0, 1] -> [M, `channels`]. Entries start uniform in +-1e-4."""
+
+    def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+        self.grid = grid_levels(dimensions, config)
+        self.channels = self.grid.channels
+        initial = torch.rand(self.grid.entries, config.features, generator=generator) * 2e-4 - 1e-4
+        self.table = torch.nn.Parameter(initial)
+        self.grad_into: torch.Tensor | None = None
+        self._stored: torch.Tensor | None = None
+        self._stored_version = -1
+
+    def stored(self) -> torch.Tensor | None:
+        """The 16-bit copy of the table (None in float32), made anew when torch changed the table. The optimiser of
+        `training.adam` writes both, behind torch's back, so that nothing is converted between steps."""
+        if self.config.precision == "f32":
+            return None
+        if self._stored is None or self._stored.device != self.table.device:
+            self._stored, self._stored_version = torch.empty_like(self.table, dtype=torch.bfloat16), -1
+        if self._stored_version != self.table._version:
+            self._stored.copy_(self.table.detach())
+            self._stored_version = self.table._version
+        return self._stored
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        return hash_grid(x, self.table, self.grid, stored=self.stored(), dtype=dtype, grad_into=self.grad_into)

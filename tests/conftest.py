@@ -1,0 +1,39 @@
+"""Fixtures that several tests use."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from radfield.cpu import library
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """Every test draws the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def threads():
+    """Runs a function with 1, 2 and 5 threads; returns the results with 2 and 5 paired with those of 1."""
+    before = library.num_threads()
+
+    def run(function):
+        results = []
+        for count in (1, 2, 5):
+            library.set_num_threads(count)
+            results.append(function())
+        return [pair for other in results[1:] for pair in zip(other, results[0], strict=True)]
+
+    yield run
+    library.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def captures() -> Path:
+    """The folder of real captures beside the checkout; tests that need one skip without it."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real captures beside this checkout (../shared/data)")
+    return folder
