@@ -7,10 +7,12 @@
 #include "parallel.h"
 
 #include <atomic>
+#include <new>
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <time.h>
+#include <type_traits>
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -32,6 +34,31 @@ struct Worker {
   pthread_t thread;
 };
 
+// Where threads sleep until ready(); ring() after a change wakes them, and costs next to nothing where nobody sleeps.
+// (std::atomic's wait would do the same, but brings the C++ runtime's exceptions into a library that has none.)
+struct Bell {
+  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+  pthread_cond_t rung = PTHREAD_COND_INITIALIZER;
+  std::atomic<int> sleepers{0};
+
+  template <class Ready>
+  void wait(Ready ready) {
+    pthread_mutex_lock(&mutex);
+    sleepers.fetch_add(1);
+    // Either this thread sees the change, or the one that made it sees the sleeper.
+    for (std::atomic_thread_fence(std::memory_order_seq_cst); !ready();) pthread_cond_wait(&rung, &mutex);
+    sleepers.fetch_sub(1);
+    pthread_mutex_unlock(&mutex);
+  }
+  void ring() {
+    std::atomic_thread_fence(std::memory_order_seq_cst);
+    if (sleepers.load(std::memory_order_relaxed) == 0) return;
+    pthread_mutex_lock(&mutex);
+    pthread_cond_broadcast(&rung);
+    pthread_mutex_unlock(&mutex);
+  }
+};
+
 constexpr uint32_t OPEN = 1u << 31;
 constexpr int SPIN_MICROSECONDS = 50;  // see parallel.h
 
@@ -42,22 +69,30 @@ struct Pool {
   bool started = false;                               // they start with the first region that has use for them
   Worker* workers = nullptr;
   int free_cpu = -1;                                  // the caller's CPU, if the workers are pinned to all others
-  alignas(64) std::atomic<uint32_t> posted{0};        // counts jobs; idle workers sleep on it
+  Bell job_posted, all_left;
+  alignas(64) std::atomic<uint32_t> posted{0};        // counts jobs
   std::atomic<bool> stop{false};
   Job job{};
   alignas(64) std::atomic<uint32_t> door{0};          // OPEN, plus the number of workers inside
   alignas(64) std::atomic<int64_t> next{0};           // the next chunk
 };
 
-// Never destroyed: workers may outlive static destructors. The child of a fork() has no workers, and whatever state
-// the parent's other threads left: it starts anew, with as many threads wanted.
-Pool* pool = new Pool;
+// Constant-initialised and never destroyed: workers may outlive static destructors.
+static_assert(std::is_trivially_destructible_v<Pool>);
+constinit Pool pool;
+
+// The child of a fork() has no workers, and of the pool what the parent's other threads had in hand: it starts anew,
+// with as many threads wanted.
 void forget_parent() {
-  const int wanted = pool->wanted.load();
-  pool = new Pool;
-  pool->wanted = wanted;
+  const int wanted = pool.wanted;
+  new (&pool) Pool;
+  pool.wanted = wanted;
 }
-const int at_fork = pthread_atfork(nullptr, nullptr, forget_parent);
+const int at_fork_set = pthread_atfork(nullptr, nullptr, forget_parent);
+
+// Frees a thread's scratch memory when the thread ends.
+pthread_key_t scratch_key;
+const int scratch_key_made = pthread_key_create(&scratch_key, free);
 
 thread_local bool inside = false;  // nested regions run on the calling thread
 
@@ -73,13 +108,13 @@ int64_t microseconds() {
   return t.tv_sec * 1000000ll + t.tv_nsec / 1000;
 }
 
-// Watches for ready() for a while without giving the CPU away.
+// Watches for ready() for a while without giving the CPU away; returns whether it came.
 template <class Ready>
-void spin(Ready ready) {
+bool spin(Ready ready) {
   const int64_t end = microseconds() + SPIN_MICROSECONDS;
   do {
     for (int i = 0; i < 32; ++i) {
-      if (ready()) return;
+      if (ready()) return true;
 #if defined(__x86_64__)
       __builtin_ia32_pause();
 #elif defined(__aarch64__)
@@ -87,6 +122,7 @@ void spin(Ready ready) {
 #endif
     }
   } while (microseconds() < end);
+  return false;
 }
 
 void work(Pool& p) {
@@ -104,7 +140,7 @@ bool enter(Pool& p) {
 }
 
 void leave(Pool& p) {
-  if (p.door.fetch_sub(1, std::memory_order_release) == 1) p.door.notify_one();  // closed, and this was the last
+  if (p.door.fetch_sub(1, std::memory_order_release) == 1) p.all_left.ring();  // closed, and this was the last
 }
 
 void* worker_main(void* argument) {
@@ -119,8 +155,8 @@ void* worker_main(void* argument) {
       work(p);
       leave(p);
     }
-    spin([&] { return p.posted.load(std::memory_order_relaxed) != w.seen; });
-    p.posted.wait(w.seen, std::memory_order_acquire);
+    const auto news = [&] { return p.posted.load(std::memory_order_acquire) != w.seen; };
+    if (!spin(news)) p.job_posted.wait(news);
     w.seen = p.posted.load(std::memory_order_acquire);
   }
   return nullptr;
@@ -166,7 +202,8 @@ void make_room_for_caller(Pool&) {}
 // Called with `entry` held. Where the system refuses a thread, those that run do all the work.
 void start_workers(Pool& p) {
   p.started = true;
-  p.workers = new Worker[(size_t)p.wanted - 1];
+  p.workers = (Worker*)calloc((size_t)p.wanted - 1, sizeof(Worker));
+  if (!p.workers) return;
   sigset_t all, before;
   sigfillset(&all);  // signals are for the program's own threads
   pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -183,10 +220,10 @@ void start_workers(Pool& p) {
 void stop_workers(Pool& p) {
   p.stop = true;
   p.posted.fetch_add(1);
-  p.posted.notify_all();
+  p.job_posted.ring();
   for (int i = 0; i < p.running; ++i) pthread_join(p.workers[i].thread, nullptr);
   p.stop = false;
-  delete[] p.workers;
+  free(p.workers);
   p.workers = nullptr;
   p.running = 0;
   p.started = false;
@@ -194,10 +231,10 @@ void stop_workers(Pool& p) {
 
 }  // namespace
 
-int num_threads() { return pool->wanted.load(std::memory_order_relaxed); }
+int num_threads() { return pool.wanted.load(std::memory_order_relaxed); }
 
 void run_chunks(int64_t chunks, Task task, void* context) {
-  Pool& p = *pool;
+  Pool& p = pool;
   if (chunks <= 1 || inside || num_threads() == 1) {
     for (int64_t c = 0; c < chunks; ++c) task(context, c);
     return;
@@ -209,27 +246,24 @@ void run_chunks(int64_t chunks, Task task, void* context) {
   p.next.store(0, std::memory_order_relaxed);
   p.door.store(OPEN, std::memory_order_release);
   p.posted.fetch_add(1, std::memory_order_release);
-  p.posted.notify_all();
+  p.job_posted.ring();
   work(p);
   p.door.fetch_sub(OPEN, std::memory_order_relaxed);
-  spin([&] { return p.door.load(std::memory_order_acquire) == 0; });
-  for (uint32_t left; (left = p.door.load(std::memory_order_acquire)) != 0;) p.door.wait(left, std::memory_order_acquire);
+  const auto empty = [&] { return p.door.load(std::memory_order_acquire) == 0; };
+  if (!spin(empty)) p.all_left.wait(empty);
 }
 
 void* scratch(int64_t bytes) {
-  struct Buffer {
-    void* data = nullptr;
-    int64_t size = 0;
-    ~Buffer() { free(data); }
-  };
-  static thread_local Buffer buffer;
-  if (buffer.size < bytes) {
-    free(buffer.data);
-    buffer.size = (bytes + 4095) / 4096 * 4096;
-    buffer.data = aligned_alloc(4096, (size_t)buffer.size);
-    if (!buffer.data) abort();  // a few hundred kilobytes: nothing sensible can follow
+  static thread_local void* data = nullptr;
+  static thread_local int64_t size = 0;
+  if (size < bytes) {
+    free(data);
+    size = (bytes + 4095) / 4096 * 4096;
+    data = aligned_alloc(4096, (size_t)size);
+    if (!data) abort();  // a few hundred kilobytes: nothing sensible can follow
+    pthread_setspecific(scratch_key, data);
   }
-  return buffer.data;
+  return data;
 }
 
 }  // namespace radfield
@@ -237,9 +271,9 @@ void* scratch(int64_t bytes) {
 // Sets the number of threads, 1 to 1024, the calling one included. Waits for the region that is running.
 RADFIELD_EXPORT void radfield_set_num_threads(int64_t threads) {
   using namespace radfield;
-  const Lock lock(pool->entry);
-  if (threads == pool->wanted) return;
-  stop_workers(*pool);
-  pool->wanted = (int)threads;
+  const Lock lock(pool.entry);
+  if (threads == pool.wanted) return;
+  stop_workers(pool);
+  pool.wanted = (int)threads;
 }
 RADFIELD_EXPORT int64_t radfield_num_threads() { return radfield::num_threads(); }
