@@ -92,7 +92,8 @@ template <bool CONE, bool CASCADES>
 struct Marcher : Steps<CONE> {
   using Steps<CONE>::p;
   Grid grid;
-  int segment;  // steps per segment, 8 or 16; 0 where steps are too long to skip any
+  int segment;   // steps per segment, 8 or 16; 0 where steps are too long to skip any
+  float growth;  // of a step over half a segment, at most
 
   explicit Marcher(const MarchCount& a) : Steps<CONE>{make_stepping(a.step, a.cone, a.max_step)} {
     grid = {a.bitfield, a.near_blocks, (int)a.cascades, (int)a.resolution, log2_of(a.resolution)};
@@ -100,6 +101,7 @@ struct Marcher : Steps<CONE> {
     // With cascades the cells grow with the steps, and each segment is checked.
     const bool checked = CONE || CASCADES;
     segment = !a.skip ? 0 : !CONE && 8 * cells <= NEAR_CELLS ? 16 : checked || 4 * cells <= NEAR_CELLS ? 8 : 0;
+    growth = (float)__builtin_pow(1 + a.cone, 0.5 * segment + 1);
   }
 
   // The cascade of steps of this length at this distance from the centre: cells finer than two steps are not needed.
@@ -133,16 +135,17 @@ struct Marcher : Steps<CONE> {
   // Bit i: the segment that starts at step first + i * segment may hold occupied steps.
   RADFIELD_SIMD uint32_t near_occupied(const Ray& r, int32_t first) const {
     const vi i = lanes() * segment + first;
-    const Point q = point_at(r, this->time(r, i, 0.5f * (float)segment));
+    const vf t = this->time(r, i, 0.5f * (float)segment);
+    const Point q = point_at(r, t);
     vi k = {}, too_long = {};
     vf inverse = vf{} + 1.0f;
     if constexpr (CONE || CASCADES) {
-      // Both the distance from the centre and the steps' length are largest at an end (1.01 for rounding), so no step
-      // has a coarser cascade; and coarser ones contain the finer ones' cells.
-      const vf t0 = this->time(r, i, 0), t1 = this->time(r, i + segment, 0);
-      k = cascade(max(from_centre(point_at(r, t0)), from_centre(point_at(r, t1))), 1.01f * this->length(t1));
+      // No step of the segment is longer than this, or farther from the middle than half of their sum (1.01 for
+      // rounding); so none has a coarser cascade, and coarser ones contain the finer ones' cells.
+      const vf longest = 1.01f * growth * this->length(t), reach = 0.5f * (float)segment * longest;
+      k = cascade(from_centre(q) + reach, longest);
       inverse = inverse_side(k);
-      too_long = 0.5f * 1.01f * (t1 - t0) * inverse * (float)grid.resolution > NEAR_CELLS;
+      too_long = reach * inverse * (float)grid.resolution > NEAR_CELLS;
     }
     const int n = grid.blocks();
     const vi x = cell_coordinate(q.x, inverse, n), y = cell_coordinate(q.y, inverse, n), z = cell_coordinate(q.z, inverse, n);
@@ -190,10 +193,11 @@ void count(const MarchCount& a) {
     prepare_block<CONE>(a, marcher.p, begin, end, rays);
     int32_t* list = (int32_t*)scratch((a.most_steps / 8 + 3 * W) * 4);
     int32_t* out = a.chunks + begin * chunks_per_ray;
+    const Marcher<CONE, CASCADES> own = marcher;  // which no store can change, so that it stays in registers
     for (int64_t i = begin; i < end; ++i) {
       Ray r = rays[i - begin];
       if (r.steps > a.most_steps) r.steps = (int32_t)a.most_steps;
-      a.ray_start[i + 1] = (int32_t)marcher.march(r, list, out, a.max_per_ray);
+      a.ray_start[i + 1] = (int32_t)own.march(r, list, out, a.max_per_ray);
     }
   });
 }
