@@ -69,12 +69,12 @@ RADFIELD_OP(occupancy_occupied_cells, OccupancyOccupiedCells) {
     int64_t j = first[b] * n / total - 1;  // draws are in order of rank: the first that may fall in this block
     if (j < 0) j = 0;
     const int64_t* word = a.bitfield + b * RANK_BLOCK;
-    int64_t before = first[b], inside = __builtin_popcountll((unsigned long long)*word);
+    int64_t before = first[b], inside = set_bits(word, 1);  // ranks before the word, and in it
     for (; j < n; ++j) {
       const int64_t rank = drawn_rank(seed, j, n, total);
       if (rank < first[b]) continue;
       if (rank >= first[b + 1]) return;
-      for (; rank >= before + inside; inside = __builtin_popcountll((unsigned long long)*word)) before += inside, ++word;
+      for (; rank >= before + inside; inside = set_bits(word, 1)) before += inside, ++word;
       a.cells[j] = (int32_t)((word - a.bitfield) * 64 + lowest_bit_of_rank((uint64_t)*word, rank - before));
     }
   });
@@ -91,7 +91,8 @@ RADFIELD_OP(occupancy_points, OccupancyPoints) {
       const vu counter = (vu)(lanes() + (int32_t)i) * 3u;
       for (int d = 0; d < 3; ++d) {
         const vi coordinate = gather3((cell & ((1 << shift) - 1)) >> d);
-        store_n(a.x + d * a.N + i, point_in_cell(coordinate, G, side, random_place(random_bits(seed, counter + (uint32_t)d))), n);
+        const vf place = random_place(random_bits(seed, counter + (uint32_t)d));
+        store_n(a.x + d * a.N + i, point_in_cell(coordinate, G, side, place), n);
       }
     }
   });
@@ -148,7 +149,8 @@ RADFIELD_OP(occupancy_observe, OccupancyObserve) {
       const vf distance = distance_from_centre(x, y, z);
       const vi k = finest_cascade(distance, K);
       const vf s = inverse_side(k);
-      const vi cell = (k << shift) + morton(cell_coordinate(x, s, G), cell_coordinate(y, s, G), cell_coordinate(z, s, G));
+      const vi code = morton(cell_coordinate(x, s, G), cell_coordinate(y, s, G), cell_coordinate(z, s, G));
+      const vi cell = (k << shift) + code;
       const vf found = density_value(load_n(a.sigma + i, n));
       const vf all = x + y + z;
       const vi inside = (distance <= 0.5f * (float)(1 << (K - 1))) & (all == all);  // not NaN
@@ -235,8 +237,10 @@ void list_octants(uint64_t* rows, const uint64_t* cells, int blocks) {
         const uint64_t word = cells[morton<int32_t>(x, y, (int32_t)z)];
         if (word == 0) continue;
         const uint32_t octants = bytes_set(word);  // bit 4 z + 2 y + x
-        for (int i = 0; i < 4; ++i)
-          slab[((i / 2) * 2 * blocks + 2 * y + i % 2) * words + x / 32] |= (uint64_t)(octants >> (2 * i) & 3) << (2 * x & 63);
+        for (int i = 0; i < 4; ++i) {
+          uint64_t* row = slab + ((i / 2) * 2 * blocks + 2 * y + i % 2) * words;
+          row[x / 32] |= (uint64_t)(octants >> (2 * i) & 3) << (2 * x & 63);
+        }
       }
   });
 }
