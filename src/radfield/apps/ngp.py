@@ -52,7 +52,8 @@ class Config:
     coarse_step: float = 4.0  # steps along rays are this many times longer at the start, and shrink until half-time
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
-    occupancy_cells: int = 1 << 16  # cells evaluated per update, half taking turns, half at random among occupied ones
+    uniform_cells: int = 1 << 19  # cells evaluated per update of the occupancy grid, taking turns over all cells
+    occupied_cells: int = 1 << 16  # and at random among the occupied ones
 
 
 @dataclass
@@ -100,8 +101,8 @@ def build(config: Config, *, cascades: int, transform: SceneTransform, backgroun
     growth = (finest / config.base_resolution) ** (1 / max(config.levels - 1, 1))
     grid = hash_grid.Config(config.levels, config.features, config.log2_size, config.base_resolution, growth)
     field_config = radiance.Config(grid=grid, precision=config.precision)
-    half = config.occupancy_cells // 2
-    cells = occupancy.Config(cascades=cascades, uniform_cells=half, occupied_cells=half)
+    turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
+    cells = occupancy.Config(cascades=cascades, **turns)
     return Model(
         config,
         radiance.RadianceField(field_config, cascades, generator),
@@ -234,7 +235,6 @@ def train_step(training: Training, progress: float) -> StepResult:
         raise FloatingPointError(f"{bad} gradients of step {training.step} are not finite")
     training.step += 1
     with stages("occupancy"):
-        model.grid.observe(render.x, render.logit.exp())
         if training.step % config.occupancy_interval == 0:
             model.grid.update(model.density, seed=training.seed)
     training.rays = _next_rays(training.rays, render.live, config.batch_samples)
