@@ -54,21 +54,21 @@ Passed weigh(const CompositeForward& a, Range ray) {
       while (live < n && reached[live] >= stop) ++live;
       const int64_t end = i + live;
       for (int64_t j = i + n; j < ray.end; j += W) store_n(a.weights + j, vf{}, lanes_left(j, ray.end));
-      return {end - ray.begin, live > 0 ? after[live - 1] : before[0], sum(depth)};
+      return {end - ray.begin, live > 0 ? after[live - 1] : before[0], total(depth)};
     }
     before = vf{} + after[W - 1], thick = vf{} + sums[W - 1];
   }
-  return {ray.end - ray.begin, before[0], sum(depth)};
+  return {ray.end - ray.begin, before[0], total(depth)};
 }
 
 template <bool RAW>
 float mix_channel(const float* weights, const float* stream, int64_t begin, int64_t end) {
-  vf total = {};
+  vf mixed = {};
   for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES {
     const vf value = load_n(stream + i, n);
-    total = fma(load_n(weights + i, n), RAW ? colour(value) : value, total);
+    mixed = fma(load_n(weights + i, n), RAW ? colour(value) : value, mixed);
   });
-  return sum(total);
+  return total(mixed);
 }
 
 template <bool RAW>
