@@ -21,7 +21,7 @@ def l1(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def huber(prediction: torch.Tensor, target: torch.Tensor, delta: float = 1.0) -> torch.Tensor:
-    """Mean of d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2) (Huber 1964): outliers pull no more than delta."""
+    """Mean of d^2 / 2 where |d| <= delta, else delta (|d| - delta / 2) (Huber 1964): an outlier pulls by delta."""
     if not delta > 0:
         raise BadInput(f"huber: delta is {delta}; the rule: above 0")
     d = _difference(prediction, target).abs()

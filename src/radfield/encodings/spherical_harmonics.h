@@ -25,13 +25,13 @@ struct HarmonicTable {
   float start[8], a[8][8], b[8][8];
 };
 
-constexpr double constant_sqrt(double x) {
+RADFIELD_FN constexpr double constant_sqrt(double x) {
   double r = x > 1 ? x : 1;
   for (int i = 0; i < 60; ++i) r = 0.5 * (r + x / r);
   return x == 0 ? 0 : r;
 }
 
-constexpr HarmonicTable harmonic_table() {
+RADFIELD_FN constexpr HarmonicTable harmonic_table() {
   HarmonicTable t{};
   double start = constant_sqrt(0.25 / 3.14159265358979323846);
   for (int m = 0; m < 8; ++m) {
@@ -75,7 +75,7 @@ RADFIELD_FN void spherical_harmonics_gradient(F x, F y, F z, Grad grad, F& gx, F
   gx = gy = gz = F{};
   for (int m = 0; m < N; ++m) {
     F before = F{}, q = F{} + t.start[m], dbefore = F{}, dq = F{};
-    F real = F{}, imaginary = F{}, dreal = F{}, dimaginary = F{};  // sums over l of q, and of dq/dz, times the gradients
+    F real = F{}, imaginary = F{}, dreal = F{}, dimaginary = F{};  // sums over l of q (d: dq/dz) times the gradients
     for (int l = m; l < N; ++l) {
       if (l > m) {
         const F dnext = fma(fma(z, dq, q), F{} + t.a[m][l], dbefore * (-t.b[m][l]));

@@ -34,7 +34,8 @@ struct Passed {
 template <bool RAW>
 Passed weigh(const CompositeForward& a, Range ray) {
   const float stop = (float)a.stop, shift = (float)a.shift;
-  vf depth = {}, before = vf{} + 1.0f, thick = {};  // before: transmittance so far, thick: optical depth, all lanes alike
+  vf depth = {};
+  vf before = vf{} + 1.0f, thick = {};  // transmittance and optical depth up to here, all lanes alike
   for (int64_t i = ray.begin; i < ray.end; i += W) {
     const int n = lanes_left(i, ray.end);
     const vf t0 = load_n(a.t_start + i, n), t1 = load_n(a.t_end + i, n);
@@ -157,8 +158,8 @@ void compact(const CompactStreams& a) {
     T* to = (T*)a.packed + c * a.K;
     for (int64_t r = first; r < a.N && r < first + RAYS * 32; ++r) {
       const Range old = ray_range(a.ray_start, r, a.M), packed = ray_range(a.new_start, r, a.K);
-      const int64_t n = packed.end - packed.begin < old.end - old.begin ? packed.end - packed.begin : old.end - old.begin;
-      memcpy(to + packed.begin, from + old.begin, (size_t)n * sizeof(T));
+      const int64_t room = packed.end - packed.begin, samples = old.end - old.begin;
+      memcpy(to + packed.begin, from + old.begin, (size_t)(room < samples ? room : samples) * sizeof(T));
     }
   });
 }
