@@ -1,27 +1,38 @@
-# make demo   environment, install, train on generated photographs, render, report
-# make test   the test suite
+# make setup      .venv with the package installed editable, its C++ compiled for this machine
+# make demo       train on generated photographs, render, report
+# make test       the test suite            make test-slow   what takes minutes: wheel, every instruction set, arm64
+# make lint       ruff                      make bench       the training step, timed
+# It needs Python >= 3.10, a C++20 compiler (GCC 11 or Clang 14) and make; pip brings the rest, CMake and Ninja too.
 PYTHON ?= python3
+CXX_FOUND := $(firstword $(foreach c,$(if $(filter-out undefined default,$(origin CXX)),$(CXX)) c++ g++ clang++,\
+  $(shell $(c) -std=c++20 -fsyntax-only -x c++ /dev/null 2>/dev/null && echo "$(c)")))
 BIN := .venv/bin
 SETUP := .venv/.setup
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -q
 
-.PHONY: setup demo test test-slow lint clean
+.PHONY: setup demo test test-slow lint bench clean
 setup: $(SETUP)
 demo: $(SETUP)
-	$(BIN)/python examples/demo.py demo
+	$(BIN)/python examples/demo.py --output demo
 test: $(SETUP)
 	$(BIN)/python -m pytest -q -m "not slow"
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -q -m slow
 lint: $(SETUP)
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-
-# The C++ is built into .venv by the install; it is built again when a source file is newer than the last set-up.
-SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find src -name '*.cpp' -o -name '*.h')
-$(SETUP): $(SOURCES)
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q --constraint constraints.txt torch
-	$(BIN)/pip install -q "scikit-build-core>=0.10"
-	$(BIN)/pip install -q --constraint constraints.txt --no-build-isolation --config-settings=cmake.define.RADFIELD_ISA=native -e '.[test,dev]'
-	touch $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+bench: $(SETUP)
+	$(BIN)/python benchmarks/train_step.py
 clean:
 	rm -rf .venv build demo
+
+# Set up again when a source of the library is newer than the last set-up; CMake then compiles what changed.
+# torch comes first and alone, and only where there is none, so that no later step has a reason to replace it.
+SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find src -name '*.cpp' -o -name '*.h')
+$(SETUP): $(SOURCES)
+	@test -n "$(CXX_FOUND)" || { echo "radfield: no C++20 compiler found: install GCC 11 or Clang 14, or newer (set CXX for another name)" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --constraint constraints.txt torch
+	$(PIP) "scikit-build-core>=0.11" "cmake>=3.20" ninja
+	$(PIP) --no-build-isolation --config-settings=cmake.define.RADFIELD_ISA=native --editable ".[test,dev]"
+	@touch $(SETUP)

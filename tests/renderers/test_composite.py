@@ -28,12 +28,15 @@ def case(channels, background, raw, stop=1e-4):
     def inputs(size, generator):
         found = packed(size, generator)
         logits = torch.randn(size, 1 + channels, generator=generator) * 3 - 1
-        values = {"raw": logits} if raw else {"sigma": logits[:, 0].exp() * 5, "rgb": logits[:, 1:].clone()}
+        if raw:
+            values = {"logit": logits[:, 0].clone(), "color_logits": logits[:, 1:].clone()}
+        else:
+            values = {"sigma": logits[:, 0].exp() * 5, "rgb": logits[:, 1:].clone()}
         if background:
             found["background"] = torch.rand(len(found["ray_start"]) - 1, channels, generator=generator)
         return {**values, **found, "stop": stop, **({"shift": -0.7} if raw else {})}
 
-    gradients = (("raw",) if raw else ("sigma", "rgb")) + (("background",) if background else ())
+    gradients = (("logit", "color_logits") if raw else ("sigma", "rgb")) + (("background",) if background else ())
     functions = (composite_raw, module.composite_raw_reference) if raw else (composite, module.composite_reference)
     options = {"gradients": gradients, "outputs": differentiable, "sizes": (0, 1, 7, 33, 1000), "rtol": 2e-5}
     return OpCase(*functions, inputs, wrong_dtype=(*gradients, "t_start", "t_end"), **options)
@@ -160,20 +163,20 @@ def test_stop_within_and_between_vectors():
 
 
 def test_no_channels_finds_the_live_samples():
-    raw = torch.randn(500, 4) * 4
+    logits = torch.randn(500, 4) * 4
     rays = packed(500)
-    alone = composite_raw(raw[:, :1], **rays)
+    alone = composite_raw(logits[:, 0], None, **rays)
     assert alone.color.shape == (len(rays["ray_start"]) - 1, 0)
-    assert torch.equal(alone.live, composite_raw(raw, **rays).live)
+    assert torch.equal(alone.live, composite_raw(logits[:, 0], logits[:, 1:], **rays).live)
 
 
 def test_gradient_of_a_large_density_is_bounded():
-    raw = torch.tensor([[30.0, 0.0]], requires_grad=True)
+    logit = torch.tensor([30.0], requires_grad=True)
     t = torch.tensor([0.0]), torch.tensor([1e-7])
-    found = composite_raw(raw, *t, torch.tensor([0, 1], dtype=torch.int32))
-    (grad,) = torch.autograd.grad(found.opacity.sum(), raw)
+    found = composite_raw(logit, torch.zeros(1, 1), *t, torch.tensor([0, 1], dtype=torch.int32))
+    (grad,) = torch.autograd.grad(found.opacity.sum(), logit)
     tau = torch.tensor(30.0).exp() * 1e-7
-    assert torch.allclose(grad[0, 0], torch.tensor(15.0).exp() * 1e-7 * (-tau).exp(), rtol=1e-4)
+    assert torch.allclose(grad[0], torch.tensor(15.0).exp() * 1e-7 * (-tau).exp(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -183,7 +186,7 @@ def test_not_a_number_shows_in_its_ray_alone(raw, broken):
     values[25, 0 if broken == "density" else 2] = float("nan")
     edges = torch.linspace(0, 1, 61)
     rays = (edges[:-1], edges[1:], torch.tensor([0, 20, 40, 60], dtype=torch.int32))
-    found = composite_raw(values, *rays) if raw else composite(values[:, 0], values[:, 1:], *rays)
+    found = (composite_raw if raw else composite)(values[:, 0], values[:, 1:], *rays)
     assert found.color[1].isnan().any() and found.color[[0, 2]].isfinite().all()
     assert found.opacity[1].isnan() == (broken == "density")
 
@@ -193,7 +196,7 @@ def test_same_bits_with_any_number_of_threads(threads):
     raw = (torch.randn(20_000, 4) * 3).requires_grad_()
 
     def run():
-        found = composite_raw(raw, **rays)
+        found = composite_raw(raw[:, 0], raw[:, 1:], **rays)
         return *found, *torch.autograd.grad(found.color.sum() + found.depth.sum(), raw)
 
     for ours, expected in threads(run):
@@ -202,7 +205,7 @@ def test_same_bits_with_any_number_of_threads(threads):
 
 def test_streams_are_not_copied_and_gradients_are_streams():
     raw = torch.randn(4, 100).requires_grad_()
-    found = composite_raw(raw.T, **packed(100))
+    found = composite_raw(raw[0], raw[1:].T, **packed(100))
     (grad,) = torch.autograd.grad(found.color.sum(), raw)
     assert grad.is_contiguous()
 
@@ -259,9 +262,9 @@ def test_refuses(changes, words):
         composite(**arguments(**changes))
 
 
-def test_refuses_raw_without_a_density_and_compaction_with_gradient():
-    with pytest.raises(BadInput, match="raw is"):
-        composite_raw(torch.rand(20, 0), **packed(20))
+def test_refuses_logits_of_another_shape_and_compaction_with_gradient():
+    with pytest.raises(BadInput, match="shape"):
+        composite_raw(torch.rand(20, 1), None, **packed(20))
     with pytest.raises(BadInput, match="requires a gradient"):
         start = torch.tensor([0, 2], dtype=torch.int32)
         compact_streams(start, torch.tensor([1], dtype=torch.int32), torch.rand(2, requires_grad=True))

@@ -2,6 +2,9 @@
 // on one core and a process-wide binding would pin other libraries' threads too. The calling thread works as well.
 #pragma once
 #include <stdint.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 namespace radfield {
 
@@ -28,8 +31,30 @@ inline void parallel_blocks(int64_t n, int64_t size, Body body) {
 }
 
 // Aligned scratch memory of this thread, kept between calls: at least `bytes`, contents undefined. One per thread: a
-// task asks once and divides it.
+// task asks once and divides it. The caller of a region is one of its threads: what it got before the region is lost
+// if the tasks ask too.
 void* scratch(int64_t bytes);
+
+// The one floating-point mode of our code, for as long as it lives: round to nearest, no traps, numbers below 2^-126
+// are 0. Without it results would depend on what the caller's thread is set to (torch.set_flush_denormal), which the
+// workers do not share; and gradients and moments that fade out would cost a hundred cycles each on the way.
+class FloatMode {
+ public:
+#if defined(__x86_64__)
+  FloatMode() : before_(_mm_getcsr()) { _mm_setcsr(0x9fc0); }  // FTZ, DAZ, all exceptions masked
+  ~FloatMode() { _mm_setcsr(before_); }
+ private:
+  unsigned before_;
+#elif defined(__aarch64__)
+  FloatMode() {
+    asm volatile("mrs %0, fpcr" : "=r"(before_));
+    asm volatile("msr fpcr, %0" : : "r"((uint64_t)1 << 24));  // FZ
+  }
+  ~FloatMode() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+ private:
+  uint64_t before_;
+#endif
+};
 
 }  // namespace radfield
 
@@ -39,5 +64,8 @@ void* scratch(int64_t bytes);
 #define RADFIELD_OP(name, Struct)                                      \
   RADFIELD_EXPORT int64_t name##_size() { return sizeof(Struct); }     \
   static void name##_op(const Struct& a);                              \
-  RADFIELD_EXPORT void name(const Struct* args) { name##_op(*args); }  \
+  RADFIELD_EXPORT void name(const Struct* args) {                      \
+    const radfield::FloatMode mode;                                    \
+    name##_op(*args);                                                  \
+  }                                                                    \
   static void name##_op(const Struct& a)

@@ -24,11 +24,35 @@ RADFIELD_SIMD void store_channel(float* p, Channel c) { store(p, c.low), store(p
 
 RADFIELD_SIMD vf round_bf16(vf x) { return (vf)(bf16_bits(x) << 16); }
 
-// Adds up the lanes of n x m accumulators into dw[i * stride + j].
+// The sums of the lanes of W vectors, as one vector: halves are added pairwise until one vector is left.
+template <int N>
+RADFIELD_SIMD vf lane_sums(vf (&v)[N]) {
+  if constexpr (N == 1) {
+    return v[0];
+  } else {
+    vf half[N / 2];
+    for (int i = 0; i < N / 2; ++i) {
+      vi even, odd;
+      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
+      half[i] = (vf)even + (vf)odd;
+    }
+    return lane_sums<N / 2>(half);
+  }
+}
+
+// Adds the lane sums of N x K accumulators into dw[i * stride + j], i < n, j < k.
 template <int N, int K>
 RADFIELD_SIMD void add_sums(float* dw, int64_t stride, const vf (&acc)[N][K], int n, int k) {
+  static_assert(N * K % W == 0);
+  alignas(64) float sums[N * K];
+  for (int first = 0; first < N * K; first += W) {
+    vf v[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) v[i] = acc[(first + i) / K][(first + i) % K];
+    store(sums + first, lane_sums<W>(v));
+  }
   for (int i = 0; i < n; ++i)
-    for (int j = 0; j < k; ++j) dw[i * stride + j] += sum(acc[i][j]);
+    for (int j = 0; j < k; ++j) dw[i * stride + j] += sums[i * K + j];
 }
 
 template <bool ROUND>
@@ -51,8 +75,10 @@ struct Fp32 {
 
   static int panel_rows() { return ROWS; }
 
-  // y [outputs][PW] = bias + weights x; weights are packed [outputs / ROWS][inputs][ROWS].
-  static void product(float* y, const float* weights, const float* bias, const float* x, int outputs, int inputs) {
+  // epilogue(o, row o, row o + 1) for the rows of bias + weights x; weights are packed [outputs / ROWS][inputs][ROWS].
+  template <class Epilogue>
+  static void product(const float* weights, const float* bias, const float* x, int outputs, int inputs,
+                      Epilogue epilogue) {
     for (int o = 0; o < outputs; o += ROWS, weights += (int64_t)inputs * ROWS) {
       vf acc[ROWS][2];
 #pragma GCC unroll 8
@@ -66,7 +92,7 @@ struct Fp32 {
         }
       }
 #pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r) store_channel(y + (o + r) * PW, {acc[r][0], acc[r][1]});
+      for (int r = 0; r < ROWS; r += 2) epilogue(o + r, Channel{acc[r][0], acc[r][1]}, Channel{acc[r + 1][0], acc[r + 1][1]});
     }
   }
 
@@ -98,9 +124,7 @@ struct Fp32 {
   static void end() {}
 };
 
-#if defined(__AVX512F__)
-
-#define RADFIELD_BF16 __attribute__((target("avx512bf16"))) inline
+#if defined(RADFIELD_AVX512_BF16)
 
 // Words and rows of 16 bits, shared by Dot and Amx.
 struct Bf16Panels {
@@ -111,7 +135,7 @@ struct Bf16Panels {
 
   static uint32_t weight_word(float a, float b) { return to_bf16(a).bits | (uint32_t)to_bf16(b).bits << 16; }
 
-  RADFIELD_BF16 static void put(uint32_t* words, uint16_t* rows, int pair, Channel a, Channel b) {
+  static RADFIELD_SIMD void put(uint32_t* words, uint16_t* rows, int pair, Channel a, Channel b) {
     const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6,
                                                 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     const __m512i low = (__m512i)_mm512_cvtne2ps_pbh((__m512)b.low, (__m512)a.low);
@@ -136,8 +160,9 @@ struct Dot : Bf16Panels {
   static void end() {}
 
   // As Fp32's, with pairs of inputs for inputs.
-  RADFIELD_BF16 static void product(float* y, const uint32_t* weights, const float* bias, const uint32_t* x, int outputs,
-                                    int inputs) {
+  template <class Epilogue>
+  static void product(const uint32_t* weights, const float* bias, const uint32_t* x, int outputs, int inputs,
+                      Epilogue epilogue) {
     const int words = inputs / 2;
     for (int o = 0; o < outputs; o += ROWS, weights += (int64_t)words * ROWS) {
       __m512 acc[ROWS][2];
@@ -152,11 +177,12 @@ struct Dot : Bf16Panels {
         }
       }
 #pragma GCC unroll 8
-      for (int r = 0; r < ROWS; ++r) store_channel(y + (o + r) * PW, {(vf)acc[r][0], (vf)acc[r][1]});
+      for (int r = 0; r < ROWS; r += 2)
+        epilogue(o + r, Channel{(vf)acc[r][0], (vf)acc[r][1]}, Channel{(vf)acc[r + 1][0], (vf)acc[r + 1][1]});
     }
   }
 
-  RADFIELD_BF16 static void weight_gradient(float* dw, int64_t stride, const uint16_t* g, const uint16_t* x, int outputs,
+  static void weight_gradient(float* dw, int64_t stride, const uint16_t* g, const uint16_t* x, int outputs,
                                             int inputs, int panels, int64_t g_step, int64_t x_step) {
     constexpr int N = 4, K = 4;
     for (int o = 0; o < outputs; o += N)
@@ -190,26 +216,31 @@ struct Amx : Bf16Panels {
   static void begin() { amx::configure(); }
   static void end() { amx::release(); }
 
-  static void product(float* y, const uint32_t* weights, const float* bias, const uint32_t* x, int outputs, int inputs) {
+  // Results go through memory, as tiles can only be stored.
+  template <class Epilogue>
+  static void product(const uint32_t* weights, const float* bias, const uint32_t* x, int outputs, int inputs,
+                      Epilogue epilogue) {
     const int words = inputs / 2;
-    for (int o = 0; o < outputs; o += 32) {
-      const bool both = o + 16 < outputs;
+    for (int o = 0; o < outputs; o += 32) {  // channel counts are multiples of 32
       amx::zero<0>(), amx::zero<1>(), amx::zero<2>(), amx::zero<3>();
       for (int k = 0; k < words; k += 16) {
         amx::load<6>(x + k * PW, 4 * PW), amx::load<7>(x + k * PW + W, 4 * PW);
         amx::load<4>(weights + (int64_t)o * words + k, 4 * words);
-        amx::dot<0, 4, 6>(), amx::dot<1, 4, 7>();
-        if (both) {
-          amx::load<5>(weights + (int64_t)(o + 16) * words + k, 4 * words);
-          amx::dot<2, 5, 6>(), amx::dot<3, 5, 7>();
-        }
+        amx::load<5>(weights + (int64_t)(o + 16) * words + k, 4 * words);
+        amx::dot<0, 4, 6>(), amx::dot<1, 4, 7>(), amx::dot<2, 5, 6>(), amx::dot<3, 5, 7>();
       }
-      amx::store<0>(y + o * PW, 4 * PW), amx::store<1>(y + o * PW + W, 4 * PW);
-      if (both) amx::store<2>(y + (o + 16) * PW, 4 * PW), amx::store<3>(y + (o + 16) * PW + W, 4 * PW);
+      alignas(64) float tile[32 * PW];
+      amx::store<0>(tile, 4 * PW), amx::store<1>(tile + W, 4 * PW);
+      amx::store<2>(tile + 16 * PW, 4 * PW), amx::store<3>(tile + 16 * PW + W, 4 * PW);
+      for (int r = 0; r < 32; r += 2) {
+        Channel a = load_channel(tile + r * PW), b = load_channel(tile + (r + 1) * PW);
+        if (bias) {
+          a = {a.low + bias[o + r], a.high + bias[o + r]};
+          b = {b.low + bias[o + r + 1], b.high + bias[o + r + 1]};
+        }
+        epilogue(o + r, a, b);
+      }
     }
-    if (!bias) return;
-    for (int o = 0; o < outputs; ++o)
-      for (int v = 0; v < 2; ++v) store(y + o * PW + v * W, load(y + o * PW + v * W) + bias[o]);
   }
 
   // Rows g [16 outputs][16 pairs of samples] times rows x turned to [16 pairs of samples][16 inputs].

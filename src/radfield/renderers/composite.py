@@ -121,29 +121,27 @@ class _BoundedExp(torch.autograd.Function):
 
 
 def composite_raw_reference(
-    raw, t_start, t_end, ray_start, background=None, *, shift: float = 0.0, stop: float = 1e-4
+    logit, color_logits, t_start, t_end, ray_start, background=None, *, shift: float = 0.0, stop: float = 1e-4
 ) -> Composited:
-    """The specification of `composite_raw`: `raw` [M, 1 + C] of any float type."""
-    sigma = _BoundedExp.apply(raw[:, 0] - shift)
-    return composite_reference(sigma, raw[:, 1:].sigmoid(), t_start, t_end, ray_start, background, stop=stop)
+    """The specification of `composite_raw`: `logit` [M], `color_logits` [M, C] of any float type."""
+    sigma = _BoundedExp.apply(logit - shift)
+    return composite_reference(sigma, color_logits.sigmoid(), t_start, t_end, ray_start, background, stop=stop)
 
 
 class _Composite(torch.autograd.Function):
-    """Of the streams `sigma` [M] and `rgb` [C, M]; `raw` is None, or both as one [1 + C, M] of logits."""
+    """Of the streams `sigma` [M] and `rgb` [C, M], which are logits where `raw`."""
 
     @staticmethod
-    def forward(ctx, sigma, rgb, raw, background, fixed, shift, stop):
-        if raw is not None:
-            sigma, rgb = raw[0], raw[1:]
+    def forward(ctx, sigma, rgb, background, raw, fixed, shift, stop):
         M, N = len(sigma), len(fixed["ray_start"]) - 1
-        options = {"background": background, "raw": raw is not None, "shift": shift, **fixed}
+        options = {"background": background, "raw": raw, "shift": shift, **fixed}
         new = functools.partial(torch.empty, device=sigma.device)
         color, opacity, depth, weights = new(len(rgb), N), new(N), new(N), new(M)
         live = new(N, dtype=torch.int32)
         results = {"opacity": opacity, "weights": weights, "live": live}
         FORWARD(color=color, depth=depth, sigma=sigma, rgb=rgb, stop=stop, **results, **options)
-        ctx.save_for_backward(sigma, rgb, raw, background, opacity, weights, live)
-        ctx.fixed, ctx.shift = fixed, shift
+        ctx.save_for_backward(sigma, rgb, background, opacity, weights, live)
+        ctx.fixed, ctx.raw, ctx.shift = fixed, raw, shift
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(live)
         return color, opacity, depth, weights, live
@@ -151,11 +149,10 @@ class _Composite(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad_color, grad_opacity, grad_depth, grad_weights, _):
-        sigma, rgb, raw, background, opacity, weights, live = ctx.saved_tensors
-        need_sigma, need_rgb, need_raw, need_background = ctx.needs_input_grad[:4]
-        grad_raw = torch.empty_like(raw) if need_raw else None
-        grad_sigma = grad_raw[0] if need_raw else torch.empty_like(sigma)
-        grad_rgb = grad_raw[1:] if need_raw else torch.empty_like(rgb) if need_rgb else None
+        sigma, rgb, background, opacity, weights, live = ctx.saved_tensors
+        need_sigma, need_rgb, need_background = ctx.needs_input_grad[:3]
+        grad_sigma = torch.empty_like(sigma)
+        grad_rgb = torch.empty_like(rgb) if need_rgb else None
         grad_background = torch.empty_like(background) if need_background else None
         BACKWARD(
             grad_sigma=grad_sigma,
@@ -171,13 +168,11 @@ class _Composite(torch.autograd.Function):
             sigma=sigma,
             rgb=rgb,
             background=background,
-            raw=raw is not None,
+            raw=ctx.raw,
             shift=ctx.shift,
             **ctx.fixed,
         )
-        if need_raw:
-            grad_sigma = grad_rgb = None
-        return grad_sigma if need_sigma else None, grad_rgb, grad_raw, grad_background, None, None, None
+        return grad_sigma if need_sigma else None, grad_rgb, grad_background, None, None, None, None
 
 
 def _contiguous(grad):
@@ -221,12 +216,13 @@ def composite(
     if not native(sigma):
         return composite_reference(sigma, rgb, t_start, t_end, ray_start, background, stop=stop)
     fixed = _intervals(t_start, t_end, ray_start)
-    found = _Composite.apply(sigma.contiguous(), _streams(rgb), None, _streams(background), fixed, 0.0, stop)
+    found = _Composite.apply(sigma.contiguous(), _streams(rgb), _streams(background), False, fixed, 0.0, stop)
     return Composited(found[0].T, *found[1:])
 
 
 def composite_raw(
-    raw: torch.Tensor,
+    logit: torch.Tensor,
+    color_logits: torch.Tensor | None,
     t_start: torch.Tensor,
     t_end: torch.Tensor,
     ray_start: torch.Tensor,
@@ -235,15 +231,19 @@ def composite_raw(
     shift: float = 0.0,
     stop: float = 1e-4,
 ) -> Composited:
-    """`composite` of a network's outputs `raw` [M, 1 + C]: sigma = exp(raw_0 - shift), rgb = sigmoid(raw_1..). The
-    gradient to raw_0 is that of the exponential clamped to e^+-15, as in instant-ngp. With C = 0, `raw` [M, 1], it
-    finds which samples are live. Arguments and errors otherwise as in `composite`."""
-    if not native(raw):
-        return composite_raw_reference(raw, t_start, t_end, ray_start, background, shift=shift, stop=stop)
-    if raw.ndim != 2 or raw.shape[1] == 0 or raw.dtype != torch.float32:
-        raise BadInput(f"composite_raw: raw is {raw.dtype} {list(raw.shape)}; the rule: torch.float32 [M, 1 + C]")
+    """`composite` of a network's outputs: sigma = exp(logit - shift), rgb = sigmoid(color_logits), with `logit` [M] and
+    `color_logits` [M, C]. The gradient to the logit is that of the exponential clamped to e^+-15, as in instant-ngp.
+    Without colours (None) it finds which samples are live. Arguments and errors otherwise as in `composite`."""
+    color_logits = logit.new_empty(len(logit), 0) if color_logits is None else color_logits
+    if not native(logit):
+        arguments = (t_start, t_end, ray_start, background)
+        return composite_raw_reference(logit, color_logits, *arguments, shift=shift, stop=stop)
+    for name, value in (("logit", logit), ("color_logits", color_logits)):
+        if value.dtype != torch.float32:
+            raise BadInput(f"composite_raw: {name} is {value.dtype}; the rule: torch.float32")
     fixed = _intervals(t_start, t_end, ray_start)
-    found = _Composite.apply(None, None, _streams(raw), _streams(background), fixed, shift, stop)
+    streams = logit.contiguous(), _streams(color_logits)
+    found = _Composite.apply(*streams, _streams(background), True, fixed, shift, stop)
     return Composited(found[0].T, *found[1:])
 
 

@@ -12,27 +12,27 @@ namespace {
 constexpr int64_t BLOCK = 1 << 14;  // parameters per task
 constexpr int GROUP = 32;           // vectors that are searched for gradients at once, one group ahead of their update
 
-// Parameters i .. i + n - 1; returns how many gradients were not finite.
+// Parameters i .. i + n - 1. Returns how many gradients cannot be applied; those entries stay.
 template <bool SKIP>
-RADFIELD_SIMD int update(const AdamStep& a, const AdamFactors& factors, int64_t i, int n) {
-  const vf grad = load_n(a.grad + i, n), scaled = grad * factors.scale;
-  const vi accepted = (vi)adam_accepts(scaled);
-  const AdamState<vf> old = {load_n(a.p + i, n), load_n(a.m + i, n), load_n(a.v + i, n)};
-  const AdamState<vf> next = adam_update(old, scaled, factors);
-  const vi changes = SKIP ? accepted & (vi)(grad != 0.0f) : accepted;
-  const vf p = select(changes, next.p, old.p);
-  store_n(a.p + i, p, n);
-  store_n(a.m + i, select(changes, next.m, old.m), n);
-  store_n(a.v + i, select(changes, next.v, old.v), n);
-  if (a.shadow) store_n(a.shadow + i, p, n);
-  if (a.clear) store_n(a.grad + i, vf{}, n);
-  return any(~accepted) ? (int)total(to_float(accepted + 1)) : 0;
+RADFIELD_SIMD int64_t update(const AdamStep& a, int64_t i, int n) {
+  const vf grad = load_n(a.grad + i, n);
+  const vi accepted = (vi)adam_accepts(grad);
+  const AdamState<vf> old = {load_n(a.parameter + i, n), load_n(a.m + i, n), load_n(a.v + i, n)};
+  const AdamState<vf> next = adam_update(old, grad, a);
+  const vi apply = SKIP ? accepted & (vi)(grad != 0.0f) : accepted;
+  const vf parameter = select(apply, next.parameter, old.parameter);
+  store_n(a.parameter + i, parameter, n);
+  store_n(a.m + i, select(apply, next.m, old.m), n);
+  store_n(a.v + i, select(apply, next.v, old.v), n);
+  store_n(a.grad + i, vf{}, n);
+  if (a.shadow) store_n(a.shadow + i, parameter, n);
+  return any(~accepted) ? (int64_t)total(to_float(accepted + 1)) : 0;
 }
 
-int64_t update_all(const AdamStep& a, const AdamFactors& factors, int64_t begin, int64_t end) {
-  int64_t rejected = 0;
-  for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES { rejected += update<false>(a, factors, i, n); });
-  return rejected;
+int64_t update_all(const AdamStep& a, int64_t begin, int64_t end) {
+  int64_t bad = 0;
+  for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES { bad += update<false>(a, i, n); });
+  return bad;
 }
 
 // The vectors of a group that are worth an update, by their first parameter.
@@ -57,15 +57,15 @@ Touched touched(const AdamStep& a, int64_t begin, int64_t end) {
   }
   for (int k = 0; k < found.count; ++k) {
     const int64_t i = found.at[k];
-    __builtin_prefetch(a.p + i, 1), __builtin_prefetch(a.m + i, 1), __builtin_prefetch(a.v + i, 1);
+    __builtin_prefetch(a.parameter + i, 1), __builtin_prefetch(a.m + i, 1), __builtin_prefetch(a.v + i, 1);
     if (a.shadow) __builtin_prefetch(a.shadow + i, 1);
   }
   return found;
 }
 
 // Where gradients are 0 neither parameters nor moments change.
-int64_t update_touched(const AdamStep& a, const AdamFactors& factors, int64_t begin, int64_t end) {
-  int64_t rejected = 0;
+int64_t update_touched(const AdamStep& a, int64_t begin, int64_t end) {
+  int64_t bad = 0;
   Touched groups[2];
   groups[0] = touched(a, begin, end);
   for (int64_t i = begin, g = 0; i < end; i += GROUP * W, ++g) {
@@ -73,19 +73,20 @@ int64_t update_touched(const AdamStep& a, const AdamFactors& factors, int64_t be
     const Touched& now = groups[g % 2];
     for (int k = 0; k < now.count; ++k) {
       const int64_t at = now.at[k];
-      if (at + W <= end) rejected += update<true>(a, factors, at, W);
-      else rejected += update<true>(a, factors, at, (int)(end - at));
+      if (at + W <= end) bad += update<true>(a, at, W);
+      else bad += update<true>(a, at, (int)(end - at));
     }
   }
-  return rejected;
+  return bad;
 }
 
 }  // namespace
 
 RADFIELD_OP(adam_step, AdamStep) {
-  const AdamFactors factors = adam_factors(a);
+  int64_t bad = 0;
   parallel_blocks(a.P, BLOCK, [&](int64_t begin, int64_t end) {
-    const int64_t rejected = (a.skip ? update_touched : update_all)(a, factors, begin, end);
-    if (rejected) __atomic_fetch_add(a.rejected, rejected, __ATOMIC_RELAXED);
+    const int64_t found = (a.skip ? update_touched : update_all)(a, begin, end);
+    if (found) __atomic_fetch_add(&bad, found, __ATOMIC_RELAXED);
   });
+  *a.bad = bad;
 }
