@@ -10,7 +10,7 @@ using namespace radfield;
 namespace {
 
 constexpr int64_t BLOCK = 1 << 14;  // parameters per task
-constexpr int GROUP = 32;           // vectors that are searched for gradients at once, one group ahead of their update
+constexpr int GROUP = 32;           // vectors that are searched for gradients at once
 
 // Parameters i .. i + n - 1. Returns how many gradients cannot be applied; those entries stay.
 template <bool SKIP>
@@ -35,47 +35,48 @@ int64_t update_all(const AdamStep& a, int64_t begin, int64_t end) {
   return bad;
 }
 
-// The vectors of a group that are worth an update, by their first parameter.
-struct Touched {
-  int64_t at[GROUP];
-  int count = 0;
-};
+RADFIELD_SIMD bool has_gradient(const AdamStep& a, int64_t i, int n) { return any((vi)(load_n(a.grad + i, n) != 0.0f)); }
 
-// Those that have a gradient; all, where that is an eighth or more: memory streams faster than it jumps (20 % of them
-// at random cost as much as all). Of few it asks for what their update will read: the hardware foresees no such gaps.
-Touched touched(const AdamStep& a, int64_t begin, int64_t end) {
-  Touched found;
-  if (end > begin + GROUP * W) end = begin + GROUP * W;
-  for (int64_t i = begin; i < end; i += W) {
-    found.at[found.count] = i;
-    found.count += any((vi)(load_n(a.grad + i, end - i < W ? (int)(end - i) : W) != 0.0f));
-  }
-  if (found.count >= GROUP / 8) {
-    found.count = 0;
-    for (int64_t i = begin; i < end; i += W) found.at[found.count++] = i;
-    return found;
-  }
-  for (int k = 0; k < found.count; ++k) {
-    const int64_t i = found.at[k];
+// Updates all vectors of a group; counts those that had a gradient.
+int update_group(const AdamStep& a, int64_t begin, int64_t end, int64_t& bad) {
+  int count = 0;
+  for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES {
+    count += has_gradient(a, i, n);
+    bad += update<true>(a, i, n);
+  });
+  return count;
+}
+
+// Updates the vectors of a group that have a gradient, after asking for all that they will read: the hardware foresees
+// no such gaps.
+int update_few(const AdamStep& a, int64_t begin, int64_t end, int64_t& bad) {
+  int64_t found[GROUP];
+  int count = 0;
+  for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES {
+    found[count] = i;
+    count += has_gradient(a, i, n);
+  });
+  for (int k = 0; k < count; ++k) {
+    const int64_t i = found[k];
     __builtin_prefetch(a.parameter + i, 1), __builtin_prefetch(a.m + i, 1), __builtin_prefetch(a.v + i, 1);
     if (a.shadow) __builtin_prefetch(a.shadow + i, 1);
   }
-  return found;
+  for (int k = 0; k < count; ++k) {
+    const int64_t stop = found[k] + W < end ? found[k] + W : end;
+    for_lanes(found[k], stop, [&](int64_t i, int n) RADFIELD_LANES { bad += update<true>(a, i, n); });
+  }
+  return count;
 }
 
-// Where gradients are 0 neither parameters nor moments change.
+// Where gradients are 0 neither parameters nor moments change, and where they are rare neither are read. Memory streams
+// faster than it jumps (a fifth of the vectors at random cost as much as all), so a group is done like the one before.
 int64_t update_touched(const AdamStep& a, int64_t begin, int64_t end) {
   int64_t bad = 0;
-  Touched groups[2];
-  groups[0] = touched(a, begin, end);
-  for (int64_t i = begin, g = 0; i < end; i += GROUP * W, ++g) {
-    groups[(g + 1) % 2] = touched(a, i + GROUP * W, end);
-    const Touched& now = groups[g % 2];
-    for (int k = 0; k < now.count; ++k) {
-      const int64_t at = now.at[k];
-      if (at + W <= end) bad += update<true>(a, at, W);
-      else bad += update<true>(a, at, (int)(end - at));
-    }
+  bool rare = false;
+  for (int64_t i = begin; i < end; i += GROUP * W) {
+    const int64_t stop = i + GROUP * W < end ? i + GROUP * W : end;
+    const int count = rare ? update_few(a, i, stop, bad) : update_group(a, i, stop, bad);
+    rare = count < GROUP / 8;
   }
   return bad;
 }
