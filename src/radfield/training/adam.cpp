@@ -1,5 +1,5 @@
-// The loops of Adam: one pass over parameters, gradients, moments and the 16-bit copy, bound by memory. (Stores that pass
-// by the cache were measured, for the copy alone and for the moments too: no faster.)
+// The loops of Adam: one pass over parameters, gradients, moments and the 16-bit copy, bound by memory. (Stores past the
+// cache were measured, for the copy alone and for the moments too: no faster.)
 #include "adam.h"
 
 #include "../cpu/lanes.h"
@@ -35,7 +35,9 @@ int64_t update_all(const AdamStep& a, int64_t begin, int64_t end) {
   return bad;
 }
 
-RADFIELD_SIMD bool has_gradient(const AdamStep& a, int64_t i, int n) { return any((vi)(load_n(a.grad + i, n) != 0.0f)); }
+RADFIELD_SIMD bool has_gradient(const AdamStep& a, int64_t i, int n) {
+  return any((vi)(load_n(a.grad + i, n) != 0.0f));
+}
 
 // Updates all vectors of a group; counts those that had a gradient.
 int update_group(const AdamStep& a, int64_t begin, int64_t end, int64_t& bad) {
