@@ -1,0 +1,60 @@
+"""Rays through pixels, natively: what `Cameras.rays` does in torch, which is the reference.
+
+Letters: N rays, V views.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .backend import native
+from .cameras import Cameras
+from .errors import BadInput
+from .op import In, Op, Out, Scalar
+from .rays import Rays
+from .tensors import feature_major
+
+RAYS = Op(
+    "camera_rays",
+    Out("origins", "f32", "3 N"),
+    Out("directions", "f32", "3 N", "unit vectors"),
+    In("view", "i32", "N", "from 0 to V - 1"),
+    In("pixel", "f32", "2 N", "continuous coordinates (x, y)"),
+    In("camera_to_world", "f32", "V 4 4"),
+    In("focal", "f32", "V 2"),
+    In("principal", "f32", "V 2"),
+    In("distortion", "f32", "V 6", "k1, k2, k3, k4, p1, p2"),
+    Scalar("fisheye", "int", "whether the lens model is fisheye, not perspective"),
+    Scalar("distorted", "int", "whether any distortion is not 0"),
+)
+
+
+def camera_rays_reference(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
+    """The specification: in the cameras' floating-point type."""
+    return cameras.rays(view.long(), pixel)
+
+
+def camera_rays(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
+    """Rays through pixel [N, 2] (x, y), float32, of views [N] int32 or int64; not differentiable.
+
+    Raises `BadInput` for a view that there is not, or cameras or pixels that are not float32.
+    """
+    if len(view) and not 0 <= int(view.min()) <= int(view.max()) < len(cameras):
+        raise BadInput(f"view reaches {int(view.min())} to {int(view.max())}; the rule: from 0 to {len(cameras) - 1}")
+    if not native(pixel):
+        return camera_rays_reference(cameras, view, pixel)
+    origins, directions = torch.empty(3, len(view)), torch.empty(3, len(view))
+    RAYS(
+        origins=origins,
+        directions=directions,
+        view=view.int().contiguous(),
+        pixel=feature_major(pixel),
+        camera_to_world=cameras.camera_to_world.contiguous(),
+        focal=cameras.focal.contiguous(),
+        principal=cameras.principal.contiguous(),
+        distortion=cameras.distortion.contiguous(),
+        fisheye=cameras.model == "fisheye",
+        distorted=cameras.distorted,
+    )
+    return Rays(origins.T, directions.T)

@@ -1,0 +1,47 @@
+// The MLP's ops: which kernel runs. The loops are in mlp_panels.h.
+#include "mlp_panels.h"
+
+using namespace radfield;
+
+enum Kernel { KERNEL_F32 = 0, KERNEL_ROUNDED = 1, KERNEL_DOT = 2, KERNEL_AMX = 3 };
+
+#if defined(__AVX512F__)
+namespace radfield {
+void mlp_forward_bf16(const MlpForward&, bool amx);  // mlp_bf16.cpp
+void mlp_backward_bf16(const MlpBackward&, bool amx);
+}  // namespace radfield
+#endif
+
+// The bf16 kernels that this library and CPU have: AVX512-BF16 and AMX are asked for at run time, and the system may
+// refuse the tiles. Returns the best kernel's number.
+RADFIELD_EXPORT int64_t mlp_best_bf16_kernel() {
+#if defined(__AVX512F__)
+  __builtin_cpu_init();
+  if (!__builtin_cpu_supports("avx512bf16")) return KERNEL_ROUNDED;
+#if defined(RADFIELD_EMULATE_AMX)
+  return KERNEL_AMX;
+#else
+  // leaf 7: AMX-BF16 is bit 22 of EDX, AMX-TILE bit 24; GCC 12 knows no names for them
+  unsigned a, b, c, d;
+  asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
+  if ((d >> 22 & 1) && (d >> 24 & 1) && amx::enable()) return KERNEL_AMX;
+  return KERNEL_DOT;
+#endif
+#else
+  return KERNEL_ROUNDED;
+#endif
+}
+
+RADFIELD_OP(mlp_forward, MlpForward) {
+#if defined(__AVX512F__)
+  if (a.kernel >= KERNEL_DOT) return mlp_forward_bf16(a, a.kernel == KERNEL_AMX);
+#endif
+  a.kernel == KERNEL_F32 ? forward<Fp32<false>>(a) : forward<Fp32<true>>(a);
+}
+
+RADFIELD_OP(mlp_backward, MlpBackward) {
+#if defined(__AVX512F__)
+  if (a.kernel >= KERNEL_DOT) return mlp_backward_bf16(a, a.kernel == KERNEL_AMX);
+#endif
+  a.kernel == KERNEL_F32 ? backward<Fp32<false>>(a) : backward<Fp32<true>>(a);
+}

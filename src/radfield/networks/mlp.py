@@ -1,0 +1,321 @@
+"""The small multilayer perceptron, fused: activations never leave the cache (as Mueller et al. 2021 did on a GPU,
+"Real-time neural radiance caching", sec. 4).
+
+    h_0 = x,   h_l+1 = sigma(W_l h_l + b_l),   y = sigma_out(W_L-1 h_L-1 + b_L-1),   at a skip layer h_l is [h_l, x]
+
+Backward recomputes the activations instead of storing them. In "bf16" the operands of every product are rounded to
+bfloat16 and sums are fp32 (AMX or AVX512-BF16 where the CPU has them; the same rounding in fp32 elsewhere).
+
+Letters: M samples, A and B channels of the two (concatenated) inputs, O outputs, L layers, P parameters. The parameters
+are one flat vector: per layer the weights [outputs, inputs] row by row, then the bias [outputs] if there is one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+
+from ..backend import native
+from ..errors import BadInput
+from ..op import In, InOut, Op, Out, Scalar
+from ..tensors import feature_major, streams
+
+_STREAM = "f32 bf16"
+_NETWORK = (
+    In("parameters", "f32", "P"),
+    In("layers", "i64", "L 4", "inputs, outputs, offset of the weights, whether a skip layer"),
+    InOut("packed", "f32", "Q", "scratch: the weights as the kernels read them"),
+    Scalar("activation", "int"),
+    Scalar("output_activation", "int"),
+    Scalar("bias", "int"),
+)
+FORWARD = Op(
+    "mlp_forward",
+    Out("y", _STREAM, "O M"),
+    In("x0", _STREAM, "A M", "first inputs"),
+    In("x1", _STREAM, "B M", "further inputs, behind the first", optional=True),
+    *_NETWORK,
+    Scalar("kernel", "int", "0 fp32, 1 rounded fp32, 2 AVX512-BF16, 3 AMX"),
+)
+BACKWARD = Op(
+    "mlp_backward",
+    Out("grad_x0", _STREAM, "A M", optional=True),
+    Out("grad_x1", _STREAM, "B M", optional=True),
+    InOut("grad_parameters", "f32", "P", "is added to", optional=True),
+    InOut("partial", "f32", "R P", "scratch: gradients of each chunk of samples"),
+    In("grad_y", _STREAM, "O M"),
+    In("x0", _STREAM, "A M"),
+    In("x1", _STREAM, "B M", optional=True),
+    *_NETWORK,
+    Scalar("kernel", "int"),
+    Scalar("chunk", "int", "samples per row of partial"),
+)
+SECOND = Op(
+    "mlp_second",
+    Out("grad_grad_y", "f32", "O M", "derivative of y along the tangent"),
+    Out("grad_x", "f32", "A M", "gradients of s = <grad_y, dy/dx tangent>"),
+    InOut("grad_parameters", "f32", "P", "is added to"),
+    InOut("partial", "f32", "R P"),
+    In("tangent", "f32", "A M"),
+    In("grad_y", "f32", "O M"),
+    In("x", "f32", "A M"),
+    *_NETWORK,
+    Scalar("chunk", "int"),
+)
+ACTIVATIONS = {
+    "none": (0, lambda z: z),
+    "relu": (1, torch.relu),
+    "silu": (2, torch.nn.functional.silu),
+    "softplus": (3, lambda z: torch.logaddexp(z, torch.zeros_like(z))),
+    "sine": (4, torch.sin),
+}
+MAX_LAYERS = 16
+
+
+@dataclass(frozen=True)
+class Config:
+    """The network's options."""
+
+    width: int = 64  # channels of a hidden layer, 16 to 256
+    hidden_layers: int = 2  # number of hidden layers, 0 to 15
+    activation: str = "relu"  # of the hidden layers: none, relu, silu, softplus or sine
+    output_activation: str = "none"  # of the last layer, likewise
+    bias: bool = False  # add a learned constant to every channel
+    skip: int | None = None  # the layer, from 1, that sees the network's inputs again beside its own
+    precision: str = "f32"  # "bf16" rounds the operands of products to 16 bits; sums stay fp32
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The derived table that reference and kernels share."""
+
+    config: Config
+    inputs: int
+    outputs: int
+    table: torch.Tensor  # [L, 4] int64: inputs, outputs, offset of the weights, skip
+    parameters: int
+    packed: int  # an upper bound of the floats that packed weights take
+
+
+def layers_of(inputs: int, outputs: int, config: Config) -> Layers:
+    """Layer table of a network. Raises `BadInput` on options out of range."""
+    _check(inputs, outputs, config)
+    rows, offset, packed = [], 0, 0
+    count = config.hidden_layers + 1
+    for layer in range(count):
+        skip = layer > 0 and layer == config.skip
+        fan_in = inputs if layer == 0 else config.width + (inputs if skip else 0)
+        fan_out = outputs if layer == count - 1 else config.width
+        rows.append((fan_in, fan_out, offset, int(skip)))
+        offset += fan_in * fan_out + (fan_out if config.bias else 0)
+        packed += 2 * (_padded(fan_in) + (32 if skip else 0)) * _padded(fan_out) + _padded(fan_out)
+    return Layers(config, inputs, outputs, torch.tensor(rows, dtype=torch.int64), offset, packed)
+
+
+def _padded(channels: int) -> int:
+    return -(-channels // 32) * 32
+
+
+def _check(inputs: int, outputs: int, config: Config) -> None:
+    names = ", ".join(ACTIVATIONS)
+    rules = [
+        ("inputs", inputs, 1 <= inputs <= 1024, "from 1 to 1024"),
+        ("outputs", outputs, 1 <= outputs <= 1024, "from 1 to 1024"),
+        ("width", config.width, 16 <= config.width <= 256, "from 16 to 256"),
+        ("hidden_layers", config.hidden_layers, 0 <= config.hidden_layers < MAX_LAYERS, f"from 0 to {MAX_LAYERS - 1}"),
+        ("activation", config.activation, config.activation in ACTIVATIONS, f"one of {names}"),
+        ("output_activation", config.output_activation, config.output_activation in ACTIVATIONS, f"one of {names}"),
+        (
+            "skip",
+            config.skip,
+            config.skip is None or 1 <= config.skip <= config.hidden_layers,
+            "a layer after the first",
+        ),
+        ("precision", config.precision, config.precision in ("f32", "bf16"), "f32 or bf16"),
+    ]
+    for name, value, holds, rule in rules:
+        if not holds:
+            raise BadInput(f"MLP: {name} is {value}; the rule: {rule}")
+
+
+def mlp_reference(x0: torch.Tensor, x1: torch.Tensor | None, parameters: torch.Tensor, layers: Layers) -> torch.Tensor:
+    """The specification: inputs [M, A] and [M, B] (or None), `parameters` [P] of any float type -> [M, O]."""
+    config = layers.config
+    x = x0 if x1 is None else torch.cat([x0, x1], 1)
+    h = x
+    rows = layers.table.tolist()
+    for index, (fan_in, fan_out, offset, skip) in enumerate(rows):
+        h = torch.cat([h, x], 1) if skip else h
+        end = offset + fan_in * fan_out
+        h = h @ parameters[offset:end].view(fan_out, fan_in).T
+        h = h + parameters[end : end + fan_out] if config.bias else h
+        name = config.output_activation if index == len(rows) - 1 else config.activation
+        h = ACTIVATIONS[name][1](h)
+    return h
+
+
+@functools.cache
+def best_bf16_kernel() -> int:
+    """Number of the fastest bf16 kernel here: 3 AMX, 2 AVX512-BF16, 1 rounded fp32."""
+    from ..cpu.library import library
+
+    function = library().mlp_best_bf16_kernel
+    function.restype = ctypes.c_int64
+    return function()
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What a differentiable call of the native network carries besides its differentiable inputs."""
+
+    layers: Layers
+    kernel: int
+    dtype: torch.dtype  # of the outputs
+    grad_into: torch.Tensor | None
+
+    def arguments(self, parameters):
+        config = self.layers.config
+        return {
+            "parameters": parameters.detach().contiguous(),
+            "layers": self.layers.table,
+            "packed": torch.empty(self.layers.packed, device=parameters.device),
+            "activation": ACTIVATIONS[config.activation][0],
+            "output_activation": ACTIVATIONS[config.output_activation][0],
+            "bias": config.bias,
+        }
+
+    def chunks(self, x):
+        """Samples per chunk, and scratch for the gradients of each; the number of chunks never depends on threads."""
+        chunk = max(2048, -(-len(x) // 32 // 256) * 256)
+        return chunk, x.new_empty(-(-len(x) // chunk), self.layers.parameters, dtype=torch.float32)
+
+
+class _Mlp(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x0, x1, parameters, call):
+        ctx.save_for_backward(x0, x1, parameters)
+        ctx.call = call
+        y = streams(x0, call.layers.outputs, call.dtype)
+        FORWARD(y=y, x0=feature_major(x0), x1=_optional(x1), kernel=call.kernel, **call.arguments(parameters))
+        return y.T
+
+    @staticmethod
+    def backward(ctx, grad):
+        needs = ctx.needs_input_grad[:3]
+        return *_MlpBackward.apply(grad, *ctx.saved_tensors, ctx.call, needs), None
+
+
+class _MlpBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, grad, x0, x1, parameters, call, needs):
+        ctx.save_for_backward(grad, x0, x1, parameters)
+        ctx.call = call
+        grad_x0 = streams(x0, x0.shape[1], x0.dtype) if needs[0] else None
+        grad_x1 = streams(x1, x1.shape[1], x1.dtype) if needs[1] else None
+        into = call.grad_into
+        if needs[2] and into is None:
+            into = torch.zeros_like(parameters)
+        chunk, partial = call.chunks(x0)
+        BACKWARD(
+            grad_x0=grad_x0,
+            grad_x1=grad_x1,
+            grad_parameters=into if needs[2] else None,
+            partial=partial,
+            grad_y=feature_major(grad),
+            x0=feature_major(x0),
+            x1=_optional(x1),
+            kernel=call.kernel,
+            chunk=chunk,
+            **call.arguments(parameters),
+        )
+        grad_parameters = into if needs[2] and call.grad_into is None else None
+        return _transposed(grad_x0), _transposed(grad_x1), grad_parameters
+
+    @staticmethod
+    def backward(ctx, u0, u1, v):
+        if v is not None:
+            raise BadInput("MLP: a derivative of the parameters' gradient was asked for; the rule: of the inputs' only")
+        grad, x0, x1, parameters = ctx.saved_tensors
+        if x0.dtype != torch.float32 or (x1 is not None and x1.dtype != torch.float32):
+            raise BadInput("MLP: second derivatives of 16-bit inputs; the rule: inputs are float32 for them")
+        u0 = torch.zeros_like(x0) if u0 is None else u0
+        x, u = x0, u0
+        if x1 is not None:
+            x, u = torch.cat([x0, x1], 1), torch.cat([u0, torch.zeros_like(x1) if u1 is None else u1], 1)
+        call = ctx.call
+        chunk, partial = call.chunks(x)
+        grad_grad = streams(x, call.layers.outputs)
+        grad_x = streams(x, x.shape[1])
+        grad_parameters = torch.zeros_like(parameters)
+        SECOND(
+            grad_grad_y=grad_grad,
+            grad_x=grad_x,
+            grad_parameters=grad_parameters,
+            partial=partial,
+            tangent=feature_major(u),
+            grad_y=feature_major(grad.float()),
+            x=feature_major(x),
+            chunk=chunk,
+            **call.arguments(parameters),
+        )
+        first = x0.shape[1]
+        return grad_grad.T, grad_x[:first].T, None if x1 is None else grad_x[first:].T, grad_parameters, None, None
+
+
+def _optional(x):
+    return None if x is None else feature_major(x)
+
+
+def _transposed(x):
+    return None if x is None else x.T
+
+
+def mlp(
+    x0: torch.Tensor,
+    x1: torch.Tensor | None,
+    parameters: torch.Tensor,
+    layers: Layers,
+    *,
+    dtype: torch.dtype = torch.float32,
+    kernel: int | None = None,
+    grad_into: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Outputs [M, O] of the network for inputs `x0` [M, A] and `x1` [M, B] or None, float32 or bfloat16 each.
+
+    `parameters` [P] float32; `dtype` is that of the outputs; `kernel` forces one (see `best_bf16_kernel`);
+    `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it.
+    Differentiable twice (the gradient of the inputs, in float32). Raises `BadInput` on another shape or dtype.
+    """
+    if not native(x0):
+        x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
+        return mlp_reference(x0, x1, parameters, layers)
+    if kernel is None:
+        kernel = best_bf16_kernel() if layers.config.precision == "bf16" else 0
+    return _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, grad_into))
+
+
+class MLP(torch.nn.Module):
+    """The network as a module: [M, `inputs`] -> [M, `outputs`]. Weights start Xavier-uniform, biases at 0."""
+
+    def __init__(self, inputs: int, outputs: int, config: Config = Config(), generator: torch.Generator | None = None):
+        super().__init__()
+        self.config = config
+        self.layers = layers_of(inputs, outputs, config)
+        self.weights = torch.nn.Parameter(torch.zeros(self.layers.parameters))
+        self.grad_into: torch.Tensor | None = None
+        with torch.no_grad():
+            for fan_in, fan_out, offset, _ in self.layers.table.tolist():
+                bound = math.sqrt(6 / (fan_in + fan_out))
+                self.weights[offset : offset + fan_in * fan_out].uniform_(-bound, bound, generator=generator)
+
+    def forward(self, *x: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """One or two inputs, which are concatenated without a copy."""
+        x0, x1 = (*x, None)[:2]
+        if len(x) > 2 or sum(t.shape[1] for t in x) != self.layers.inputs:
+            widths = [t.shape[1] for t in x]
+            raise BadInput(f"MLP: the inputs have {widths} channels; the rule: one or two, {self.layers.inputs} in all")
+        return mlp(x0, x1, self.weights, self.layers, dtype=dtype, grad_into=self.grad_into)

@@ -1,0 +1,270 @@
+// Marching goes along one ray, W steps at a time. Empty space is skipped by segments: a segment of 8 or 16 steps, all of
+// them within 2 cells of its middle, is looked at step by step only where the middle lies in a block that has an occupied
+// cell within 2 cells (`near_blocks`, made with the bitfield; a few kilobytes). Skipping so gives exactly the samples of
+// testing every step. Branches on what a ray meets cannot be predicted: hence lists, filled without branches.
+#include "march.h"
+
+#include "../cpu/parallel.h"
+#include "lanes.h"
+
+using namespace radfield;
+
+namespace {
+
+constexpr float NEAR_CELLS = 1.99f;  // what `near_blocks` covers, less a margin for rounding
+
+struct Grid {
+  const int32_t *bits, *near_blocks;
+  int cascades, resolution, log2_resolution;
+
+  int log2_cells() const { return 3 * log2_resolution; }
+  int blocks() const { return resolution / 4; }
+  int words_per_row() const { return (blocks() + 31) / 32; }
+};
+
+struct Ray {
+  float o[3], d[3];
+  float start;    // see time_at
+  float far;      // steps with their middle at far or beyond are none of the ray
+  float jitter;   // in [0, 1)
+  int32_t steps;  // at least as many as have their middle before far
+};
+
+struct RayBlock {
+  float o[3][RAYS], d[3][RAYS], start[RAYS], far[RAYS], jitter[RAYS];
+  int32_t steps[RAYS];
+
+  Ray operator[](int64_t i) const {
+    return {{o[0][i], o[1][i], o[2][i]}, {d[0][i], d[1][i], d[2][i]}, start[i], far[i], jitter[i], steps[i]};
+  }
+};
+
+struct Point {
+  vf x, y, z;
+};
+
+RADFIELD_SIMD Point point_at(const Ray& r, vf t) {
+  return {r.o[0] + t * r.d[0], r.o[1] + t * r.d[1], r.o[2] + t * r.d[2]};
+}
+RADFIELD_SIMD vf from_centre(Point p) { return distance_from_centre(p.x, p.y, p.z); }
+
+// CONE: steps grow with distance.
+template <bool CONE>
+struct Steps {
+  Stepping p;
+
+  // The distance `offset` steps after the start of steps i.
+  RADFIELD_SIMD vf time(const Ray& r, vi i, float offset) const {
+    return time_at<CONE>(p, vf{} + r.start, to_float(i) + (r.jitter + offset));
+  }
+  RADFIELD_SIMD vf length(vf t) const {
+    return CONE ? min(max(t * p.cone, vf{} + p.step), vf{} + p.max_step) : vf{} + p.step;
+  }
+};
+
+// Clips W rays to the outermost cascade and finds where their steps start and how many they may be.
+template <bool CONE, class Args>
+RADFIELD_SIMD void prepare(const Args& a, const Stepping& p, int64_t i, int n, RayBlock& rays, int64_t at) {
+  const vf o[3] = {load_n(a.origins + i, n), load_n(a.origins + a.N + i, n), load_n(a.origins + 2 * a.N + i, n)};
+  const vf d[3] = {load_n(a.directions + i, n), load_n(a.directions + a.N + i, n), load_n(a.directions + 2 * a.N + i, n)};
+  const float half = 0.5f * (float)(1 << (a.cascades - 1));
+  vf near, far;
+  intersect_cube(o, d, 0.5f - half, 0.5f + half, near, far);
+  if (a.near) near = max(near, load_n(a.near + i, n));
+  if (a.far) far = min(far, load_n(a.far + i, n));
+  const vf all = (o[0] + o[1] + o[2]) + (d[0] + d[1] + d[2]) + far;
+  far = select(all - all == 0.0f, far, vf{});  // no samples on rays that are not finite
+  const vf start = CONE ? to_stepping_space(p, near) : near;
+  const vf steps = CONE ? to_stepping_space(p, far) - start : (far - near) / p.step;
+  const vf jitter = a.jitter ? unit_float(random_bits((uint32_t)a.seed, (vu)(lanes() + (int32_t)i))) : vf{};
+  for (int c = 0; c < 3; ++c) store(rays.o[c] + at, o[c]), store(rays.d[c] + at, d[c]);
+  store(rays.start + at, start), store(rays.far + at, far), store(rays.jitter + at, jitter);
+  store(rays.steps + at, select(near < far, to_int(min(steps, vf{} + 1.0e6f)) + 2, vi{}));
+}
+
+template <bool CONE, class Args>
+void prepare_block(const Args& a, const Stepping& p, int64_t begin, int64_t end, RayBlock& rays) {
+  for (int64_t i = begin; i < end; i += W) prepare<CONE>(a, p, i, (int)(end - i < W ? end - i : W), rays, i - begin);
+}
+
+// CASCADES: more than one.
+template <bool CONE, bool CASCADES>
+struct Marcher : Steps<CONE> {
+  using Steps<CONE>::p;
+  Grid grid;
+  int segment;  // steps per segment, 8 or 16; 0 where steps are too long to skip any
+
+  explicit Marcher(const MarchCount& a) : Steps<CONE>{make_stepping(a.step, a.cone, a.max_step)} {
+    grid = {a.bitfield, a.near_blocks, (int)a.cascades, (int)a.resolution, log2_of(a.resolution)};
+    const float cells = p.step * (float)a.resolution;  // per step
+    // With cascades the cells grow with the steps, and each segment is checked.
+    const bool checked = CONE || CASCADES;
+    segment = !a.skip ? 0 : !CONE && 8 * cells <= NEAR_CELLS ? 16 : checked || 4 * cells <= NEAR_CELLS ? 8 : 0;
+  }
+
+  // The cascade of steps of this length at this distance from the centre: cells finer than two steps are not needed.
+  RADFIELD_SIMD vi cascade(vf distance, vf length) const {
+    const vi by_length = binary_exponent(length * (2.0f * (float)grid.resolution));
+    return clamp_index(max(binary_exponent(distance) + 1, by_length), grid.cascades);
+  }
+
+  // Bit i: step first + i lies in an occupied cell.
+  RADFIELD_SIMD uint32_t occupied(const Ray& r, int32_t first) const {
+    const vf t = this->time(r, lanes() + first, 0.5f);
+    const Point q = point_at(r, t);
+    vi k = {};
+    vf inverse = vf{} + 1.0f;
+    if constexpr (CASCADES) {
+      k = cascade(from_centre(q), this->length(t));
+      inverse = inverse_side(k);
+    }
+    const int G = grid.resolution;
+    vi cell = morton(cell_coordinate(q.x, inverse, G), cell_coordinate(q.y, inverse, G), cell_coordinate(q.z, inverse, G));
+    if constexpr (CASCADES) cell = cell | (k << grid.log2_cells());
+    const vi word = gather(grid.bits, cell >> 5);
+    return mask_bits((word << (~cell & 31)) & (t < r.far));
+  }
+  RADFIELD_SIMD uint32_t occupied_in_chunk(const Ray& r, int32_t first) const {
+    uint32_t bits = 0;
+    for (int i = 0; i < CHUNK; i += W) bits |= occupied(r, first + i) << i;
+    return bits;
+  }
+
+  // Bit i: the segment that starts at step first + i * segment may hold occupied steps.
+  RADFIELD_SIMD uint32_t near_occupied(const Ray& r, int32_t first) const {
+    const vi i = lanes() * segment + first;
+    const Point q = point_at(r, this->time(r, i, 0.5f * (float)segment));
+    vi k = {}, too_long = {};
+    vf inverse = vf{} + 1.0f;
+    if constexpr (CONE || CASCADES) {
+      // Both the distance from the centre and the steps' length are largest at an end (1.01 for rounding), so no step
+      // has a coarser cascade; and coarser ones contain the finer ones' cells.
+      const vf t0 = this->time(r, i, 0), t1 = this->time(r, i + segment, 0);
+      k = cascade(max(from_centre(point_at(r, t0)), from_centre(point_at(r, t1))), 1.01f * this->length(t1));
+      inverse = inverse_side(k);
+      too_long = 0.5f * 1.01f * (t1 - t0) * inverse * (float)grid.resolution > NEAR_CELLS;
+    }
+    const int n = grid.blocks();
+    const vi x = cell_coordinate(q.x, inverse, n), y = cell_coordinate(q.y, inverse, n), z = cell_coordinate(q.z, inverse, n);
+    const vi word = gather(grid.near_blocks, ((k * n + z) * n + y) * grid.words_per_row() + (x >> 5));
+    return mask_bits((word << (~x & 31)) | too_long);
+  }
+
+  // Lists the chunks (by first step) that may hold occupied steps; returns how many. Writes up to W words beyond.
+  RADFIELD_SIMD int64_t list_chunks(const Ray& r, int32_t* list) const {
+    int64_t found = 0;
+    if (!segment) {
+      for (int32_t i = 0; i < r.steps; i += CHUNK) list[found++] = i;
+      return found;
+    }
+    for (int32_t i = 0; i < r.steps; i += W * segment) {
+      uint32_t chunks = near_occupied(r, i);
+      if (segment == 8) chunks = (chunks | chunks >> 1) & 0x5555u;
+      found += append_lanes(list + found, i / segment, chunks);
+    }
+    return found;
+  }
+
+  // Writes the chunks of a ray that have occupied steps to `out`, moves it on, and returns the number of steps.
+  RADFIELD_SIMD int64_t march(const Ray& r, int32_t* list, int32_t*& out, int64_t limit) const {
+    const int64_t n = list_chunks(r, list);
+    const int32_t unit = segment ? segment : 1;
+    int64_t found = 0;
+    for (int64_t j = 0; j < n && found < limit; ++j) {
+      const int32_t first = list[j] * unit;
+      const uint32_t bits = occupied_in_chunk(r, first);
+      *out = pack_chunk(first, bits);
+      out += bits != 0;
+      found += __builtin_popcount(bits);
+    }
+    return found < limit ? found : limit;
+  }
+};
+
+template <bool CONE, bool CASCADES>
+void count(const MarchCount& a) {
+  const Marcher<CONE, CASCADES> marcher(a);
+  const int64_t chunks_per_ray = a.most_steps / CHUNK + 2;
+  parallel_blocks(a.N, RAYS, [&](int64_t begin, int64_t end) {
+    RayBlock rays;
+    prepare_block<CONE>(a, marcher.p, begin, end, rays);
+    int32_t* list = (int32_t*)scratch((a.most_steps / 8 + 3 * W) * 4);
+    int32_t* out = a.chunks + begin * chunks_per_ray;
+    for (int64_t i = begin; i < end; ++i) {
+      Ray r = rays[i - begin];
+      if (r.steps > a.most_steps) r.steps = (int32_t)a.most_steps;
+      a.ray_start[i + 1] = (int32_t)marcher.march(r, list, out, a.max_per_ray);
+    }
+  });
+}
+
+// Counts to starts. Rays from the first that no longer fits on have no samples.
+void sum_up(const MarchCount& a) {
+  int64_t total = 0, kept = 0;
+  a.ray_start[0] = 0;
+  for (; kept < a.N && total + a.ray_start[kept + 1] <= a.max_samples; ++kept) {
+    total += a.ray_start[kept + 1];
+    a.ray_start[kept + 1] = (int32_t)total;
+  }
+  for (int64_t i = kept; i < a.N; ++i) a.ray_start[i + 1] = (int32_t)total;
+  a.totals[0] = kept, a.totals[1] = total;
+}
+
+// Writes whole vectors as long as they stay below `end`: what they write beyond the ray belongs to the task's next rays.
+struct Writer {
+  int64_t end;
+  template <class T, class V>
+  RADFIELD_SIMD void operator()(T* to, int64_t at, V v) const {
+    if (at + W <= end) return store(to + at, v);
+    T lanes[W];
+    store(lanes, v);
+    for (int64_t i = at; i < end; ++i) to[i] = lanes[i - at];
+  }
+};
+
+// The samples of ray i, whose step numbers are given.
+template <bool CONE>
+RADFIELD_SIMD void write_samples(const MarchFill& a, const Steps<CONE>& steps, const Ray& r, int64_t i, const int32_t* step,
+                                 Writer write) {
+  for (int64_t at = a.ray_start[i]; at < a.ray_start[i + 1]; at += W, step += W) {
+    const vi s = load(step);
+    write(a.t_start, at, steps.time(r, s, 0)), write(a.t_end, at, steps.time(r, s + 1, 0));
+    const Point q = point_at(r, steps.time(r, s, 0.5f));
+    write(a.x, at, q.x), write(a.x + a.M, at, q.y), write(a.x + 2 * a.M, at, q.z);
+    if (a.directions_out)
+      for (int c = 0; c < 3; ++c) write(a.directions_out + c * a.M, at, vf{} + r.d[c]);
+    if (a.ray_index) write(a.ray_index, at, vi{} + (int32_t)i);
+  }
+}
+
+template <bool CONE>
+void fill(const MarchFill& a) {
+  const Steps<CONE> steps{make_stepping(a.step, a.cone, a.max_step)};
+  const int64_t chunks_per_ray = a.N ? a.P / a.N : 0;
+  parallel_blocks(a.N, RAYS, [&](int64_t begin, int64_t end) {
+    if (a.ray_start[begin] == a.ray_start[end]) return;
+    RayBlock rays;
+    prepare_block<CONE>(a, steps.p, begin, end, rays);
+    int32_t* list = (int32_t*)scratch((a.ray_start[end] - a.ray_start[begin] + 3 * CHUNK) * 4);
+    const int32_t* chunk = a.chunks + begin * chunks_per_ray;
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t wanted = a.ray_start[i + 1] - a.ray_start[i];
+      for (int64_t found = 0; found < wanted; ++chunk)
+        for (int part = 0; part < CHUNK; part += W)
+          found += append_lanes(list + found, first_step(*chunk) + part, (uint32_t)*chunk >> part & ((1u << W) - 1) & 0xffff);
+      if (wanted) write_samples(a, steps, rays[i - begin], i, list, Writer{a.ray_start[end]});
+    }
+  });
+}
+
+}  // namespace
+
+RADFIELD_OP(march_count, MarchCount) {
+  if (a.cone > 0)
+    a.cascades > 1 ? count<true, true>(a) : count<true, false>(a);
+  else
+    a.cascades > 1 ? count<false, true>(a) : count<false, false>(a);
+  sum_up(a);
+}
+
+RADFIELD_OP(march_fill, MarchFill) { a.cone > 0 ? fill<true>(a) : fill<false>(a); }

@@ -1,0 +1,124 @@
+// Ray marching: one ray in steps of constant length, or of length growing with distance ("cone"), and which of its steps
+// lie in occupied cells. Letters: N rays, M samples; step i of a ray covers t from time(s) to time(s + 1), s = i + jitter.
+#pragma once
+#include "occupancy.h"
+
+namespace radfield {
+
+struct MarchCount {
+  int32_t* ray_start;
+  int64_t* totals;
+  int32_t* chunks;
+  const float* origins;
+  const float* directions;
+  const float* near;
+  const float* far;
+  const int32_t* bitfield;
+  const int32_t* near_blocks;
+  int64_t resolution;
+  int64_t cascades;
+  double step;
+  double cone;
+  double max_step;
+  int64_t jitter;
+  int64_t seed;
+  int64_t max_per_ray;
+  int64_t max_samples;
+  int64_t most_steps;
+  int64_t skip;
+  int64_t N, P, B, S;
+};
+struct MarchFill {
+  float* x;
+  float* directions_out;
+  float* t_start;
+  float* t_end;
+  int32_t* ray_index;
+  const int32_t* ray_start;
+  const int32_t* chunks;
+  const float* origins;
+  const float* directions;
+  const float* near;
+  const float* far;
+  int64_t cascades;
+  double step;
+  double cone;
+  double max_step;
+  int64_t jitter;
+  int64_t seed;
+  int64_t M, N, P;
+};
+
+// Where the steps of a ray lie. Constant: time(s) = start + s step. Cone: steps of t * cone, clamped to [step,
+// max_step], in closed form (instant-ngp's "stepping space" u, in which every step has length 1): u is linear in t up to
+// t_low, logarithmic up to t_high, linear beyond; then time(s) = t(start + s), start being the u of the ray's near end.
+struct Stepping {
+  float step, max_step, cone;
+  float log_growth;  // ln(1 + cone), 0 for constant steps
+  float t_low, t_high, u_low, u_high;
+};
+
+inline Stepping make_stepping(double step, double cone, double max_step) {
+  Stepping s = {};
+  s.step = (float)step;
+  s.max_step = (float)max_step;
+  s.cone = (float)cone;
+  if (!(cone > 0)) return s;
+  const double growth = __builtin_log1p(cone);
+  s.log_growth = (float)growth;
+  s.t_low = (float)(step / growth);
+  s.t_high = (float)(max_step / growth);
+  s.u_low = (float)(__builtin_log(step / growth) / growth);
+  s.u_high = (float)(__builtin_log(max_step / growth) / growth);
+  return s;
+}
+
+// Chunks: groups of 16 steps with occupied ones, found by march_count for march_fill. An entry has the chunk's first step,
+// a multiple of 8, divided by 8 in its upper half, and a bit per occupied step in its lower half.
+constexpr int CHUNK = 16;
+constexpr int RAYS = 64;  // rays per task; the chunks of a task stand together, ray after ray
+
+RADFIELD_FN int32_t pack_chunk(int32_t first, uint32_t bits) { return (int32_t)((uint32_t)first << 13 | bits); }
+RADFIELD_FN int32_t first_step(int32_t chunk) { return (int32_t)((uint32_t)chunk >> 16 << 3); }
+
+// The u of distance t >= 0.
+template <class F>
+RADFIELD_FN F to_stepping_space(const Stepping& p, F t) {
+  const F middle = log(max(t, F{} + p.t_low)) / p.log_growth;
+  const F upper = (t - p.t_high) / p.max_step + p.u_high;
+  const F lower = (t - p.t_low) / p.step + p.u_low;
+  return select(t <= p.t_low, lower, select(t <= p.t_high, middle, upper));
+}
+
+// time(s). CONE: whether steps grow.
+template <bool CONE, class F>
+RADFIELD_FN F time_at(const Stepping& p, F start, F s) {
+  if constexpr (!CONE) {
+    return start + s * p.step;
+  } else {
+    const F u = start + s;
+    const F upper = (u - p.u_high) * p.max_step + p.t_high;
+    const F lower = (u - p.u_low) * p.step + p.t_low;
+    return select(u <= p.u_low, lower, select(u <= p.u_high, exp(u * p.log_growth), upper));
+  }
+}
+
+// The interval of a ray inside the box [low, high]^3; near = far = 0 where it misses. As geometry.intersect_box.
+template <class F>
+RADFIELD_FN void intersect_cube(const F* o, const F* d, float low, float high, F& near, F& far) {
+  const F inf = F{} + __builtin_inff();
+  near = F{}, far = inf;
+  for (int i = 0; i < 3; ++i) {
+    // a direction along the slab never crosses it: 0/0 must not decide
+    const auto parallel = d[i] == 0.0f;
+    const F enters = select(o[i] >= low, select(o[i] <= high, F{}, inf), inf);
+    const F divisor = select(parallel, F{} + 1.0f, d[i]);
+    const F a = (low - o[i]) / divisor, b = (high - o[i]) / divisor;
+    near = max(select(parallel, enters, min(a, b)), near);  // in this order NaN changes nothing
+    far = min(select(parallel, inf, max(a, b)), far);
+  }
+  const auto hit = near < far;
+  near = select(hit, near, F{}), far = select(hit, far, F{});
+}
+
+}  // namespace radfield
