@@ -50,7 +50,12 @@ def test_a_cpu_without_the_features_gets_a_lesser_library(monkeypatch):
     monkeypatch.delenv("RADFIELD_ISA", raising=False)
     monkeypatch.setattr(library, "machine", lambda: "x86_64")
     monkeypatch.setattr(library, "library_path", lambda isa: isa)
-    features = {"x86-64-v4": library._V4, "x86-64-v3": library._V4 - {"avx512bw"}, "x86-64-v2": library._V2, None: {"sse2"}}
+    features = {
+        "x86-64-v4": library._V4,
+        "x86-64-v3": library._V4 - {"avx512bw"},
+        "x86-64-v2": library._V2,
+        None: {"sse2"},
+    }
     for isa, has in features.items():
         monkeypatch.setattr(library, "cpu_features", lambda has=has: frozenset(has))
         assert library.choose_isa() == isa

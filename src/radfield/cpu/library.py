@@ -148,7 +148,9 @@ def _function(name: str, size: int):
     native_size = getattr(loaded, name + "_size")
     native_size.restype = ctypes.c_int64
     if native_size() != size:
-        raise RuntimeError(f"{name}: the library's struct has {native_size()} bytes, the declaration {size}: build it again")
+        raise RuntimeError(
+            f"{name}: the library's struct has {native_size()} bytes, the declaration {size}: build it again"
+        )
     function = getattr(loaded, name)
     function.argtypes, function.restype = [ctypes.c_char_p], None
     return function
