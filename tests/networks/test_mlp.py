@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import OpCase, check_op
+from checks import OpCase, assert_close, check_op, to_float64
 
 from radfield import backend
 from radfield.errors import BadInput
@@ -45,3 +45,118 @@ def test_agrees_with_reference(first, second, outputs, config):
 def test_activations(activation):
     config = Config(32, 2, activation, output_activation=activation, bias=True)
     check_op(case(6, 3, 5, config))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outputs", "config"),
+    [
+        (5, 2, 3, Config(16, 2, "softplus", bias=True)),
+        (6, 0, 4, Config(32, 3, "silu", output_activation="sine", skip=2)),
+        (4, 3, 2, Config(17, 1, "sine", skip=1, bias=True)),
+        (3, 0, 1, Config(24, 2, "relu")),
+    ],
+)
+def test_second_derivatives(first, second, outputs, config):
+    """Gradients of the inputs' gradient, as surfaces need them for normals."""
+    test = case(first, second, outputs, config)
+    inputs = test.inputs(300, torch.Generator().manual_seed(3))
+    names = ["x0", "parameters"] + (["x1"] if second else [])
+
+    def derivatives(function, values):
+        values = {k: v.clone().requires_grad_() if k in names else v for k, v in values.items()}
+        y = function(**values)
+        positions = [values[k] for k in ("x0", "x1") if values[k] is not None]
+        normals = torch.autograd.grad((y * weights[: len(y)].to(y)).sum(), positions, create_graph=True)
+        scalar = sum((n.square() * 0.5).sum() for n in normals) + y.sum()
+        return torch.autograd.grad(scalar, [values[k] for k in names], allow_unused=True)
+
+    weights = torch.randn(300, outputs)
+    ours = derivatives(mlp.mlp, inputs)
+    with backend.use("reference"):
+        theirs = derivatives(mlp.mlp_reference, {k: to_float64(v) for k, v in inputs.items()})
+    for name, a, b in zip(names, ours, theirs, strict=True):
+        assert_close(f"second derivative of {name}", a, b, rtol=2e-5, atol=1e-5)
+
+
+def test_derivative_of_the_parameters_gradient_is_refused():
+    net = MLP(3, 1, Config(16, 1, "silu"))
+    (gradient,) = torch.autograd.grad(net(torch.randn(5, 3)).sum(), net.weights, create_graph=True)
+    with pytest.raises(BadInput, match="parameters"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize(("first", "second", "outputs", "config"), SHAPES)
+def test_16_bit_kernels_agree_with_their_rounding_in_fp32(first, second, outputs, config):
+    """Products of bf16 operands, summed in fp32, by every kernel: they differ by the order of sums alone, but a
+    difference in the last bit can round an activation the other way (2^-8)."""
+    inputs = case(first, second, outputs, config).inputs(700, torch.Generator().manual_seed(1))
+    inputs |= {k: inputs[k].bfloat16() for k in ("x0", "x1") if inputs[k] is not None}
+    names = [k for k in ("x0", "x1", "parameters") if inputs[k] is not None]
+
+    def run(kernel):
+        values = {k: v.clone().requires_grad_() if k in names else v for k, v in inputs.items()}
+        y = mlp.mlp(**values, kernel=kernel)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+        return y, *torch.autograd.grad((y * weights).sum(), [values[k] for k in names])
+
+    exact = run(0)
+    for kernel in range(1, mlp.best_bf16_kernel() + 1):
+        for name, value, full in zip(["y", *names], run(kernel), exact, strict=True):
+            error = (value.float() - full.float()).norm() / full.float().norm()
+            assert error < 0.1, f"kernel {kernel}, {name}: {error:.4f}"
+    for name, value, rounded in zip(["y", *names], run(mlp.best_bf16_kernel()), run(1), strict=True):
+        error = (value.float() - rounded.float()).norm() / rounded.float().norm()
+        assert error < 0.01, f"{name}: {error:.4f}"
+
+
+@pytest.mark.parametrize("kernel", ["f32", "bf16"])
+def test_same_bits_with_any_number_of_threads(threads, kernel):
+    net = MLP(32, 16, Config(64, 2, precision=kernel))
+    x = torch.randn(20_000, 32, requires_grad=True)
+
+    def run():
+        y = net(x)
+        return y.detach(), *torch.autograd.grad(y.square().sum(), [x, net.weights])
+
+    for ours, expected in threads(run):
+        assert torch.equal(ours, expected)
+
+
+def test_samples_without_gradient_are_skipped_exactly():
+    net = MLP(8, 4, Config(32, 1))
+    x = torch.randn(5000, 8, requires_grad=True)
+    weights = torch.randn(5000, 4) * (torch.arange(5000)[:, None] % 1000 < 100)
+    grad_x, grad_w = torch.autograd.grad((net(x) * weights).sum(), [x, net.weights])
+    kept = weights.abs().sum(1) > 0
+    assert (grad_x[~kept] == 0).all()
+    (expected,) = torch.autograd.grad((net(x[kept]) * weights[kept]).sum(), net.weights)
+    assert torch.allclose(grad_w, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_gradient_goes_into_a_workspace_and_adds_up():
+    net = MLP(8, 4, Config(32, 1))
+    x = torch.randn(100, 8)
+    (expected,) = torch.autograd.grad(net(x).sum(), net.weights)
+    net.grad_into = torch.zeros_like(net.weights)
+    for _ in range(2):
+        net(x).sum().backward()
+    assert net.weights.grad is None and torch.allclose(net.grad_into, 2 * expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"width": 8}, "width"),
+        ({"activation": "tanh"}, "activation"),
+        ({"skip": 5}, "skip"),
+        ({"hidden_layers": 16}, "layers"),
+    ],
+)
+def test_refuses_options_out_of_range(changes, word):
+    with pytest.raises(BadInput, match=word):
+        layers_of(3, 1, Config(**changes))
+
+
+def test_refuses_inputs_of_another_width():
+    with pytest.raises(BadInput, match=r"\[3, 4\] channels"):
+        MLP(8, 1)(torch.zeros(2, 3), torch.zeros(2, 4))

@@ -170,6 +170,7 @@ class _Call:
     stored: torch.Tensor | None  # the 16-bit copy of the table to read instead of it
     dtype: torch.dtype  # of the features
     grad_into: torch.Tensor | None  # where the table's gradient is added, instead of being returned
+    computed: torch.Tensor | None = None  # the features, where they are known
 
     @property
     def tables(self) -> dict:
@@ -207,7 +208,7 @@ class _HashGrid(torch.autograd.Function):
     def forward(ctx, x, table, call):
         ctx.save_for_backward(x, table)
         ctx.call = call
-        return call.forward(x, _read(table, call))
+        return call.forward(x, _read(table, call)) if call.computed is None else call.computed.view_as(call.computed)
 
     @staticmethod
     def backward(ctx, grad):
@@ -229,6 +230,7 @@ class _HashGridBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, grad, x, table, call, need_x, need_table):
         ctx.save_for_backward(grad, x, table)
+        ctx.set_materialize_grads(False)
         ctx.call = call
         grad_x = call.backward_x(grad, x, _read(table, call)) if need_x else None
         grad_table = call.backward(grad, x, len(table)) if need_table else None
@@ -267,19 +269,21 @@ def hash_grid(
     stored: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     grad_into: torch.Tensor | None = None,
+    computed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Features [M, L F] of `x` [M, D] float32 in [0, 1] from `table` [E, F] float32; twice differentiable.
 
     `stored` is a bfloat16 copy of the table that is read in its place; `dtype` (float32 or bfloat16) is that of the
     features; `grad_into` [E, F] float32 takes the table's gradient by addition, and then autograd returns none for it:
-    a training loop keeps one such buffer instead of a fresh, cleared one per step.
+    a training loop keeps one such buffer instead of a fresh, cleared one per step. `computed` [M, L F] are the features
+    where an earlier call found them: then this call only makes them differentiable.
     Raises `BadInput` on another shape or dtype.
     """
     if not native(x):
         return hash_grid_reference(x, table if stored is None else stored.to(table.dtype), grid).to(
             dtype if dtype == torch.bfloat16 else x.dtype
         )
-    return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into))
+    return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into, computed))
 
 
 class HashGrid(torch.nn.Module):
@@ -308,6 +312,8 @@ class HashGrid(torch.nn.Module):
             self._stored_version = self.table._version
         return self._stored
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, computed: torch.Tensor | None = None) -> torch.Tensor:
+        """Features of `x`; `computed`, the same features from an earlier call, are made differentiable instead."""
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
-        return hash_grid(x, self.table, self.grid, stored=self.stored(), dtype=dtype, grad_into=self.grad_into)
+        options = {"dtype": dtype, "grad_into": self.grad_into, "computed": computed}
+        return hash_grid(x, self.table, self.grid, stored=self.stored(), **options)

@@ -213,6 +213,7 @@ class _MlpBackward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, grad, x0, x1, parameters, call, needs):
         ctx.save_for_backward(grad, x0, x1, parameters)
+        ctx.set_materialize_grads(False)
         ctx.call = call
         grad_x0 = streams(x0, x0.shape[1], x0.dtype) if needs[0] else None
         grad_x1 = streams(x1, x1.shape[1], x1.dtype) if needs[1] else None

@@ -391,6 +391,14 @@ struct Backward {
   }
 };
 
+// Adds the R rows of partial gradients [R][P], in their order.
+inline void add_partial(float* sum, const float* partial, int64_t P, int64_t R) {
+  parallel_blocks(P, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t r = 0; r < R; ++r)
+      for (int64_t p = begin; p < end; ++p) sum[p] += partial[r * P + p];
+  });
+}
+
 template <class K>
 void backward(const MlpBackward& a) {
   const Shape shape(a.layers, a.L, a.A + a.B, a.parameters, a.bias, K::PAD);
@@ -415,11 +423,7 @@ void backward(const MlpBackward& a) {
     back.chunk(begin, end, arena, block);
     K::end();
   });
-  if (!a.grad_parameters) return;
-  parallel_blocks(a.P, 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t r = 0; r < a.R; ++r)
-      for (int64_t p = begin; p < end; ++p) a.grad_parameters[p] += a.partial[r * a.P + p];
-  });
+  if (a.grad_parameters) add_partial(a.grad_parameters, a.partial, a.P, a.R);
 }
 
 }  // namespace

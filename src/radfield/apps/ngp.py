@@ -1,0 +1,297 @@
+"""Instant-NGP class radiance fields (Mueller et al. 2022): hash grid, small networks, occupancy grid, trained on pixels.
+
+`build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `save` and `load` keep it.
+Letters: N rays, M samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..camera_rays import camera_rays
+from ..cameras import Cameras
+from ..data.pixels import sample_pixels
+from ..data.scene import Scene
+from ..encodings import hash_grid
+from ..errors import BadInput
+from ..fields import radiance
+from ..geometry import SceneTransform
+from ..losses import huber
+from ..renderers import volume
+from ..sampling import occupancy
+from ..sampling.march import SampleBuffers
+from ..training.adam import Adam
+from ..training.checkpoint import load_checkpoint, save_checkpoint
+from ..training.run_folder import RunFolder
+from ..training.stages import Stages
+
+BACKGROUNDS = {"white": 1.0, "black": 0.0}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The method's options."""
+
+    levels: int = 8  # levels of the hash grid
+    features: int = 4  # features per level: 1, 2, 4 or 8
+    log2_size: int = 19  # log2 of the entries of a hashed level
+    base_resolution: int = 16  # resolution of the coarsest level
+    finest_resolution: int = 2048  # resolution of the finest level per unit of scene length
+    precision: str = "bf16"  # "f32" computes in 32 bits throughout
+    learning_rate: float = 1e-2  # of grid and networks at the start
+    final_rate: float = 0.1  # the learning rate ends at this part of it
+    network_l2: float = 1e-6  # weight decay of the networks
+    batch_samples: int = 1 << 17  # samples trained per step; the number of rays adapts
+    background: str = "random"  # behind training rays: random, white or black
+    near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
+    occupancy_interval: int = 16  # steps between two updates of the occupancy grid
+    occupancy_cells: int = 1 << 16  # cells evaluated per update, half taking turns, half at random among occupied ones
+
+
+@dataclass
+class Model:
+    """A trained or trainable run: what answers queries and renders.
+
+    field: the radiance field in scene coordinates. grid: where it is not empty. transform: world to scene.
+    background: "white" or "black", behind renders.
+    """
+
+    config: Config
+    field: radiance.RadianceField
+    grid: occupancy.OccupancyGrid
+    render: volume.Config
+    transform: SceneTransform
+    background: str
+
+    def density(self, x: Tensor) -> Tensor:
+        """sigma [M] at scene positions x [M, 3]."""
+        with torch.no_grad():
+            return self.field.density(x)
+
+    def color(self, x: Tensor, d: Tensor) -> Tensor:
+        """rgb [M, 3], sRGB in [0, 1], at scene positions x [M, 3] along unit directions d [M, 3]."""
+        with torch.no_grad():
+            return self.field.color(x, d)
+
+    def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> volume.View:
+        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3]."""
+        background = torch.full((3,), BACKGROUNDS[self.background]) if background is None else background
+        return volume.render_view(self.field, self.grid, cameras, view, background, self.render)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the model."""
+        named = {f"field.{k}": v for k, v in self.field.state_dict().items()}
+        return named | {f"grid.{k}": v for k, v in self.grid.state_dict().items()}
+
+
+def build(config: Config, *, cascades: int, transform: SceneTransform, background: str, seed: int = 0) -> Model:
+    """A fresh model. Raises `BadInput` on options out of range."""
+    if config.background not in ("random", *BACKGROUNDS):
+        raise BadInput(f"background is {config.background!r}; the rule: random, white or black")
+    generator = torch.Generator().manual_seed(seed)
+    finest = config.finest_resolution * 2 ** (cascades - 1)
+    growth = (finest / config.base_resolution) ** (1 / max(config.levels - 1, 1))
+    grid = hash_grid.Config(config.levels, config.features, config.log2_size, config.base_resolution, growth)
+    field_config = radiance.Config(grid=grid, precision=config.precision)
+    half = config.occupancy_cells // 2
+    cells = occupancy.Config(cascades=cascades, uniform_cells=half, occupied_cells=half)
+    return Model(
+        config,
+        radiance.RadianceField(field_config, cascades, generator),
+        occupancy.OccupancyGrid(cells),
+        volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near),
+        transform,
+        background,
+    )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Figures of one step: loss, mean squared error over rays and channels, numbers of rays and samples."""
+
+    loss: float
+    mse: float
+    rays: int
+    marched: int
+    live: int
+
+
+class Training:
+    """The state of training besides the model: optimiser, buffers, and how many rays fill a batch."""
+
+    def __init__(self, model: Model, scene: Scene, seed: int):
+        self.model, self.seed, self.step, self.rays = model, seed, 0, 1024
+        self.seconds, self.samples = 0.0, 0  # trained so far
+        self._recent: list[tuple[float, StepResult]] = []
+        self.images, self.cameras = scene.train.images, scene.train.cameras
+        self.buffers = SampleBuffers(8 * model.config.batch_samples)
+        self.stages = Stages()
+        field, config = model.field, model.config
+        self.optimizer = Adam(
+            [
+                adam_group(field.grid.table, field.grid, shadow=field.grid.stored(), mode="skip"),
+                adam_group(field.density_network.weights, field.density_network, l2=config.network_l2),
+                adam_group(field.color_network.weights, field.color_network, l2=config.network_l2),
+            ]
+        )
+        model.grid.mark_invisible(scene.train.cameras)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps to continue from."""
+        return self.model.tensors() | {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
+        counts = {"step": self.step, "rays": self.rays, "seconds": self.seconds, "samples": self.samples}
+        save_checkpoint(folder.checkpoint_path, self.tensors(), {k: repr(v) for k, v in counts.items()})
+
+    def load(self, folder: RunFolder) -> None:
+        """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
+        tensors, metadata = load_checkpoint(folder.checkpoint_path)
+        ours = self.tensors()
+        load_tensors(folder, ours, tensors)
+        self.optimizer.steps = int(ours["adam.steps"])
+        self.model.field.grid.stored()
+        self.model.grid.refresh()
+        try:
+            self.step, self.rays, self.samples = (int(metadata[k]) for k in ("step", "rays", "samples"))
+            self.seconds = float(metadata["seconds"])
+        except (KeyError, ValueError) as error:
+            raise BadInput(f"{folder.checkpoint_path}: its counts are missing or no numbers: {error}") from None
+
+    def count(self, result: StepResult, seconds: float) -> None:
+        """Adds a step to the figures."""
+        self.seconds += seconds
+        self.samples += result.live
+        self._recent.append((seconds, result))
+
+    def log(self, folder: RunFolder) -> dict:
+        """Appends the figures since the last call to metrics.jsonl, and returns them."""
+        recent, self._recent = self._recent, []
+        seconds = sum(s for s, _ in recent)
+        results = [r for _, r in recent]
+        mse = sum(r.mse for r in results) / len(results)
+        figures = {
+            "seconds": round(self.seconds, 4),
+            "loss": sum(r.loss for r in results) / len(results),
+            "psnr": -10 * math.log10(max(mse, 1e-10)),
+            "samples_per_s": sum(r.live for r in results) / seconds,
+            "marched_per_s": sum(r.marched for r in results) / seconds,
+            "rays_per_s": sum(r.rays for r in results) / seconds,
+            "occupied": self.model.grid.occupied_fraction(),
+        }
+        folder.append_metrics(step=self.step, **figures)
+        return figures
+
+    def figures(self) -> dict:
+        """Figures of the whole training."""
+        total = sum(self.stages.seconds.values()) or 1.0
+        return {
+            "samples_per_s": self.samples / max(self.seconds, 1e-9),
+            "occupancy_share": self.stages.seconds["occupancy"] / total,
+            "parameters": sum(p.numel() for p in self.model.field.parameters()),
+        }
+
+
+def adam_group(parameter, owner, **options) -> dict:
+    """A parameter whose gradient its module `owner` adds into one kept buffer."""
+    owner.grad_into = torch.zeros_like(parameter)
+    return {"parameter": parameter.data, "grad": owner.grad_into, **options}
+
+
+def train_step(training: Training, progress: float) -> StepResult:
+    """One step; `progress` in [0, 1] is the part of the budget used, which sets the learning rate.
+
+    Raises `FloatingPointError`, with the model as before the step, when the loss is not finite.
+    """
+    model, config, stages = training.model, training.model.config, training.stages
+    with stages("pixels"):
+        color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
+        n = training.rays
+        pixels = sample_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
+        rays = camera_rays(training.cameras, pixels.view, pixels.pixel)
+    with stages("forward"):
+        render = volume.render_training(
+            model.field, model.grid, rays, pixels.background, model.render, training.step, training.buffers
+        )
+        target = pixels.color[: render.rays]
+        loss = huber(render.result.color, target)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss of step {training.step} is {value}")
+    with stages("backward"):
+        loss.backward()
+    with stages("optimiser"):
+        bad = training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
+    if bad:
+        raise FloatingPointError(f"{bad} gradients of step {training.step} are not finite")
+    training.step += 1
+    with stages("occupancy"):
+        model.grid.observe(render.x, render.logit.exp())
+        if training.step % config.occupancy_interval == 0:
+            model.grid.update(model.density, seed=training.seed)
+    training.rays = _next_rays(training.rays, render.live, config.batch_samples)
+    mse = (render.result.color.detach() - target).square().mean().item()
+    return StepResult(value, mse, render.rays, render.marched, render.live)
+
+
+def _next_rays(rays: int, live: int, wanted: int) -> int:
+    """Rays that would have filled the batch, in multiples of 64; at most doubled at a time."""
+    scale = min(max(wanted / max(live, 1), 0.5), 2.0)
+    return min(max(int(rays * scale) // 64 * 64, 256), 1 << 17)
+
+
+def report_background(config: Config, scene: Scene) -> str:
+    """The background that renders and figures have: the trained one, or the scene's where that is random."""
+    return scene.background if config.background == "random" else config.background
+
+
+def config_from(values: dict) -> Config:
+    """The method's options in a run's config.json. Raises `BadInput` where they are none."""
+    options = values.get("ngp")
+    names = {f.name for f in dataclasses.fields(Config)}
+    if values.get("app") != "ngp" or not isinstance(options, dict) or set(options) != names:
+        raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
+    for f in dataclasses.fields(Config):
+        if type(options[f.name]) is not type(f.default) and not (
+            isinstance(f.default, float) and isinstance(options[f.name], int)
+        ):
+            raise BadInput(f"config.json: {f.name} is {options[f.name]!r}; the rule: a {type(f.default).__name__}")
+    return Config(**options)
+
+
+def load(run: str | Path) -> Model:
+    """The model of a run folder, ready to render and to answer queries. Raises `BadInput` for what is no whole run."""
+    folder = RunFolder.open(run)
+    values = folder.read_config()
+    scene = values.get("scene")
+    if (
+        not isinstance(scene, dict)
+        or scene.get("background") not in BACKGROUNDS
+        or scene.get("cascades") not in range(1, 9)
+    ):
+        raise BadInput(f"{folder.config_path}: scene is {scene!r:.80}; the rule: transform, cascades and background")
+    transform = SceneTransform.from_dict(scene.get("transform"))
+    model = build(config_from(values), cascades=scene["cascades"], transform=transform, background=scene["background"])
+    tensors, _ = load_checkpoint(folder.checkpoint_path)
+    load_tensors(folder, model.tensors(), tensors)
+    model.grid.refresh()
+    return model
+
+
+def load_tensors(folder: RunFolder, ours: dict[str, Tensor], found: dict[str, Tensor]) -> None:
+    """Copies a checkpoint's tensors into those at hand. Raises `BadInput` where one is missing or of another shape."""
+    for name, tensor in ours.items():
+        value = found.get(name)
+        if value is None or value.shape != tensor.shape or value.dtype != tensor.dtype:
+            what = "is missing" if value is None else f"is {value.dtype} {list(value.shape)}"
+            raise BadInput(f"{folder.checkpoint_path}: {name} {what}; the rule: {tensor.dtype} {list(tensor.shape)}")
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(found[name])

@@ -1,0 +1,98 @@
+"""A radiance field: grid encoding -> density MLP -> (with the direction's harmonics) colour MLP (Mueller et al. 2022,
+Instant-NGP, sec. 5.4).
+
+    [logit, g] = mlp_density(grid(x)),   sigma = exp(logit),   rgb = sigmoid(mlp_color([logit, g], SH(d)))
+
+Positions are scene coordinates: the grid spans the outermost of `cascades` cubes. sigma is per unit of scene length.
+Letters: M samples, C channels of the geometry features (16, the logit among them).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..encodings import hash_grid, spherical_harmonics
+from ..networks import mlp
+
+
+@dataclass(frozen=True)
+class Config:
+    """The radiance field's options."""
+
+    grid: hash_grid.Config = field(default_factory=hash_grid.Config)  # the encoding of positions
+    features: int = 16  # channels between density and colour network, the density's logit among them
+    width: int = 64  # hidden width of both networks
+    density_layers: int = 1  # hidden layers of the density network
+    color_layers: int = 2  # hidden layers of the colour network
+    degree: int = 4  # of the spherical harmonics of the direction, 1 to 8
+    precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits; sums and masters stay fp32
+
+
+class _Logit(torch.autograd.Function):
+    """Splits off the density's logit: autograd's own select would fill and add a whole [C, M] gradient for one row."""
+
+    @staticmethod
+    def forward(ctx, features):
+        return features[:, 0].clone(), features.view_as(features)
+
+    @staticmethod
+    def backward(ctx, grad_logit, grad_features):
+        grad = grad_features.clone()  # the incoming gradient may be somebody else's
+        grad[:, 0] += grad_logit
+        return grad
+
+
+class RadianceField(torch.nn.Module):
+    """The field. `density(x)`, `color(x, d)` and `features(x)` answer queries; renderers use `geometry` and
+    `color_logits`, which leave exponential and sigmoid to the compositing.
+
+    cascades: the grid spans the cube of side 2^(cascades - 1) around the unit cube's centre. generator: of the
+    initial weights. Raises `BadInput` on options out of range.
+    """
+
+    def __init__(self, config: Config = Config(), cascades: int = 1, generator: torch.Generator | None = None):
+        super().__init__()
+        self.config, self.cascades = config, cascades
+        self.grid = hash_grid.HashGrid(3, _with_precision(config.grid, config.precision), generator)
+        networks = {"width": config.width, "precision": config.precision}
+        density = mlp.Config(hidden_layers=config.density_layers, **networks)
+        color = mlp.Config(hidden_layers=config.color_layers, **networks)
+        harmonics = spherical_harmonics.Config(config.degree, config.precision)
+        self.harmonics = spherical_harmonics.SphericalHarmonics(harmonics)
+        self.density_network = mlp.MLP(self.grid.channels, config.features, density, generator)
+        self.color_network = mlp.MLP(config.features + self.harmonics.channels, 3, color, generator)
+
+    def density(self, x: Tensor) -> Tensor:
+        """sigma [M] >= 0 at scene positions `x` [M, 3], per unit of scene length."""
+        return self.geometry(x)[0].exp()
+
+    def color(self, x: Tensor, d: Tensor) -> Tensor:
+        """rgb [M, 3] in [0, 1], sRGB, at `x` [M, 3] seen along unit directions `d` [M, 3]."""
+        return self.color_logits(self.geometry(x)[1], d).sigmoid()
+
+    def features(self, x: Tensor) -> Tensor:
+        """Geometry features [M, C] at `x` [M, 3], the density's logit first."""
+        return self.geometry(x)[1]
+
+    def encode(self, x: Tensor) -> Tensor:
+        """The grid's features at `x` [M, 3]: the part of `geometry` that is worth keeping between two calls."""
+        return self.grid(self.grid_positions(x))
+
+    def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The density's logit [M] and the geometry features [M, C]; `encoded` is `encode(x)` if that is known."""
+        return _Logit.apply(self.density_network(self.grid(self.grid_positions(x), encoded)))
+
+    def color_logits(self, features: Tensor, d: Tensor) -> Tensor:
+        """Logits [M, 3] of the colour, from geometry features [M, C] and unit directions [M, 3]."""
+        return self.color_network(features, self.harmonics(d))
+
+    def grid_positions(self, x: Tensor) -> Tensor:
+        """Scene positions to [0, 1]^3, the space of the grid."""
+        return x if self.cascades == 1 else (x - 0.5) * 0.5 ** (self.cascades - 1) + 0.5
+
+
+def _with_precision(config: hash_grid.Config, precision: str) -> hash_grid.Config:
+    return hash_grid.Config(**{**vars(config), "precision": precision})

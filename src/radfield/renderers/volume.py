@@ -1,0 +1,136 @@
+"""Volume rendering of a radiance field: march, ask the field, composite. Any field with `geometry`, `color_logits` and
+`encode` will do; the renderer never asks which architecture it is.
+
+Letters: N rays, M samples, H x W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..camera_rays import camera_rays
+from ..cameras import Cameras
+from ..rays import Rays, Samples
+from ..sampling.march import SampleBuffers, march
+from ..sampling.occupancy import MIN_STEP, OccupancyGrid
+from .composite import Composited, compact_streams, composite_raw
+
+
+@dataclass(frozen=True)
+class Config:
+    """How rays are sampled."""
+
+    step: float = MIN_STEP  # length of a step in scene units, with a cone the smallest
+    cone: float = 0.0  # growth of a step per unit of distance: 0 in one cascade, 1/256 beyond
+    near: float = 0.0  # nothing nearer to the camera than this is seen, in scene units
+    stop: float = 1e-4  # transmittance at which a ray ends
+
+
+@dataclass(frozen=True)
+class TrainingRender:
+    """What a training step needs: the composited rays and how much work they were."""
+
+    result: Composited
+    rays: int  # rays that fitted the budget, from the first on
+    marched: int  # samples in occupied cells
+    live: int  # samples that their ray reaches: those that were trained
+    x: Tensor  # [live, 3] their positions
+    logit: Tensor  # [live] the logits of their densities
+
+
+def render_training(
+    field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config, seed: int, buffers: SampleBuffers
+) -> TrainingRender:
+    """Renders `rays` with gradients, `background` [N, 3] behind them. What `buffers` cannot hold is left out.
+
+    All samples in occupied cells are encoded and get a density first; what lies behind the point where a ray ends is
+    dropped before anything is differentiated (instant-ngp's compaction), and the features found are used again.
+    """
+    samples = _march(grid, rays, config, jitter_seed=seed, buffers=buffers)
+    marched = len(samples.x)
+    with torch.no_grad():
+        encoded = field.encode(samples.x)
+        logit = field.geometry(samples.x, encoded)[0]
+        live = composite_raw(logit, None, samples.t_start, samples.t_end, samples.ray_start, stop=config.stop).live
+        ray_start, x, directions, t_start, t_end, encoded = compact_streams(
+            samples.ray_start, live, samples.x, samples.directions, samples.t_start, samples.t_end, encoded
+        )
+    logit, features = field.geometry(x, encoded)
+    colors = field.color_logits(features, directions)
+    background = background[: samples.ray_count]
+    result = composite_raw(logit, colors, t_start, t_end, ray_start, background, stop=0.0)
+    return TrainingRender(result, samples.ray_count, marched, len(x), x, logit.detach())
+
+
+@torch.no_grad()
+def render_rays(
+    field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where nothing is seen).
+
+    Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for.
+    """
+    color, opacity, depth = torch.zeros(len(rays), 3), torch.zeros(len(rays)), torch.zeros(len(rays))
+    alive, near = torch.arange(len(rays)), torch.full((len(rays),), config.near)
+    count = 4
+    while len(alive):
+        part = Rays(rays.origins[alive], rays.directions[alive], near, None if rays.far is None else rays.far[alive])
+        samples = _march(grid, part, config, max_per_ray=count)
+        seen = _ask(field, samples, config)
+        left = 1 - opacity[alive]
+        color[alive] += left[:, None] * seen.color
+        depth[alive] += left * seen.depth
+        opacity[alive] += left * seen.opacity
+        full = samples.ray_start[1:] - samples.ray_start[:-1] == count
+        going = full & (1 - opacity[alive] > config.stop)
+        near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
+        alive = alive[going]
+        count = min(2 * count, 128)
+    color += (1 - opacity)[:, None] * background
+    return color, opacity, depth / opacity.clamp(min=1e-6)
+
+
+def _ask(field, samples: Samples, config: Config) -> Composited:
+    logit, features = field.geometry(samples.x)
+    colors = field.color_logits(features, samples.directions)
+    return composite_raw(logit, colors, samples.t_start, samples.t_end, samples.ray_start, stop=config.stop)
+
+
+def _march(grid, rays, config, **options) -> Samples:
+    if rays.near is None and config.near > 0:
+        rays = Rays(rays.origins, rays.directions, torch.full((len(rays),), config.near), rays.far)
+    return march(rays, grid, step=config.step, cone=config.cone, max_step=_longest(config, grid), **options)
+
+
+def _longest(config: Config, grid: OccupancyGrid) -> float:
+    """Cone steps grow up to half a cell of the outermost cascade (instant-ngp's limit)."""
+    cascades, resolution = grid.config.cascades, grid.config.resolution
+    return max(config.step * 2 ** (cascades - 1) * 1024 / resolution, config.step)
+
+
+@dataclass(frozen=True)
+class View:
+    """A rendered view: color [H, W, 3] sRGB in [0, 1], opacity [H, W], depth [H, W] in scene units along the ray."""
+
+    color: Tensor
+    opacity: Tensor
+    depth: Tensor
+
+
+RAYS_PER_CALL = 1 << 15
+
+
+def render_view(field, grid: OccupancyGrid, cameras: Cameras, view: int, background: Tensor, config: Config) -> View:
+    """Renders one view of `cameras` at its own size, on `background` [3]."""
+    width, height = cameras.size[view].tolist()
+    parts = []
+    for begin in range(0, width * height, RAYS_PER_CALL):
+        index = torch.arange(begin, min(begin + RAYS_PER_CALL, width * height))
+        pixel = torch.stack([index % width + 0.5, index.div(width, rounding_mode="floor") + 0.5], 1)
+        rays = camera_rays(cameras, torch.full((len(index),), view, dtype=torch.int32), pixel)
+        parts.append(render_rays(field, grid, rays, background, config))
+    color, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
+    return View(color.view(height, width, 3), opacity.view(height, width), depth.view(height, width))

@@ -1,0 +1,106 @@
+"""Adam (Kingma and Ba 2015), fused: moments, step, the 16-bit copy and the cleared gradient in one pass over memory.
+
+    g' = g + l2 p,   m += (1 - beta1) (g' - m),   v += (1 - beta2) (g'^2 - v)
+    p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon)
+
+Mode "skip" leaves entries whose gradient is exactly zero as they are (instant-ngp's rule for grids: an entry that no
+sample of the batch touched neither moves nor forgets). Letter: P parameters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backend import native
+from ..errors import BadInput
+from ..op import In, InOut, Op, Out, Scalar
+
+STEP = Op(
+    "adam_step",
+    InOut("parameter", "f32", "P"),
+    InOut("m", "f32", "P", "mean of the gradients"),
+    InOut("v", "f32", "P", "mean of their squares"),
+    InOut("grad", "f32", "P", "is cleared"),
+    Out("shadow", "bf16", "P", "copy of the parameters", optional=True),
+    Out("bad", "i64", "1", "gradients that are not finite: their entries stay as they were"),
+    Scalar("rate", "float", "lr / (1 - beta1^t)"),
+    Scalar("beta1", "float"),
+    Scalar("beta2", "float"),
+    Scalar("epsilon", "float"),
+    Scalar("correction2", "float", "1 / (1 - beta2^t)"),
+    Scalar("l2", "float"),
+    Scalar("skip", "int", "whether entries with zero gradient are left untouched"),
+)
+
+
+def adam_step_reference(
+    parameter, m, v, grad, shadow, bad, *, rate, beta1, beta2, epsilon, correction2, l2, skip
+) -> None:
+    """The specification, with the arguments of the native op."""
+    finite = grad.isfinite()
+    bad.fill_((~finite).sum())
+    apply = finite & (grad != 0) if skip else finite
+    g = grad + l2 * parameter
+    new_m = m + (1 - beta1) * (g - m)
+    new_v = v + (1 - beta2) * (g * g - v)
+    new = parameter - rate * new_m / ((new_v * correction2).sqrt() + epsilon)
+    for old, value in ((parameter, new), (m, new_m), (v, new_v)):
+        old.copy_(torch.where(apply, value, old))
+    grad.zero_()
+    if shadow is not None:
+        shadow.copy_(parameter)
+
+
+class Adam:
+    """The optimiser. groups: dicts of `parameter` and `grad` (float32 tensors of one shape; `grad` is read and cleared
+    by each step), and optionally `shadow` (bfloat16, kept equal to the rounded parameter), `l2` (0), `mode` ("dense" or
+    "skip"), `scale` (1: factor on the learning rate).
+    """
+
+    def __init__(self, groups: list[dict], *, betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-15):
+        self.betas, self.epsilon, self.steps = betas, epsilon, 0
+        self.groups = [{"shadow": None, "l2": 0.0, "mode": "dense", "scale": 1.0, **group} for group in groups]
+        for group in self.groups:
+            if group["mode"] not in ("dense", "skip"):
+                raise BadInput(f"Adam: mode is {group['mode']!r}; the rule: dense or skip")
+            group["m"], group["v"] = (torch.zeros_like(group["parameter"]) for _ in range(2))
+
+    def step(self, lr: float) -> int:
+        """One step; returns the number of gradients that were not finite (their entries stay as they were)."""
+        self.steps += 1
+        beta1, beta2 = self.betas
+        found = 0
+        for group in self.groups:
+            bad = torch.zeros(1, dtype=torch.int64)
+            tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in _TENSORS}
+            (STEP if native(group["parameter"]) else adam_step_reference)(
+                **tensors,
+                bad=bad,
+                rate=lr * group["scale"] / (1 - beta1**self.steps),
+                beta1=beta1,
+                beta2=beta2,
+                epsilon=self.epsilon,
+                correction2=1 / (1 - beta2**self.steps),
+                l2=group["l2"],
+                skip=group["mode"] == "skip",
+            )
+            found += int(bad)
+        return found
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Flat: `steps`, and `m` and `v` of each group."""
+        state = {"steps": torch.tensor([self.steps])}
+        for i, group in enumerate(self.groups):
+            state |= {f"{i}.m": group["m"], f"{i}.v": group["v"]}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """The inverse of `state_dict`, into the tensors at hand."""
+        self.steps = int(state["steps"])
+        for i, group in enumerate(self.groups):
+            group["m"].copy_(state[f"{i}.m"])
+            group["v"].copy_(state[f"{i}.v"])
+
+
+_TENSORS = ("parameter", "m", "v", "grad", "shadow")
