@@ -1,7 +1,7 @@
 """Loads the C++ library of the best instruction set that this CPU has, and calls its functions.
 
 One library per instruction set stands in this folder (`libradfield-<isa>.so`). `RADFIELD_ISA` forces one,
-`RADFIELD_NUM_THREADS` sets the size of the thread pool.
+`RADFIELD_NUM_THREADS` sets the size of the thread pool. After `os.fork()` the child has a pool of its own.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import functools
 import importlib.metadata
+import math
 import os
 import platform
 import sys
@@ -51,22 +52,28 @@ def library_path(isa: str) -> Path | None:
     """Where the library of an instruction set stands, or None: in this folder, or, for an editable install, where the
     installer put the built files."""
     name = f"libradfield-{isa}{_SUFFIX}"
-    folders = [Path(__file__).parent]
+    beside = Path(__file__).parent / name
+    if beside.exists():
+        return beside
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        folders.append(Path(importlib.metadata.distribution("radfield").locate_file("radfield/cpu")))
-    return next((folder / name for folder in folders if (folder / name).exists()), None)
+        installed = Path(importlib.metadata.distribution("radfield").locate_file("radfield/cpu")) / name
+        return installed if installed.exists() else None
+    return None
+
+
+def usable_isas() -> list[str]:
+    """The instruction sets that are built and that this CPU has, best first."""
+    known = INSTRUCTION_SETS.get(machine(), {})
+    return [isa for isa, needs in known.items() if needs <= cpu_features() and library_path(isa)]
 
 
 def choose_isa() -> str | None:
-    """The instruction set to load: `RADFIELD_ISA`, or the best that is built and that the CPU has; None where none is."""
-    known = INSTRUCTION_SETS.get(machine(), {})
+    """The instruction set to load: `RADFIELD_ISA`, or the best usable one; None where there is none."""
+    usable = usable_isas()
     forced = os.environ.get("RADFIELD_ISA")
-    if forced:
-        if forced not in known or library_path(forced) is None:
-            built = [isa for isa in known if library_path(isa)]
-            raise BadInput(f"RADFIELD_ISA is {forced!r}; the rule: one that is built here, of {built}")
-        return forced
-    return next((isa for isa, needs in known.items() if needs <= cpu_features() and library_path(isa)), None)
+    if forced and forced not in usable:
+        raise BadInput(f"RADFIELD_ISA is {forced!r}; the rule: one that is built and that this CPU has, of {usable}")
+    return forced or next(iter(usable), None)
 
 
 @functools.cache
@@ -80,23 +87,28 @@ def library() -> ctypes.CDLL | None:
     loaded.radfield_set_num_threads.restype = None
     loaded.radfield_num_threads.restype = ctypes.c_int64
     loaded.radfield_set_num_threads(default_num_threads())
-    os.register_at_fork(after_in_child=lambda: _restart_after_fork(loaded))
     return loaded
-
-
-def _restart_after_fork(loaded: ctypes.CDLL) -> None:
-    loaded.radfield_forget_threads()
-    loaded.radfield_set_num_threads(default_num_threads())
 
 
 def default_num_threads() -> int:
     """`RADFIELD_NUM_THREADS`, or the CPUs that this process may use."""
     text = os.environ.get("RADFIELD_NUM_THREADS")
-    if text is None:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if not text.isdigit() or not 1 <= int(text) <= 1024:
-        raise BadInput(f"RADFIELD_NUM_THREADS is {text!r}; the rule: a whole number from 1 to 1024")
-    return int(text)
+    if text:
+        if not text.isdecimal() or not 1 <= int(text) <= 1024:
+            raise BadInput(f"RADFIELD_NUM_THREADS is {text!r}; the rule: a whole number from 1 to 1024")
+        return int(text)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, _cpu_quota() or cpus, 1024)
+
+
+def _cpu_quota() -> int | None:
+    """The CPU time that a container is given, in CPUs rounded up; None without a limit. Its affinity still shows all
+    CPUs of the machine, and a pool that size would be stopped for most of every period."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return max(1, math.ceil(int(quota) / int(period)))
+    except (OSError, ValueError):  # another system, or "max 100000": no limit
+        return None
 
 
 def set_num_threads(threads: int) -> None:
@@ -112,15 +124,33 @@ def num_threads() -> int:
     return library().radfield_num_threads() if library() is not None else 1
 
 
+@contextlib.contextmanager
+def one_torch_thread():
+    """Within the block torch computes on the calling thread alone: its waiting threads would take CPUs from ours (see
+    parallel.h), and its sums would depend on the number of threads. For loops that call our ops over and over."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @functools.cache
 def _function(name: str, size: int):
     loaded = library()
     if loaded is None:
         raise BadInput(f"{name}: no compiled library for {machine()}; the rule: use RADFIELD_BACKEND=reference here")
+    if not hasattr(loaded, name):
+        raise RuntimeError(f"{name}: the library {library_path(choose_isa())} has no such function: build it again")
     native_size = getattr(loaded, name + "_size")
     native_size.restype = ctypes.c_int64
     if native_size() != size:
-        raise RuntimeError(f"{name}: the library's struct has {native_size()} bytes, the declaration {size}: rebuild")
+        raise RuntimeError(
+            f"{name}: the library's struct has {native_size()} bytes, the declaration {size}: build it again"
+        )
     function = getattr(loaded, name)
     function.argtypes, function.restype = [ctypes.c_char_p], None
     return function

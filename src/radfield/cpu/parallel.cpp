@@ -60,7 +60,7 @@ struct Bell {
 };
 
 constexpr uint32_t OPEN = 1u << 31;
-constexpr int SPIN_MICROSECONDS = 50;  // see parallel.h
+constexpr int SPIN_MICROSECONDS = 200;  // see parallel.h
 
 struct Pool {
   pthread_mutex_t entry = PTHREAD_MUTEX_INITIALIZER;  // one region at a time; a second caller waits

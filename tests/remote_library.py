@@ -1,0 +1,87 @@
+"""A pytest plugin (`-p remote_library`): every op runs in the driver that `RADFIELD_TEST_DRIVER` starts, a process with
+a library of another architecture or build (tests/cpu/driver.cpp), instead of in the library that Python has loaded.
+
+What `Op` packs holds addresses; the declaration tells how many bytes lie there, so the content goes there and back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import os
+import shlex
+import struct
+import subprocess
+
+from radfield.cpu import library
+from radfield.op import DTYPES, Scalar
+
+_ITEM_BYTES = {code: dtype.itemsize for dtype, _, code in DTYPES.values()}
+_driver: subprocess.Popen | None = None
+
+
+def driver() -> subprocess.Popen:
+    """The driver's process, started when first needed."""
+    global _driver
+    if _driver is None:
+        command = shlex.split(os.environ["RADFIELD_TEST_DRIVER"])
+        _driver = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return _driver
+
+
+def tensors(op, fields: list[int]) -> list[tuple[int, int, bool]]:
+    """(index of the pointer in the struct, bytes, whether it is written) of every tensor argument."""
+    letters = dict(zip(op.letters, fields[len(fields) - len(op.letters) :], strict=True))
+    found, index = [], 0
+    for argument, sizes_of, dtypes in op._plan:
+        if isinstance(argument, Scalar):
+            index += 1
+            continue
+        code = fields[index + 1] if len(dtypes) > 1 else next(iter(dtypes.values()))
+        items = math.prod((letters[letter] if letter else 0) + constant for letter, constant in sizes_of)
+        found.append((index, items * _ITEM_BYTES[code], argument.role != "in"))
+        index += 2 if len(dtypes) > 1 else 1
+    return found
+
+
+def call(op, packed: bytes) -> None:
+    """Stands in for `library.call`."""
+    fields = list(struct.unpack(f"={len(packed) // 8}q", packed))
+    places = tensors(op, fields)
+    buffers: dict[int, tuple[int, bool]] = {}  # address -> bytes, written; an address given twice is one buffer
+    for index, size, written in places:
+        if fields[index]:
+            known, was_written = buffers.get(fields[index], (0, False))
+            buffers[fields[index]] = max(known, size), written or was_written
+    numbers = {address: i + 1 for i, address in enumerate(buffers)}
+    for index, _, _ in places:
+        fields[index] = numbers.get(fields[index], 0)
+
+    name = op.name.encode()
+    pipe = driver().stdin
+    pipe.write(struct.pack("=q", len(name)) + name)
+    pipe.write(struct.pack(f"=q{len(fields)}q", len(packed), *fields))
+    pipe.write(struct.pack(f"=q{2 * len(buffers)}q", len(buffers), *(int(n) for b in buffers.values() for n in b)))
+    pipe.write(struct.pack(f"=q{len(places)}q", len(places), *(index for index, _, _ in places)))
+    for address, (size, _) in buffers.items():
+        pipe.write((ctypes.c_char * size).from_address(address))
+    pipe.flush()
+    for address, (size, written) in buffers.items():
+        if written:
+            receive(op, (ctypes.c_char * size).from_address(address))
+
+
+def receive(op, target) -> None:
+    """Fills `target` from the driver."""
+    got = driver().stdout.readinto(target)
+    if got != len(target):
+        raise RuntimeError(f"{op.name}: the driver stopped with {driver().wait(10)}")
+
+
+library.call = call
+
+
+def pytest_sessionfinish(session) -> None:
+    """A run in which no op came here has tested nothing."""
+    if _driver is None:
+        session.exitstatus = 1
