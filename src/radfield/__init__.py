@@ -11,7 +11,12 @@ import importlib
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "load": ("radfield.apps.ngp", "load"),
     "load_capture": ("radfield.data", "load"),
+    "RadianceField": ("radfield.fields.radiance", "RadianceField"),
+    "OccupancyGrid": ("radfield.sampling.occupancy", "OccupancyGrid"),
+    "Rays": ("radfield.rays", "Rays"),
+    "render_view": ("radfield.renderers.volume", "render_view"),
     "BadInput": ("radfield.errors", "BadInput"),
 }
 __all__ = [*_EXPORTS, "__version__"]

@@ -135,7 +135,7 @@ float absolute_difference(const ImageLoss& a, const Tile& tile) {
     for_lanes(row * a.W * a.C + tile.x0, row * a.W * a.C + tile.x1, [&](int64_t i, int n) RADFIELD_LANES {
       sum = sum + abs(load_n(a.image + i, n) - load_n(a.target + i, n));
     });
-  return total(sum);
+  return radfield::sum(sum);
 }
 
 void tile_loss(const ImageLoss& a, int64_t t) {
@@ -158,7 +158,7 @@ void tile_loss(const ImageLoss& a, int64_t t) {
     if (a.grad && row + R - HALF > tile.r0) gradient(a, tile, weights, row - HALF);
   }
   a.sums[2 * t] = absolute_difference(a, tile);
-  a.sums[2 * t + 1] = total(sum);
+  a.sums[2 * t + 1] = radfield::sum(sum);
 }
 
 }  // namespace

@@ -60,10 +60,10 @@ RADFIELD_FN float to_float(bf16 x) { return as_float((int32_t)((uint32_t)x.bits 
 
 namespace radfield {
 
-// e^x to 2 units in the last place for x in [-87, 88]; clamped outside. Cephes expf: 2^n times a degree-5 polynomial.
+// e^x to 2 units in the last place for x in [-87, 88]; clamped outside, NaN stays. Cephes expf: 2^n times a degree-5 polynomial.
 template <class F>
 RADFIELD_FN F exp(F x) {
-  x = min(max(x, F{} - 87.0f), F{} + 88.0f);
+  x = min(F{} + 88.0f, max(F{} - 87.0f, x));
   F n = floor(fma(x, F{} + 1.44269504f, F{} + 0.5f));
   F r = fma(n, F{} - 0.693359375f, x);  // ln 2 in two pieces, the first exact in few bits
   r = fma(n, F{} + 2.12194440e-4f, r);

@@ -36,9 +36,22 @@ RADFIELD_SIMD vf load_n(const float* p, int n) { return (vf)_mm512_maskz_loadu_p
 RADFIELD_SIMD vi load_n(const int32_t* p, int n) { return (vi)_mm512_maskz_loadu_epi32((__mmask16)((1u << n) - 1), p); }
 RADFIELD_SIMD void store_n(float* p, vf v, int n) { _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)v); }
 #else
-RADFIELD_SIMD vf load_n(const float* p, int n) { vf v = {}; memcpy(&v, p, 4 * (size_t)n); return v; }
-RADFIELD_SIMD vi load_n(const int32_t* p, int n) { vi v = {}; memcpy(&v, p, 4 * (size_t)n); return v; }
-RADFIELD_SIMD void store_n(float* p, vf v, int n) { memcpy(p, &v, 4 * (size_t)n); }
+RADFIELD_SIMD vf load_n(const float* p, int n) {
+  if (n == W) return load(p);  // a copy of a size known at run time only is a call
+  vf v = {};
+  memcpy(&v, p, 4 * (size_t)n);
+  return v;
+}
+RADFIELD_SIMD vi load_n(const int32_t* p, int n) {
+  if (n == W) return load(p);
+  vi v = {};
+  memcpy(&v, p, 4 * (size_t)n);
+  return v;
+}
+RADFIELD_SIMD void store_n(float* p, vf v, int n) {
+  if (n == W) return store(p, v);
+  memcpy(p, &v, 4 * (size_t)n);
+}
 #endif
 
 // Arithmetic that the extensions lack.
@@ -71,12 +84,20 @@ RADFIELD_SIMD vf sqrt(vf x) { return (vf)_mm_sqrt_ps((__m128)x); }
 RADFIELD_SIMD vf floor(vf x) { return (vf)_mm_floor_ps((__m128)x); }
 #endif
 
+// The sum of all lanes: halves are added until one lane is left, the same order on every compiler.
 RADFIELD_SIMD float sum(vf v) {
-  float s = 0;
-  for (int half = W / 2; half > 0; half /= 2)  // pairwise, the same order on every compiler
-    for (int i = 0; i < half; ++i) v[i] += v[i + half];
-  s = v[0];
-  return s;
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_ps((__m512)v);
+#else
+#if defined(__AVX2__)
+  const __m128 q = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
+  float lane[4];
+  memcpy(lane, &q, sizeof lane);
+  return (lane[0] + lane[2]) + (lane[1] + lane[3]);
+#else
+  return (v[0] + v[2]) + (v[1] + v[3]);
+#endif
+#endif
 }
 RADFIELD_SIMD bool any(vi mask) {
 #if defined(__AVX512F__)
@@ -194,11 +215,13 @@ RADFIELD_SIMD void store(bf16* p, vf v) {
   memcpy(p, &h, sizeof h);
 }
 RADFIELD_SIMD vf load_n(const bf16* p, int n) {
+  if (n == W) return load(p);
   vh h = {};
   memcpy(&h, p, 2 * (size_t)n);
   return (vf)(__builtin_convertvector(h, vu) << 16);
 }
 RADFIELD_SIMD void store_n(bf16* p, vf v, int n) {
+  if (n == W) return store(p, v);
   vh h = __builtin_convertvector((vu)bf16_bits(v), vh);
   memcpy(p, &h, 2 * (size_t)n);
 }

@@ -70,9 +70,9 @@ Passed weigh(const CompositeForward& a, Range ray) {
     const int n = lanes_left(i, ray.end);
     if (n == W ? weigh_vector<RAW>(a, i, W, walk) : weigh_vector<RAW>(a, i, n, walk)) continue;
     for_lanes(i + n, ray.end, [&](int64_t j, int rest) RADFIELD_LANES { store_n(a.weights + j, vf{}, rest); });
-    return {i + walk.live - ray.begin, walk.before[0], total(walk.depth)};
+    return {i + walk.live - ray.begin, walk.before[0], sum(walk.depth)};
   }
-  return {ray.end - ray.begin, walk.before[0], total(walk.depth)};
+  return {ray.end - ray.begin, walk.before[0], sum(walk.depth)};
 }
 
 template <bool RAW>
@@ -82,7 +82,7 @@ float mix_channel(const float* weights, const float* stream, int64_t begin, int6
     const vf value = load_n(stream + i, n);
     mixed = fma(load_n(weights + i, n), RAW ? colour(value) : value, mixed);
   });
-  return total(mixed);
+  return sum(mixed);
 }
 
 template <bool RAW>

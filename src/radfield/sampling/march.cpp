@@ -6,7 +6,7 @@
 #include "march.h"
 
 #include "../cpu/parallel.h"
-#include "lanes.h"
+#include "../cpu/lanes.h"
 
 using namespace radfield;
 

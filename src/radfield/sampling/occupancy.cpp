@@ -1,7 +1,7 @@
 #include "occupancy.h"
 
 #include "../cpu/parallel.h"
-#include "lanes.h"
+#include "../cpu/lanes.h"
 
 using namespace radfield;
 

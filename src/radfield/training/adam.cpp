@@ -26,7 +26,7 @@ RADFIELD_SIMD int64_t update(const AdamStep& a, int64_t i, int n) {
   store_n(a.v + i, select(apply, next.v, old.v), n);
   store_n(a.grad + i, vf{}, n);
   if (a.shadow) store_n(a.shadow + i, parameter, n);
-  return any(~accepted) ? (int64_t)total(to_float(accepted + 1)) : 0;
+  return any(~accepted) ? (int64_t)sum(to_float(accepted + 1)) : 0;
 }
 
 int64_t update_all(const AdamStep& a, int64_t begin, int64_t end) {
