@@ -45,6 +45,11 @@ class _Logit(torch.autograd.Function):
         return grad
 
 
+def split_logit(features: Tensor) -> tuple[Tensor, Tensor]:
+    """The density's logit [M], and all geometry features [M, C], of the density network's outputs [M, C]."""
+    return _Logit.apply(features)
+
+
 class RadianceField(torch.nn.Module):
     """The field. `density(x)`, `color(x, d)` and `features(x)` answer queries; renderers use `geometry` and
     `color_logits`, which leave exponential and sigmoid to the compositing.
@@ -83,7 +88,7 @@ class RadianceField(torch.nn.Module):
 
     def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The density's logit [M] and the geometry features [M, C]; `encoded` is `encode(x)` if that is known."""
-        return _Logit.apply(self.density_network(self.grid(self.grid_positions(x), encoded)))
+        return split_logit(self.density_network(self.grid(self.grid_positions(x), encoded)))
 
     def color_logits(self, features: Tensor, d: Tensor) -> Tensor:
         """Logits [M, 3] of the colour, from geometry features [M, C] and unit directions [M, 3]."""
