@@ -24,7 +24,8 @@ RADFIELD_OP(camera_rays, CameraRays) {
         perspective_direction(lens, a.distorted, u, v, d);
       for (int row = 0; row < 3; ++row) {
         const float* m = a.camera_to_world + 4 * row;
-        store_n(a.directions + row * a.N + i, gather(m, pose) * d[0] + gather(m + 1, pose) * d[1] + gather(m + 2, pose) * d[2], n);
+        const vf turned = gather(m, pose) * d[0] + gather(m + 1, pose) * d[1] + gather(m + 2, pose) * d[2];
+        store_n(a.directions + row * a.N + i, turned, n);
         store_n(a.origins + row * a.N + i, gather(m + 3, pose), n);
       }
     }

@@ -1,4 +1,5 @@
-// Rays through pixels: what `Cameras.rays` (cameras.py) does in torch. Letters: N rays, V views. F: float or SIMD vector.
+// Rays through pixels: what `Cameras.rays` (cameras.py) does in torch. Letters: N rays, V views. F: float or SIMD
+// vector.
 #pragma once
 #include "maths.h"
 

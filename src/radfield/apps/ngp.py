@@ -22,7 +22,7 @@ from ..encodings import hash_grid
 from ..errors import BadInput
 from ..fields import radiance
 from ..geometry import SceneTransform
-from ..losses import huber
+from ..losses import mse
 from ..renderers import volume
 from ..sampling import occupancy
 from ..sampling.march import SampleBuffers
@@ -49,9 +49,11 @@ class Config:
     network_l2: float = 1e-6  # weight decay of the networks
     batch_samples: int = 1 << 17  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
+    coarse_step: float = 4.0  # steps along rays are this many times longer at the start, and shrink until half-time
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
-    occupancy_cells: int = 1 << 16  # cells evaluated per update, half taking turns, half at random among occupied ones
+    uniform_cells: int = 1 << 19  # cells evaluated per update of the occupancy grid, taking turns over all cells
+    occupied_cells: int = 1 << 16  # and at random among the occupied ones
 
 
 @dataclass
@@ -99,8 +101,8 @@ def build(config: Config, *, cascades: int, transform: SceneTransform, backgroun
     growth = (finest / config.base_resolution) ** (1 / max(config.levels - 1, 1))
     grid = hash_grid.Config(config.levels, config.features, config.log2_size, config.base_resolution, growth)
     field_config = radiance.Config(grid=grid, precision=config.precision)
-    half = config.occupancy_cells // 2
-    cells = occupancy.Config(cascades=cascades, uniform_cells=half, occupied_cells=half)
+    turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
+    cells = occupancy.Config(cascades=cascades, **turns)
     return Model(
         config,
         radiance.RadianceField(field_config, cascades, generator),
@@ -113,10 +115,9 @@ def build(config: Config, *, cascades: int, transform: SceneTransform, backgroun
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: loss, mean squared error over rays and channels, numbers of rays and samples."""
+    """Figures of one step: loss (mean squared error over rays and channels), numbers of rays and samples."""
 
     loss: float
-    mse: float
     rays: int
     marched: int
     live: int
@@ -176,11 +177,11 @@ class Training:
         recent, self._recent = self._recent, []
         seconds = sum(s for s, _ in recent)
         results = [r for _, r in recent]
-        mse = sum(r.mse for r in results) / len(results)
+        loss = sum(r.loss for r in results) / len(results)
         figures = {
             "seconds": round(self.seconds, 4),
-            "loss": sum(r.loss for r in results) / len(results),
-            "psnr": -10 * math.log10(max(mse, 1e-10)),
+            "loss": loss,
+            "psnr": -10 * math.log10(max(loss, 1e-10)),
             "samples_per_s": sum(r.live for r in results) / seconds,
             "marched_per_s": sum(r.marched for r in results) / seconds,
             "rays_per_s": sum(r.rays for r in results) / seconds,
@@ -217,11 +218,12 @@ def train_step(training: Training, progress: float) -> StepResult:
         pixels = sample_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel)
     with stages("forward"):
+        sampling = dataclasses.replace(model.render, step=model.render.step * step_scale(config, progress))
         render = volume.render_training(
-            model.field, model.grid, rays, pixels.background, model.render, training.step, training.buffers
+            model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
         )
         target = pixels.color[: render.rays]
-        loss = huber(render.result.color, target)
+        loss = mse(render.result.color, target)
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss of step {training.step} is {value}")
@@ -233,12 +235,16 @@ def train_step(training: Training, progress: float) -> StepResult:
         raise FloatingPointError(f"{bad} gradients of step {training.step} are not finite")
     training.step += 1
     with stages("occupancy"):
-        model.grid.observe(render.x, render.logit.exp())
         if training.step % config.occupancy_interval == 0:
             model.grid.update(model.density, seed=training.seed)
     training.rays = _next_rays(training.rays, render.live, config.batch_samples)
-    mse = (render.result.color.detach() - target).square().mean().item()
-    return StepResult(value, mse, render.rays, render.marched, render.live)
+    return StepResult(value, render.rays, render.marched, render.live)
+
+
+def step_scale(config: Config, progress: float) -> float:
+    """How much longer than at the end steps are: `coarse_step` shrinks geometrically to 1 at half the budget. A field
+    that is still blurred needs no fine steps, and the time goes into more rays."""
+    return max(config.coarse_step ** (1 - 2 * progress), 1.0)
 
 
 def _next_rays(rays: int, live: int, wanted: int) -> int:

@@ -1,5 +1,5 @@
-// Random pixels of random views, for training. Letters: N rays, V views, P pixels of all images, C channels (3, or 4 with
-// straight alpha), B backgrounds (1 or N).
+// Random pixels of random views, for training. Letters: N rays, V views, P pixels of all images, C channels (3, or 4
+// with straight alpha), B backgrounds (1 or N).
 #pragma once
 #include "../sampling/random.h"
 

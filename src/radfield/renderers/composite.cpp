@@ -24,51 +24,65 @@ Range ray_range(const int32_t* ray_start, int64_t ray, int64_t M) {
 
 RADFIELD_SIMD int lanes_left(int64_t i, int64_t end) { return end - i < W ? (int)(end - i) : W; }
 
+// What a ray carries from vector to vector.
+struct Walk {
+  vf before = vf{} + 1.0f, thick = {};  // transmittance and optical depth up to here, all lanes alike
+  vf depth = {};
+  int live = 0;  // of the vector where the ray ended: samples that it reached
+};
+
+// Weights of samples i .. i + n - 1; false where the transmittance falls below `stop` (or is no number).
+template <bool RAW>
+RADFIELD_SIMD bool weigh_vector(const CompositeForward& a, int64_t i, int n, Walk& walk) {
+  const float stop = (float)a.stop;
+  const vf t0 = load_n(a.t_start + i, n), t1 = load_n(a.t_end + i, n);
+  vf sigma = load_n(a.sigma + i, n);
+  if (RAW) sigma = density(sigma, (float)a.shift);
+  const vf tau = sigma * (t1 - t0);  // 0 in lanes beyond n
+  const vf sums = walk.thick + prefix_sum(tau);
+  const vf after = transmittance(sums);
+  const vf reached = moved_up<1>(after, walk.before);
+  vf w = reached * absorbed(tau);
+  const bool goes_on = after[W - 1] >= stop;
+  if (!goes_on) w = select(reached >= stop, w, vf{});
+  store_n(a.weights + i, w, n);
+  walk.depth = fma(w, (t0 + t1) * 0.5f, walk.depth);
+  if (!goes_on) {
+    while (walk.live < n && reached[walk.live] >= stop) ++walk.live;
+    if (walk.live > 0) walk.before = vf{} + after[walk.live - 1];
+    return false;
+  }
+  walk.before = vf{} + after[W - 1], walk.thick = vf{} + sums[W - 1];
+  return true;
+}
+
 struct Passed {
   int64_t live;         // samples that the ray reaches
   float transmittance;  // after the last of them
   float depth;
 };
 
-// Weights of a ray, until its transmittance is below `stop`.
+// Weights of a ray.
 template <bool RAW>
 Passed weigh(const CompositeForward& a, Range ray) {
-  const float stop = (float)a.stop, shift = (float)a.shift;
-  vf depth = {}, before = vf{} + 1.0f, thick = {};  // before: transmittance so far, thick: optical depth, all lanes alike
+  Walk walk;
   for (int64_t i = ray.begin; i < ray.end; i += W) {
     const int n = lanes_left(i, ray.end);
-    const vf t0 = load_n(a.t_start + i, n), t1 = load_n(a.t_end + i, n);
-    vf sigma = load_n(a.sigma + i, n);
-    if (RAW) sigma = density(sigma, shift);
-    const vf tau = sigma * (t1 - t0);  // 0 in lanes beyond n
-    const vf sums = thick + prefix_sum(tau);
-    const vf after = transmittance(sums);
-    const vf reached = moved_up<1>(after, before);
-    vf w = reached * absorbed(tau);
-    const bool goes_on = after[W - 1] >= stop;  // false for NaN
-    if (!goes_on) w = select(reached >= stop, w, vf{});
-    store_n(a.weights + i, w, n);
-    depth = fma(w, (t0 + t1) * 0.5f, depth);
-    if (!goes_on) {
-      int live = 0;
-      while (live < n && reached[live] >= stop) ++live;
-      const int64_t end = i + live;
-      for (int64_t j = i + n; j < ray.end; j += W) store_n(a.weights + j, vf{}, lanes_left(j, ray.end));
-      return {end - ray.begin, live > 0 ? after[live - 1] : before[0], sum(depth)};
-    }
-    before = vf{} + after[W - 1], thick = vf{} + sums[W - 1];
+    if (n == W ? weigh_vector<RAW>(a, i, W, walk) : weigh_vector<RAW>(a, i, n, walk)) continue;
+    for_lanes(i + n, ray.end, [&](int64_t j, int rest) RADFIELD_LANES { store_n(a.weights + j, vf{}, rest); });
+    return {i + walk.live - ray.begin, walk.before[0], total(walk.depth)};
   }
-  return {ray.end - ray.begin, before[0], sum(depth)};
+  return {ray.end - ray.begin, walk.before[0], total(walk.depth)};
 }
 
 template <bool RAW>
 float mix_channel(const float* weights, const float* stream, int64_t begin, int64_t end) {
-  vf total = {};
+  vf mixed = {};
   for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES {
     const vf value = load_n(stream + i, n);
-    total = fma(load_n(weights + i, n), RAW ? colour(value) : value, total);
+    mixed = fma(load_n(weights + i, n), RAW ? colour(value) : value, mixed);
   });
-  return sum(total);
+  return total(mixed);
 }
 
 template <bool RAW>
@@ -141,8 +155,9 @@ void backward(const CompositeBackward& a) {
         if (a.grad_background) a.grad_background[c * a.N + r] = grad * left;
       }
       clear(a, end, samples.end);
-      for (int64_t i = samples.begin + (end - samples.begin - 1) / W * W; i >= samples.begin && i < end; i -= W)
-        sample_gradients<RAW>(a, r, i, lanes_left(i, end), ray);
+      const int64_t whole = samples.begin + (end - samples.begin) / W * W;
+      if (whole < end) sample_gradients<RAW>(a, r, whole, (int)(end - whole), ray);
+      for (int64_t i = whole - W; i >= samples.begin; i -= W) sample_gradients<RAW>(a, r, i, W, ray);
     }
   });
 }
@@ -157,8 +172,8 @@ void compact(const CompactStreams& a) {
     T* to = (T*)a.packed + c * a.K;
     for (int64_t r = first; r < a.N && r < first + RAYS * 32; ++r) {
       const Range old = ray_range(a.ray_start, r, a.M), packed = ray_range(a.new_start, r, a.K);
-      const int64_t n = packed.end - packed.begin < old.end - old.begin ? packed.end - packed.begin : old.end - old.begin;
-      memcpy(to + packed.begin, from + old.begin, (size_t)n * sizeof(T));
+      const int64_t room = packed.end - packed.begin, samples = old.end - old.begin;
+      memcpy(to + packed.begin, from + old.begin, (size_t)(room < samples ? room : samples) * sizeof(T));
     }
   });
 }

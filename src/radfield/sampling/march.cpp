@@ -1,7 +1,8 @@
-// Marching goes along one ray, W steps at a time. Empty space is skipped by segments: a segment of 8 or 16 steps, all of
-// them within 2 cells of its middle, is looked at step by step only where the middle lies in a block that has an occupied
-// cell within 2 cells (`near_blocks`, made with the bitfield; a few kilobytes). Skipping so gives exactly the samples of
-// testing every step. Branches on what a ray meets cannot be predicted: hence lists, filled without branches.
+// Marching goes along one ray, W steps at a time. Empty space is skipped by segments: a segment of 8 or 16 steps, all
+// of them within 2 cells of its middle, is looked at step by step only where the middle lies in a block that has an
+// occupied cell within 2 cells (`near_blocks`, made with the bitfield; a few kilobytes). Skipping so gives exactly
+// the samples of testing every step. Branches on what a ray meets cannot be predicted: hence lists, filled without
+// branches.
 #include "march.h"
 
 #include "../cpu/parallel.h"
@@ -43,6 +44,14 @@ struct Point {
   vf x, y, z;
 };
 
+struct Cell {
+  vi x, y, z;
+};
+
+RADFIELD_SIMD Cell cell_at(const Point& p, vf inverse_side, int n) {
+  return {cell_coordinate(p.x, inverse_side, n), cell_coordinate(p.y, inverse_side, n),
+          cell_coordinate(p.z, inverse_side, n)};
+}
 RADFIELD_SIMD Point point_at(const Ray& r, vf t) {
   return {r.o[0] + t * r.d[0], r.o[1] + t * r.d[1], r.o[2] + t * r.d[2]};
 }
@@ -65,8 +74,8 @@ struct Steps {
 // Clips W rays to the outermost cascade and finds where their steps start and how many they may be.
 template <bool CONE, class Args>
 RADFIELD_SIMD void prepare(const Args& a, const Stepping& p, int64_t i, int n, RayBlock& rays, int64_t at) {
-  const vf o[3] = {load_n(a.origins + i, n), load_n(a.origins + a.N + i, n), load_n(a.origins + 2 * a.N + i, n)};
-  const vf d[3] = {load_n(a.directions + i, n), load_n(a.directions + a.N + i, n), load_n(a.directions + 2 * a.N + i, n)};
+  vf o[3], d[3];
+  for (int c = 0; c < 3; ++c) o[c] = load_n(a.origins + c * a.N + i, n), d[c] = load_n(a.directions + c * a.N + i, n);
   const float half = 0.5f * (float)(1 << (a.cascades - 1));
   vf near, far;
   intersect_cube(o, d, 0.5f - half, 0.5f + half, near, far);
@@ -92,7 +101,8 @@ template <bool CONE, bool CASCADES>
 struct Marcher : Steps<CONE> {
   using Steps<CONE>::p;
   Grid grid;
-  int segment;  // steps per segment, 8 or 16; 0 where steps are too long to skip any
+  int segment;   // steps per segment, 8 or 16; 0 where steps are too long to skip any
+  float growth;  // of a step over half a segment, at most
 
   explicit Marcher(const MarchCount& a) : Steps<CONE>{make_stepping(a.step, a.cone, a.max_step)} {
     grid = {a.bitfield, a.near_blocks, (int)a.cascades, (int)a.resolution, log2_of(a.resolution)};
@@ -100,6 +110,7 @@ struct Marcher : Steps<CONE> {
     // With cascades the cells grow with the steps, and each segment is checked.
     const bool checked = CONE || CASCADES;
     segment = !a.skip ? 0 : !CONE && 8 * cells <= NEAR_CELLS ? 16 : checked || 4 * cells <= NEAR_CELLS ? 8 : 0;
+    growth = (float)__builtin_pow(1 + a.cone, 0.5 * segment + 1);
   }
 
   // The cascade of steps of this length at this distance from the centre: cells finer than two steps are not needed.
@@ -118,8 +129,8 @@ struct Marcher : Steps<CONE> {
       k = cascade(from_centre(q), this->length(t));
       inverse = inverse_side(k);
     }
-    const int G = grid.resolution;
-    vi cell = morton(cell_coordinate(q.x, inverse, G), cell_coordinate(q.y, inverse, G), cell_coordinate(q.z, inverse, G));
+    const Cell c = cell_at(q, inverse, grid.resolution);
+    vi cell = morton(c.x, c.y, c.z);
     if constexpr (CASCADES) cell = cell | (k << grid.log2_cells());
     const vi word = gather(grid.bits, cell >> 5);
     return mask_bits((word << (~cell & 31)) & (t < r.far));
@@ -133,21 +144,22 @@ struct Marcher : Steps<CONE> {
   // Bit i: the segment that starts at step first + i * segment may hold occupied steps.
   RADFIELD_SIMD uint32_t near_occupied(const Ray& r, int32_t first) const {
     const vi i = lanes() * segment + first;
-    const Point q = point_at(r, this->time(r, i, 0.5f * (float)segment));
+    const vf t = this->time(r, i, 0.5f * (float)segment);
+    const Point q = point_at(r, t);
     vi k = {}, too_long = {};
     vf inverse = vf{} + 1.0f;
     if constexpr (CONE || CASCADES) {
-      // Both the distance from the centre and the steps' length are largest at an end (1.01 for rounding), so no step
-      // has a coarser cascade; and coarser ones contain the finer ones' cells.
-      const vf t0 = this->time(r, i, 0), t1 = this->time(r, i + segment, 0);
-      k = cascade(max(from_centre(point_at(r, t0)), from_centre(point_at(r, t1))), 1.01f * this->length(t1));
+      // No step of the segment is longer than this, or farther from the middle than half of their sum (1.01 for
+      // rounding); so none has a coarser cascade, and coarser ones contain the finer ones' cells.
+      const vf longest = 1.01f * growth * this->length(t), reach = 0.5f * (float)segment * longest;
+      k = cascade(from_centre(q) + reach, longest);
       inverse = inverse_side(k);
-      too_long = 0.5f * 1.01f * (t1 - t0) * inverse * (float)grid.resolution > NEAR_CELLS;
+      too_long = reach * inverse * (float)grid.resolution > NEAR_CELLS;
     }
     const int n = grid.blocks();
-    const vi x = cell_coordinate(q.x, inverse, n), y = cell_coordinate(q.y, inverse, n), z = cell_coordinate(q.z, inverse, n);
-    const vi word = gather(grid.near_blocks, ((k * n + z) * n + y) * grid.words_per_row() + (x >> 5));
-    return mask_bits((word << (~x & 31)) | too_long);
+    const Cell block = cell_at(q, inverse, n);
+    const vi word = gather(grid.near_blocks, ((k * n + block.z) * n + block.y) * grid.words_per_row() + (block.x >> 5));
+    return mask_bits((word << (~block.x & 31)) | too_long);
   }
 
   // Lists the chunks (by first step) that may hold occupied steps; returns how many. Writes up to W words beyond.
@@ -190,10 +202,11 @@ void count(const MarchCount& a) {
     prepare_block<CONE>(a, marcher.p, begin, end, rays);
     int32_t* list = (int32_t*)scratch((a.most_steps / 8 + 3 * W) * 4);
     int32_t* out = a.chunks + begin * chunks_per_ray;
+    const Marcher<CONE, CASCADES> own = marcher;  // which no store can change, so that it stays in registers
     for (int64_t i = begin; i < end; ++i) {
       Ray r = rays[i - begin];
       if (r.steps > a.most_steps) r.steps = (int32_t)a.most_steps;
-      a.ray_start[i + 1] = (int32_t)marcher.march(r, list, out, a.max_per_ray);
+      a.ray_start[i + 1] = (int32_t)own.march(r, list, out, a.max_per_ray);
     }
   });
 }
@@ -210,7 +223,8 @@ void sum_up(const MarchCount& a) {
   a.totals[0] = kept, a.totals[1] = total;
 }
 
-// Writes whole vectors as long as they stay below `end`: what they write beyond the ray belongs to the task's next rays.
+// Writes whole vectors as long as they stay below `end`: what they write beyond the ray belongs to the task's next
+// rays.
 struct Writer {
   int64_t end;
   template <class T, class V>
@@ -224,8 +238,8 @@ struct Writer {
 
 // The samples of ray i, whose step numbers are given.
 template <bool CONE>
-RADFIELD_SIMD void write_samples(const MarchFill& a, const Steps<CONE>& steps, const Ray& r, int64_t i, const int32_t* step,
-                                 Writer write) {
+RADFIELD_SIMD void write_samples(const MarchFill& a, const Steps<CONE>& steps, const Ray& r, int64_t i,
+                                 const int32_t* step, Writer write) {
   for (int64_t at = a.ray_start[i]; at < a.ray_start[i + 1]; at += W, step += W) {
     const vi s = load(step);
     write(a.t_start, at, steps.time(r, s, 0)), write(a.t_end, at, steps.time(r, s + 1, 0));
@@ -250,8 +264,10 @@ void fill(const MarchFill& a) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t wanted = a.ray_start[i + 1] - a.ray_start[i];
       for (int64_t found = 0; found < wanted; ++chunk)
-        for (int part = 0; part < CHUNK; part += W)
-          found += append_lanes(list + found, first_step(*chunk) + part, (uint32_t)*chunk >> part & ((1u << W) - 1) & 0xffff);
+        for (int part = 0; part < CHUNK; part += W) {
+          const uint32_t bits = (uint32_t)*chunk >> part & ((1u << W) - 1);
+          found += append_lanes(list + found, first_step(*chunk) + part, bits);
+        }
       if (wanted) write_samples(a, steps, rays[i - begin], i, list, Writer{a.ray_start[end]});
     }
   });

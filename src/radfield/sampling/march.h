@@ -1,5 +1,6 @@
-// Ray marching: one ray in steps of constant length, or of length growing with distance ("cone"), and which of its steps
-// lie in occupied cells. Letters: N rays, M samples; step i of a ray covers t from time(s) to time(s + 1), s = i + jitter.
+// Ray marching: one ray in steps of constant length, or of length growing with distance ("cone"), and which of its
+// steps lie in occupied cells. Letters: N rays, M samples, P entries of `chunks`. Step i of a ray covers t from
+// time(s) to time(s + 1), s = i + jitter; its middle is time(s + 1/2).
 #pragma once
 #include "occupancy.h"
 
@@ -50,8 +51,9 @@ struct MarchFill {
 };
 
 // Where the steps of a ray lie. Constant: time(s) = start + s step. Cone: steps of t * cone, clamped to [step,
-// max_step], in closed form (instant-ngp's "stepping space" u, in which every step has length 1): u is linear in t up to
-// t_low, logarithmic up to t_high, linear beyond; then time(s) = t(start + s), start being the u of the ray's near end.
+// max_step], in closed form (instant-ngp's "stepping space" u, in which every step has length 1): u is linear in t up
+// to t_low, logarithmic up to t_high, linear beyond; then time(s) = t(start + s), start being the u of the ray's near
+// end.
 struct Stepping {
   float step, max_step, cone;
   float log_growth;  // ln(1 + cone), 0 for constant steps
@@ -73,8 +75,8 @@ inline Stepping make_stepping(double step, double cone, double max_step) {
   return s;
 }
 
-// Chunks: groups of 16 steps with occupied ones, found by march_count for march_fill. An entry has the chunk's first step,
-// a multiple of 8, divided by 8 in its upper half, and a bit per occupied step in its lower half.
+// Chunks: groups of 16 steps with occupied ones, found by march_count for march_fill. An entry has the chunk's first
+// step, a multiple of 8, divided by 8 in its upper half, and a bit per occupied step in its lower half.
 constexpr int CHUNK = 16;
 constexpr int RAYS = 64;  // rays per task; the chunks of a task stand together, ray after ray
 

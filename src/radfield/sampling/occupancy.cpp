@@ -69,12 +69,12 @@ RADFIELD_OP(occupancy_occupied_cells, OccupancyOccupiedCells) {
     int64_t j = first[b] * n / total - 1;  // draws are in order of rank: the first that may fall in this block
     if (j < 0) j = 0;
     const int64_t* word = a.bitfield + b * RANK_BLOCK;
-    int64_t before = first[b], inside = __builtin_popcountll((unsigned long long)*word);
+    int64_t before = first[b], inside = set_bits(word, 1);  // ranks before the word, and in it
     for (; j < n; ++j) {
       const int64_t rank = drawn_rank(seed, j, n, total);
       if (rank < first[b]) continue;
       if (rank >= first[b + 1]) return;
-      for (; rank >= before + inside; inside = __builtin_popcountll((unsigned long long)*word)) before += inside, ++word;
+      for (; rank >= before + inside; inside = set_bits(word, 1)) before += inside, ++word;
       a.cells[j] = (int32_t)((word - a.bitfield) * 64 + lowest_bit_of_rank((uint64_t)*word, rank - before));
     }
   });
@@ -91,7 +91,8 @@ RADFIELD_OP(occupancy_points, OccupancyPoints) {
       const vu counter = (vu)(lanes() + (int32_t)i) * 3u;
       for (int d = 0; d < 3; ++d) {
         const vi coordinate = gather3((cell & ((1 << shift) - 1)) >> d);
-        store_n(a.x + d * a.N + i, point_in_cell(coordinate, G, side, random_place(random_bits(seed, counter + (uint32_t)d))), n);
+        const vf place = random_place(random_bits(seed, counter + (uint32_t)d));
+        store_n(a.x + d * a.N + i, point_in_cell(coordinate, G, side, place), n);
       }
     }
   });
@@ -148,7 +149,8 @@ RADFIELD_OP(occupancy_observe, OccupancyObserve) {
       const vf distance = distance_from_centre(x, y, z);
       const vi k = finest_cascade(distance, K);
       const vf s = inverse_side(k);
-      const vi cell = (k << shift) + morton(cell_coordinate(x, s, G), cell_coordinate(y, s, G), cell_coordinate(z, s, G));
+      const vi code = morton(cell_coordinate(x, s, G), cell_coordinate(y, s, G), cell_coordinate(z, s, G));
+      const vi cell = (k << shift) + code;
       const vf found = density_value(load_n(a.sigma + i, n));
       const vf all = x + y + z;
       const vi inside = (distance <= 0.5f * (float)(1 << (K - 1))) & (all == all);  // not NaN
@@ -204,10 +206,10 @@ uint64_t bits_above(const float* values, float threshold) {
 }
 
 // Bit i is set where byte i of the word is not 0.
-uint64_t bytes_set(uint64_t word) {
-  uint64_t bits = 0;
-  for (int i = 0; i < 8; ++i) bits |= (uint64_t)((word >> (8 * i) & 0xff) != 0) << i;
-  return bits;
+uint32_t bytes_set(uint64_t word) {
+  const uint64_t low = 0x7f7f7f7f7f7f7f7full;
+  const uint64_t tops = (((word & low) + low) | word) & ~low;  // the top bit of each byte that is not 0
+  return (uint32_t)((tops >> 7) * 0x0102040810204080ull >> 56);
 }
 
 // ORs a cascade into the next coarser one, whose middle it fills: 8 blocks of 4^3 fine cells are one coarse block.
@@ -218,41 +220,61 @@ void merge_into_coarser(uint64_t* coarse, const uint64_t* fine, int blocks) {
       for (int x = 0; x < half; ++x) {
         const uint64_t* eight = fine + 8 * morton<int32_t>(x, y, (int32_t)z);
         uint64_t merged = 0;
-        for (int i = 0; i < 8; ++i) merged |= bytes_set(eight[i]) << (8 * i);
+        for (int i = 0; i < 8; ++i) merged |= (uint64_t)bytes_set(eight[i]) << (8 * i);
         coarse[morton<int32_t>(x + quarter, y + quarter, (int32_t)z + quarter)] |= merged;
       }
   });
 }
 
-// The cells of a 4^3 block that lie within 2 cells of its neighbour on side s (-1, 0, 1) along axis d: bit 3 + d of a
-// cell's Morton code is the upper bit of its coordinate there.
-uint64_t facing(int s, int d) {
-  uint64_t lower = 0;
-  for (int i = 0; i < 64; ++i) lower |= (uint64_t)!(i >> (3 + d) & 1) << i;
-  return s == 0 ? ~0ull : s > 0 ? lower : ~lower;
+// The 2x2x2 cells of which some are occupied ("octants", half a block along each axis): bit x of row (z, y).
+void list_octants(uint64_t* rows, const uint64_t* cells, int blocks) {
+  const int words = (2 * blocks + 63) / 64;
+  parallel_for(blocks, [&](int64_t z) {
+    uint64_t* slab = rows + 4 * z * blocks * words;  // two layers of 2 blocks rows each
+    memset(slab, 0, (size_t)(4 * blocks * words) * 8);
+    for (int y = 0; y < blocks; ++y)
+      for (int x = 0; x < blocks; ++x) {
+        const uint64_t word = cells[morton<int32_t>(x, y, (int32_t)z)];
+        if (word == 0) continue;
+        const uint32_t octants = bytes_set(word);  // bit 4 z + 2 y + x
+        for (int i = 0; i < 4; ++i) {
+          uint64_t* row = slab + ((i / 2) * 2 * blocks + 2 * y + i % 2) * words;
+          row[x / 32] |= (uint64_t)(octants >> (2 * i) & 3) << (2 * x & 63);
+        }
+      }
+  });
 }
 
-// Marks the 4^3 blocks that have an occupied cell within NEAR_CELLS = 2 cells: bit x of word (y, z), row by row.
+// Bit i of the result is bit 2 i of the word.
+uint32_t even_bits(uint64_t word) {
+  word &= 0x5555555555555555ull;
+  word = (word | word >> 1) & 0x3333333333333333ull;
+  word = (word | word >> 2) & 0x0f0f0f0f0f0f0f0full;
+  word = (word | word >> 4) & 0x00ff00ff00ff00ffull;
+  word = (word | word >> 8) & 0x0000ffff0000ffffull;
+  return (uint32_t)(word | word >> 16);
+}
+
+// Marks the 4^3 blocks that have an occupied cell within 2 cells: those where some octant from 2 b - 1 to 2 b + 2 along
+// each axis has one. Bit x of row (z, y), whole words.
 void mark_near_blocks(int32_t* near, const uint64_t* cells, int blocks) {
-  uint64_t masks[27];
-  for (int n = 0; n < 27; ++n) masks[n] = facing(n % 3 - 1, 0) & facing(n / 3 % 3 - 1, 1) & facing(n / 9 - 1, 2);
-  const int row = (blocks + 31) / 32;
-  parallel_for(blocks, [&](int64_t z0) {
-    const int z = (int)z0;
-    for (int y = 0; y < blocks; ++y)
-      for (int word = 0; word < row; ++word) {
-        uint32_t bits = 0;
-        for (int x = 32 * word; x < 32 * word + 32 && x < blocks; ++x) {
-          bool found = cells[morton(x, y, z)] != 0;
-          for (int n = 0; n < 27 && !found; ++n) {
-            const int nx = x + n % 3 - 1, ny = y + n / 3 % 3 - 1, nz = z + n / 9 - 1;
-            const bool outside = (nx | ny | nz) < 0 || nx >= blocks || ny >= blocks || nz >= blocks;
-            found = !outside && (cells[morton(nx, ny, nz)] & masks[n]);
-          }
-          bits |= (uint32_t)found << (x & 31);
-        }
-        near[(z * blocks + y) * row + word] = (int32_t)bits;
+  const int words = (2 * blocks + 63) / 64, side = 2 * blocks;
+  uint64_t* rows = (uint64_t*)scratch((int64_t)side * side * words * 8);
+  const uint32_t inside = blocks < 32 ? (1u << blocks) - 1 : ~0u;
+  list_octants(rows, cells, blocks);
+  parallel_for(blocks, [&](int64_t z) {
+    for (int y = 0; y < blocks; ++y) {
+      uint64_t merged[4] = {};  // a word on each side stays 0
+      for (int oz = 2 * (int)z - 1; oz <= 2 * z + 2; ++oz)
+        for (int oy = 2 * y - 1; oy <= 2 * y + 2; ++oy)
+          for (int w = 0; w < words && oz >= 0 && oy >= 0 && oz < side && oy < side; ++w)
+            merged[w + 1] |= rows[(oz * side + oy) * words + w];
+      for (int w = 1; w <= words; ++w) {
+        const uint64_t m = merged[w], left = m << 1 | merged[w - 1] >> 63;
+        const uint64_t right = m >> 1 | merged[w + 1] << 63, right2 = m >> 2 | merged[w + 1] << 62;
+        near[(z * blocks + y) * words + w - 1] = (int32_t)(even_bits(m | left | right | right2) & inside);
       }
+    }
   });
 }
 

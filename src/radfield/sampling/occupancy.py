@@ -147,11 +147,11 @@ class OccupancyGrid(nn.Module):
         """
         number = int(self.updates)
         cells = torch.cat((self._uniform(uniform, number, seed), self._occupied(occupied, number, seed)))
-        x = points(cells, self.config.resolution, stream(seed, 2, number))
         sigma = torch.empty(len(cells))
         for begin in range(0, len(cells), POINTS_PER_CALL):
-            part = slice(begin, begin + POINTS_PER_CALL)
-            sigma[part] = density(x[part])
+            part = cells[begin : begin + POINTS_PER_CALL]
+            x = points(part, self.config.resolution, stream(seed, 2, number, begin))
+            sigma[begin : begin + POINTS_PER_CALL] = density(x)
         self.record(cells, sigma)
         self.updates += 1
         self.refresh()

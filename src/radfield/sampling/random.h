@@ -1,5 +1,5 @@
-// Random numbers by counter: a hash of (seed, index) and no state, so that the same index gives the same number whatever
-// the order, the vector width or the number of threads. U is uint32_t or a SIMD vector of them (`vu`).
+// Random numbers by counter: a hash of (seed, index) and no state, so that the same index gives the same number
+// whatever the order, the vector width or the number of threads. U is uint32_t or a SIMD vector of them (`vu`).
 #pragma once
 #include "../maths.h"
 
@@ -13,8 +13,8 @@ RADFIELD_FN U pcg(U x) {
   return (x >> 22u) ^ x;
 }
 
-// 32 random bits of number `index` in stream `seed`. Hashed twice: with one hash, two seeds would give the same sequence
-// shifted.
+// 32 random bits of number `index` in stream `seed`. Hashed twice: with one hash, two seeds would give the same
+// sequence shifted.
 template <class U>
 RADFIELD_FN U random_bits(uint32_t seed, U index) {
   return pcg(pcg(index) + seed);

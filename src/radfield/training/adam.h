@@ -21,6 +21,12 @@ struct AdamStep {
   int64_t P;
 };
 
+// Whether a gradient can be applied: its square is finite, so it is no NaN and v does not become infinite for good.
+template <class F>
+RADFIELD_FN auto adam_accepts(F grad) {
+  return grad * grad <= F{} + 3.402823466e38f;
+}
+
 template <class F>
 struct AdamState {
   F parameter, m, v;

@@ -4,7 +4,8 @@
     p -= lr / (1 - beta1^t) m / (sqrt(v / (1 - beta2^t)) + epsilon)
 
 Mode "skip" leaves entries whose gradient is exactly zero as they are (instant-ngp's rule for grids: an entry that no
-sample of the batch touched neither moves nor forgets). Letter: P parameters.
+sample of the batch touched neither moves nor forgets). A gradient is bad, and its entry stays as it is, where its
+square is not finite. Letter: P parameters.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..backend import native
 from ..errors import BadInput
-from ..op import In, InOut, Op, Out, Scalar
+from ..op import InOut, Op, Out, Scalar
 
 STEP = Op(
     "adam_step",
@@ -22,8 +23,8 @@ STEP = Op(
     InOut("m", "f32", "P", "mean of the gradients"),
     InOut("v", "f32", "P", "mean of their squares"),
     InOut("grad", "f32", "P", "is cleared"),
-    Out("shadow", "bf16", "P", "copy of the parameters", optional=True),
-    Out("bad", "i64", "1", "gradients that are not finite: their entries stay as they were"),
+    InOut("shadow", "bf16", "P", "= the parameters rounded; mode skip writes only what moves", optional=True),
+    Out("bad", "i64", "1", "gradients whose square is not finite: their entries stay as they were"),
     Scalar("rate", "float", "lr / (1 - beta1^t)"),
     Scalar("beta1", "float"),
     Scalar("beta2", "float"),
@@ -38,9 +39,9 @@ def adam_step_reference(
     parameter, m, v, grad, shadow, bad, *, rate, beta1, beta2, epsilon, correction2, l2, skip
 ) -> None:
     """The specification, with the arguments of the native op."""
-    finite = grad.isfinite()
-    bad.fill_((~finite).sum())
-    apply = finite & (grad != 0) if skip else finite
+    accepted = (grad * grad).isfinite()
+    bad.fill_((~accepted).sum())
+    apply = accepted & (grad != 0) if skip else accepted
     g = grad + l2 * parameter
     new_m = m + (1 - beta1) * (g - m)
     new_v = v + (1 - beta2) * (g * g - v)
@@ -54,8 +55,8 @@ def adam_step_reference(
 
 class Adam:
     """The optimiser. groups: dicts of `parameter` and `grad` (float32 tensors of one shape; `grad` is read and cleared
-    by each step), and optionally `shadow` (bfloat16, kept equal to the rounded parameter), `l2` (0), `mode` ("dense" or
-    "skip"), `scale` (1: factor on the learning rate).
+    by each step), and optionally `shadow` (bfloat16, equal to the rounded parameter, and kept so), `l2` (0), `mode`
+    ("dense" or "skip"), `scale` (1: factor on the learning rate).
     """
 
     def __init__(self, groups: list[dict], *, betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-15):

@@ -1,0 +1,147 @@
+"""`radfield render`: views, depth and videos of a trained run."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from ..errors import BadInput
+
+
+@dataclass(frozen=True)
+class Options:
+    """Render views, depth and videos of a trained run."""
+
+    run: Annotated[Path, tyro.conf.Positional]  # folder of the run
+    output: Path  # folder for the pictures
+    what: Literal["views", "orbit", "spiral"] = "views"  # the capture's views, or a video along a path
+    split: Literal["train", "val", "test"] = "val"  # with views: which ones
+    views: int | None = None  # with views: the first so many only
+    frames: int = 60  # of a video
+    fps: int = 30  # of a video, frames per second
+    size: int | None = None  # longer side of the pictures in pixels; the capture's by default
+    depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
+    threads: int | None = None  # threads to use; all by default
+    json: bool = False  # print the figures as one JSON object
+
+
+def run(options: Options) -> dict:
+    """Renders, and returns what was written and how long a picture took."""
+    _check(options)
+    from .runs import open_run
+
+    _, model, scene = open_run(options.run, None, options.threads)
+    if options.output.exists() and not options.output.is_dir():
+        raise BadInput(f"{options.output}: is a file; the rule: a folder for the pictures")
+    options.output.mkdir(parents=True, exist_ok=True)
+    cameras = _sized(_cameras(options, scene), options.size)
+    return _write_views(options, model, cameras) if options.what == "views" else _write_video(options, model, cameras)
+
+
+def _cameras(options: Options, scene):
+    if options.what == "views":
+        cameras = scene.split(options.split).cameras
+        return cameras[: options.views] if options.views else cameras
+    from dataclasses import replace
+
+    from .camera_paths import orbit, spiral
+
+    seen = scene.train.cameras
+    path = (orbit if options.what == "orbit" else spiral)(seen.camera_to_world, options.frames)
+    one = seen[[0] * options.frames]
+    return replace(one, camera_to_world=path.to(one.camera_to_world))
+
+
+def _sized(cameras, size: int | None):
+    """Cameras whose longer side has `size` pixels; even sides, as videos want them."""
+    if size is None:
+        return cameras
+    return cameras.scaled(size / int(cameras.size.max()))
+
+
+def _write_views(options: Options, model, cameras) -> dict:
+    from ..data.images import write_png
+
+    files, seconds = [], 0.0
+    for i, (view, took) in enumerate(_rendered(options, model, cameras)):
+        seconds += took
+        files.append(options.output / f"{i:03d}.png")
+        write_png(files[-1], _bytes(view.color))
+        if options.depth:
+            files.append(options.output / f"{i:03d}_depth.png")
+            write_png(files[-1], depth_picture(view))
+    return {"files": [str(f) for f in files], "views": len(cameras), "seconds_per_view": seconds / len(cameras)}
+
+
+def _write_video(options: Options, model, cameras) -> dict:
+    from .video import write_video
+
+    seconds, depths = [], []
+
+    def frames():
+        for view, took in _rendered(options, model, cameras):
+            seconds.append(took)
+            if options.depth:
+                depths.append(depth_picture(view))
+            yield _bytes(view.color).numpy()
+
+    files = [options.output / f"{options.what}.mp4"]
+    write_video(files[0], frames(), options.fps)
+    if options.depth:
+        files.append(options.output / f"{options.what}_depth.mp4")
+        write_video(files[1], (d.numpy() for d in depths), options.fps)
+    return {
+        "files": [str(f) for f in files],
+        "frames": len(seconds),
+        "seconds_per_view": sum(seconds) / len(seconds),
+    }
+
+
+def _rendered(options: Options, model, cameras):
+    """Yields every view with the seconds it took, showing progress."""
+    import time
+
+    from ..training.progress import Progress
+
+    with Progress(f"render {options.what}", steps=len(cameras)) as progress:
+        for i in range(len(cameras)):
+            began = time.perf_counter()
+            view = model.render_view(cameras, i)
+            took = time.perf_counter() - began
+            progress.update(i + 1)
+            yield view, took
+
+
+def _bytes(color):
+    return (color.clamp(0, 1) * 255).round().byte()
+
+
+def depth_picture(view):
+    """Depth as grey [H, W, 3] uint8: the nearest tenth of a percent white, the farthest dark, black where nothing is."""
+    import torch
+
+    seen = view.opacity > 0.5
+    if not bool(seen.any()):
+        return torch.zeros(*view.depth.shape, 3, dtype=torch.uint8)
+    inverse = 1 / view.depth.clamp(min=1e-3)
+    low, high = torch.quantile(inverse[seen][:: max(1, int(seen.sum()) // 100_000)], torch.tensor([0.001, 0.999]))
+    grey = 0.15 + 0.85 * ((inverse - low) / (high - low).clamp(min=1e-6)).clamp(0, 1)
+    return _bytes((grey * seen)[..., None].expand(-1, -1, 3))
+
+
+def _check(options: Options) -> None:
+    rules = [
+        ("views", options.views, options.views is None or options.views > 0, "at least 1"),
+        ("frames", options.frames, options.frames > 0, "at least 1"),
+        ("fps", options.fps, 0 < options.fps <= 240, "from 1 to 240"),
+        ("size", options.size, options.size is None or 8 <= options.size <= 16384, "from 8 to 16384 pixels"),
+    ]
+    for name, value, holds, rule in rules:
+        if not holds:
+            raise BadInput(f"--{name} is {value}; the rule: {rule}")
+    if options.what != "views" and options.views is not None:
+        print("radfield: warning: --views has no effect on a video; --frames counts its pictures", file=sys.stderr)
