@@ -5,10 +5,11 @@
 // costs 0.2 us while the workers spin and 7 us when they must be woken, but a worker that sleeps arrives 20 to 50 us
 // late; ops of one training step follow one another within 20 to 100 us of Python, so they find the workers awake.
 //
-// torch's own threads spin for milliseconds after each of its parallel ops: one op of torch on two threads per 20 of
-// ours made ours 1.5 to 2 times slower, and torch's own op 5 times. With torch on one thread, or with OMP_WAIT_POLICY=passive
-// in the environment before torch is imported, ours lose nothing. So our loops run inside `library.one_torch_thread()`,
-// which also makes torch's sums the same bits whatever the number of threads.
+// torch's own threads spin for milliseconds after each of its parallel ops: on two CPUs one such op per 20 of ours made
+// ours 1.5 to 2 times slower, and torch's op itself 5 times. With torch on one thread ours lose nothing (nor with
+// OMP_WAIT_POLICY=passive in the environment before torch is imported), and torch's sums have the same bits whatever
+// the number of threads. So our programs set torch to one thread, and loops elsewhere can run inside
+// `library.one_torch_thread()`.
 #pragma once
 #include <stdint.h>
 #if defined(__x86_64__)
