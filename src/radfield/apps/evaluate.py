@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..errors import BadInput
 from ..training.run_folder import RunFolder
+from .runs import check, device_rules, open_run, use_device, write_picture
 
 
 @dataclass(frozen=True)
@@ -20,27 +21,34 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
     split: Literal["train", "val", "test"] = "val"  # the views to measure on
     views: int | None = None  # measure the first so many views only
+    capture: Path | None = None  # where the run's capture is now, if it has moved
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # this version computes on the cpu
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
 
 def run(options: Options) -> dict:
     """Evaluates a run; the figures state split, resolution, background and colour space."""
-    if options.views is not None and options.views < 1:
-        raise BadInput(f"--views is {options.views}; the rule: at least 1")
-    from .runs import open_run
-
-    folder, model, scene = open_run(options.run, options.split, options.threads)
+    check(
+        [
+            ("views", options.views, options.views is None or options.views >= 1, "at least 1"),
+            *device_rules(options.device, options.threads),
+        ]
+    )
+    device = use_device(options.threads)
+    folder, model, scene = open_run(options.run, options.split, capture=options.capture)
+    print(f"eval {folder.path.resolve().name}: {options.split} views, {device}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)
-    write_run_report(folder, {**run_figures(folder), **figures}, views, {})
-    return figures
+    trained = run_figures(folder)
+    stages = trained.pop("stages", {})
+    report = write_run_report(folder, {**trained, **figures}, views, stages)
+    return {**figures, "report": str(report)}
 
 
 def run_figures(folder: RunFolder) -> dict:
-    """What the last line of metrics.jsonl says of the training."""
-    last = (folder.read_metrics() or [{}])[-1]
-    names = {"step": "steps", "seconds": "training_seconds", "samples_per_s": "samples_per_s"}
-    return {new: last[old] for old, new in names.items() if old in last}
+    """What metrics.jsonl says of the whole training: its last summary. A run that was interrupted has none."""
+    summaries = [record["summary"] for record in folder.read_metrics() if isinstance(record.get("summary"), dict)]
+    return dict(summaries[-1]) if summaries else {}
 
 
 def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[dict, list]:
@@ -77,13 +85,13 @@ def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[
     return figures, shown
 
 
-def write_run_report(folder: RunFolder, figures: dict, views: list, timings: dict) -> None:
-    """The run's report.html, and its renders as PNG files in renders/<split>/."""
-    from ..data.images import write_png
+def write_run_report(folder: RunFolder, figures: dict, views: list, timings: dict) -> Path:
+    """Writes the run's renders as PNG files to renders/<split>/, and its report.html, whose path is returned."""
     from .report import write_report
 
     target = folder.renders / figures["split"]
     target.mkdir(parents=True, exist_ok=True)
     for i, (_, render, _) in enumerate(views):
-        write_png(target / f"{i:03d}.png", (render * 255).round().byte())
-    write_report(folder, folder.read_metrics(), views, {"name": folder.path.resolve().name, **figures}, timings)
+        write_picture(target / f"{i:03d}.png", render)
+    summary = {"name": folder.path.resolve().name, **figures}
+    return write_report(folder, folder.read_metrics(), views, summary, timings)

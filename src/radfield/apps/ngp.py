@@ -258,6 +258,30 @@ def report_background(config: Config, scene: Scene) -> str:
     return scene.background if config.background == "random" else config.background
 
 
+def check(config: Config) -> None:
+    """Raises `BadInput` for options of the method that are out of range; those of the grid and the networks are checked
+    where these are made."""
+    rules = [
+        ("levels", 1 <= config.levels <= 32, "from 1 to 32"),
+        ("base_resolution", config.base_resolution >= 1, "at least 1"),
+        ("finest_resolution", config.finest_resolution >= config.base_resolution, "at least base-resolution"),
+        ("precision", config.precision in ("f32", "bf16"), "f32 or bf16"),
+        ("learning_rate", 0 < config.learning_rate < math.inf, "positive"),
+        ("final_rate", 0 < config.final_rate < math.inf, "positive"),
+        ("network_l2", 0 <= config.network_l2 < math.inf, "not negative"),
+        ("batch_samples", 1 << 8 <= config.batch_samples <= 1 << 24, "from 2^8 to 2^24"),
+        ("background", config.background in ("random", *BACKGROUNDS), "random, white or black"),
+        ("coarse_step", 1 <= config.coarse_step <= 64, "from 1 to 64"),
+        ("near", 0 <= config.near < math.inf, "not negative"),
+        ("occupancy_interval", config.occupancy_interval >= 1, "at least 1"),
+        ("uniform_cells", config.uniform_cells >= 0, "not negative"),
+        ("occupied_cells", config.occupied_cells >= 0, "not negative"),
+    ]
+    for name, holds, rule in rules:
+        if not holds:
+            raise BadInput(f"--ngp.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
+
+
 def config_from(values: dict) -> Config:
     """The method's options in a run's config.json. Raises `BadInput` where they are none."""
     options = values.get("ngp")
@@ -269,7 +293,9 @@ def config_from(values: dict) -> Config:
             isinstance(f.default, float) and isinstance(options[f.name], int)
         ):
             raise BadInput(f"config.json: {f.name} is {options[f.name]!r}; the rule: a {type(f.default).__name__}")
-    return Config(**options)
+    config = Config(**options)
+    check(config)
+    return config
 
 
 def load(run: str | Path) -> Model:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import BadInput
+from .runs import check, device_rules, open_run, use_device, write_picture
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class Options:
     fps: int = 30  # of a video, frames per second
     size: int | None = None  # longer side of the pictures in pixels; the capture's by default
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
+    capture: Path | None = None  # where the run's capture is now, if it has moved
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # this version computes on the cpu
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -32,14 +35,21 @@ class Options:
 def run(options: Options) -> dict:
     """Renders, and returns what was written and how long a picture took."""
     _check(options)
-    from .runs import open_run
-
-    _, model, scene = open_run(options.run, None, options.threads)
-    if options.output.exists() and not options.output.is_dir():
-        raise BadInput(f"{options.output}: is a file; the rule: a folder for the pictures")
-    options.output.mkdir(parents=True, exist_ok=True)
+    device = use_device(options.threads)
+    folder, model, scene = open_run(options.run, None, capture=options.capture)
     cameras = _sized(_cameras(options, scene), options.size)
+    _make_folder(options.output)
+    print(f"render {folder.path.resolve().name}: {options.what}, {device}", file=sys.stderr)
     return _write_views(options, model, cameras) if options.what == "views" else _write_video(options, model, cameras)
+
+
+def _make_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise BadInput(f"{path}: is a file; the rule: a folder for the pictures")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{path}: could not be made a folder: {(error.strerror or str(error)).lower()}") from error
 
 
 def _cameras(options: Options, scene):
@@ -57,23 +67,21 @@ def _cameras(options: Options, scene):
 
 
 def _sized(cameras, size: int | None):
-    """Cameras whose longer side has `size` pixels; even sides, as videos want them."""
+    """Cameras whose longer side has `size` pixels (None: as they are)."""
     if size is None:
         return cameras
     return cameras.scaled(size / int(cameras.size.max()))
 
 
 def _write_views(options: Options, model, cameras) -> dict:
-    from ..data.images import write_png
-
     files, seconds = [], 0.0
     for i, (view, took) in enumerate(_rendered(options, model, cameras)):
         seconds += took
         files.append(options.output / f"{i:03d}.png")
-        write_png(files[-1], _bytes(view.color))
+        write_picture(files[-1], view.color)
         if options.depth:
             files.append(options.output / f"{i:03d}_depth.png")
-            write_png(files[-1], depth_picture(view))
+            write_picture(files[-1], depth_picture(view))
     return {"files": [str(f) for f in files], "views": len(cameras), "seconds_per_view": seconds / len(cameras)}
 
 
@@ -134,14 +142,14 @@ def depth_picture(view):
 
 
 def _check(options: Options) -> None:
-    rules = [
-        ("views", options.views, options.views is None or options.views > 0, "at least 1"),
-        ("frames", options.frames, options.frames > 0, "at least 1"),
-        ("fps", options.fps, 0 < options.fps <= 240, "from 1 to 240"),
-        ("size", options.size, options.size is None or 8 <= options.size <= 16384, "from 8 to 16384 pixels"),
-    ]
-    for name, value, holds, rule in rules:
-        if not holds:
-            raise BadInput(f"--{name} is {value}; the rule: {rule}")
+    check(
+        [
+            ("views", options.views, options.views is None or options.views > 0, "at least 1"),
+            ("frames", options.frames, 0 < options.frames <= 100_000, "from 1 to 100000"),
+            ("fps", options.fps, 0 < options.fps <= 240, "from 1 to 240"),
+            ("size", options.size, options.size is None or 8 <= options.size <= 16384, "from 8 to 16384 pixels"),
+            *device_rules(options.device, options.threads),
+        ]
+    )
     if options.what != "views" and options.views is not None:
-        print("radfield: warning: --views has no effect on a video; --frames counts its pictures", file=sys.stderr)
+        raise BadInput(f"--views is {options.views}; the rule: none with a video, whose pictures --frames counts")

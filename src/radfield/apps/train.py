@@ -1,10 +1,17 @@
-"""`radfield train`: a radiance field from a posed capture."""
+"""`radfield train`: a radiance field from a posed capture.
+
+The budget is steps, seconds, or both (what ends first). Progress in it sets the learning rate, so that a run that was
+interrupted equals an uninterrupted one bit for bit if `--resume` continues it with the budget it began with; without
+--steps and --seconds it does.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
+import os
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,23 +22,28 @@ import tyro
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import ngp
+from .runs import check, check_fits, device_rules, saved_options, use_device
 
 LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
+DEFAULT_SECONDS = 120.0
+#: options that are part of what was trained: --resume takes them from the run, and refuses others
+KEPT_ON_RESUME = ("method", "seed", "holdout", "max_size")
 
 
 @dataclass(frozen=True)
 class Options:
     """Train a radiance field from a posed capture and write a run: config, checkpoint, metrics, renders, report."""
 
-    capture: Annotated[Path, tyro.conf.Positional]  # folder with transforms.json (or transforms_train.json) and images
     output: Path  # folder of the run
+    # folder with transforms.json (or transforms_train.json) and images; with --resume the run's by default
+    capture: Annotated[Path | None, tyro.conf.Positional] = None
     method: Literal["ngp"] = "ngp"  # the method to train with
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
     seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
     device: Literal["auto", "cpu", "cuda"] = "auto"  # this version computes on the cpu
     threads: int | None = None  # threads to use; all by default
-    resume: bool = False  # continue the run in the output folder from its checkpoint
+    resume: bool = False  # continue the run in the output folder from its checkpoint, to its budget or a new one
     overwrite: bool = False  # replace the run in the output folder
     holdout: int = 8  # every so many-th image is held out for validation, where the capture names no split
     max_size: int | None = None  # shrink images whose longer side has more pixels
@@ -44,122 +56,163 @@ class Options:
 def run(options: Options) -> dict:
     """Trains, and returns the figures of the run."""
     _check(options)
-    import torch
-
-    from ..cpu.library import default_num_threads, set_num_threads
+    folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
+    options = _resumed(folder, options) if options.resume else _with_budget(options)
+    device = use_device(options.threads)
     from ..data import load
 
-    set_num_threads(options.threads or default_num_threads())
-    torch.set_num_threads(1)  # torch's own threads would compete with ours for the same cores
-    folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
-    config = _resumed_config(folder, options) if options.resume else options.ngp
     scene = load(options.capture, holdout=options.holdout, max_size=options.max_size)
-    background = ngp.report_background(config, scene)
-    model = ngp.build(
-        config, cascades=scene.cascades, transform=scene.transform, background=background, seed=options.seed
-    )
-    training = ngp.Training(model, scene, options.seed)
+    background = ngp.report_background(options.ngp, scene)
+    where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
+    training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed)
+    config = _config(options, scene, background)
     if options.resume:
-        training.load(folder)
-        folder.resume(training.step)
+        _continue(training, scene, folder, config)
     else:
-        folder.start(_config(options, scene, model))
+        folder.start(config)
+    print(f"train {scene.name}: {len(scene.train)} views, {device}", file=sys.stderr)
     loop(options, training, folder)
-    figures = {"steps": training.step, "training_seconds": training.seconds, **training.figures()}
-    if options.evaluate and scene.val is not None and scene.val.images is not None:
-        from .evaluate import evaluate_views, write_run_report
-
-        measured, views = evaluate_views(model, scene, "val")
-        figures |= measured
-        write_run_report(folder, figures, views, dict(training.stages.seconds))
-        print(f"radfield: report: {folder.report_path}", file=__import__("sys").stderr)
-    return figures
+    return _finish(options, training, scene, folder)
 
 
 def loop(options: Options, training: ngp.Training, folder: RunFolder) -> None:
     """Steps until the budget is used; saves now and then, when interrupted, and at the end."""
-    from ..training.progress import Interrupted, Progress, interruptible
+    from ..training.progress import Progress, interruptible
 
     budget = {"steps": options.steps, "seconds": options.seconds}
-    if options.steps is None and options.seconds is None:
-        budget["seconds"] = 120.0
-    saved = training.seconds
-    with (
-        Progress(f"train {options.capture.name}", **budget, resumed_from=(training.step, training.seconds)) as progress,
-        interruptible() as interrupt,
-    ):
-        while (used := _used(training, budget)) < 1:
-            began = time.perf_counter()
-            try:
-                result = ngp.train_step(training, used)
-            except FloatingPointError as error:
-                training.save(folder)
-                raise BadInput(
-                    f"{error}; the state before it is saved in {folder.path}; a smaller --ngp.learning-rate may help"
-                ) from None
-            training.count(result, time.perf_counter() - began)
+    begun = (training.step, training.seconds)
+    logged, saved = begun
+    title = f"train {options.capture.resolve().name}"
+    with Progress(title, **budget, resumed_from=begun) as progress, interruptible() as interrupt:
+        clock = time.perf_counter()
+        while (used := _used(training, options)) < 1:
+            result = _step(training, used, folder)
+            # Everything between the steps counts as training, except saving.
+            clock, before = time.perf_counter(), clock
+            training.count(result, clock - before)
             if training.step % LOG_INTERVAL == 0:
-                figures = training.log(folder)
-                progress.update(
-                    training.step,
-                    seconds=training.seconds,
-                    samples_per_s=figures["samples_per_s"],
-                    psnr=figures["psnr"],
-                )
+                logged, shown = training.step, training.log(folder)
+                figures = {name: shown[name] for name in ("samples_per_s", "psnr")}
+                progress.update(training.step, seconds=training.seconds, **figures)
             if interrupt:
-                training.save(folder)
-                raise Interrupted(
-                    f"{folder.path}: the state after step {training.step} is saved; --resume continues it"
-                )
+                _leave(training, folder)
             if training.seconds - saved > options.checkpoint_seconds:
                 training.save(folder)
-                saved = training.seconds
+                saved, clock = training.seconds, time.perf_counter()
+        if training.step > logged:
+            training.log(folder)
         progress.update(training.step, seconds=training.seconds)
     training.save(folder)
 
 
-def _used(training: ngp.Training, budget: dict) -> float:
-    parts = [training.step / budget["steps"]] if budget["steps"] is not None else []
-    parts += [training.seconds / budget["seconds"]] if budget["seconds"] is not None else []
+def _step(training: ngp.Training, used: float, folder: RunFolder) -> ngp.StepResult:
+    try:
+        return ngp.train_step(training, used)
+    except FloatingPointError as error:
+        training.save(folder)
+        raise BadInput(
+            f"{error}; {folder.path} keeps the state before it; a new run with a smaller --ngp.learning-rate may help"
+        ) from None
+
+
+def _leave(training: ngp.Training, folder: RunFolder) -> None:
+    from ..training.progress import Interrupted
+
+    training.save(folder)
+    raise Interrupted(f"{folder.path}: the state after step {training.step} is saved; --resume continues it")
+
+
+def _used(training: ngp.Training, options: Options) -> float:
+    """The part of the budget that is used; 1 or more where it is used up."""
+    parts = [training.step / options.steps] if options.steps is not None else []
+    parts += [training.seconds / options.seconds] if options.seconds is not None else []
     return max(parts)
 
 
+def _finish(options: Options, training: ngp.Training, scene, folder: RunFolder) -> dict:
+    """Evaluates if wanted, and returns the figures; those of training go to the end of metrics.jsonl too."""
+    figures = {"steps": training.step, "training_seconds": training.seconds, **training.figures()}
+    stages = dict(training.stages.seconds)
+    folder.append_metrics(step=training.step, summary={**figures, "stages": stages})
+    if options.evaluate and scene.val is not None:
+        from .evaluate import evaluate_views, write_run_report
+
+        measured, views = evaluate_views(training.model, scene, "val")
+        figures |= measured
+        figures["report"] = str(write_run_report(folder, figures, views, stages))
+    return {"run": str(folder.path), **figures}
+
+
 def _check(options: Options) -> None:
-    rules = [
-        ("seconds", options.seconds, options.seconds is None or 0 < options.seconds < math.inf, "positive"),
-        ("steps", options.steps, options.steps is None or options.steps > 0, "positive"),
-        ("threads", options.threads, options.threads is None or 1 <= options.threads <= 1024, "from 1 to 1024"),
-        ("max-size", options.max_size, options.max_size is None or options.max_size >= 16, "at least 16"),
-        ("holdout", options.holdout, options.holdout >= 0, "0 for none, or every so many-th image"),
-        ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
-        ("device", options.device, options.device != "cuda", "auto or cpu: this version has no CUDA kernels"),
-    ]
-    for name, value, holds, rule in rules:
-        if not holds:
-            raise BadInput(f"--{name} is {value}; the rule: {rule}")
+    check(
+        [
+            ("seconds", options.seconds, options.seconds is None or 0 < options.seconds < math.inf, "positive"),
+            ("steps", options.steps, options.steps is None or options.steps > 0, "positive"),
+            ("seed", options.seed, 0 <= options.seed < 2**31, "from 0 to 2^31 - 1"),
+            ("max-size", options.max_size, options.max_size is None or options.max_size >= 16, "at least 16"),
+            ("holdout", options.holdout, options.holdout == 0 or options.holdout >= 2, "0 for none, or at least 2"),
+            ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
+            *device_rules(options.device, options.threads),
+        ]
+    )
+    ngp.check(options.ngp)
+    if options.capture is None and not options.resume:
+        raise BadInput("no capture is given; the rule: `radfield train CAPTURE --output RUN`")
 
 
-def _config(options: Options, scene, model: ngp.Model) -> dict:
-    """config.json of a new run."""
+def _with_budget(options: Options) -> Options:
+    if options.steps is None and options.seconds is None:
+        return dataclasses.replace(options, seconds=DEFAULT_SECONDS)
+    return options
+
+
+def _resumed(folder: RunFolder, options: Options) -> Options:
+    """The options of the run that is continued. A new budget replaces the old one; a capture given is where it is now.
+    Raises `BadInput` where other options than the run's are given that would not fit its checkpoint."""
+    saved, method = saved_options(folder), ngp.config_from(folder.read_config())
+    changes = {"ngp": method, "capture": options.capture or saved["capture"]}
+    if options.ngp not in (ngp.Config(), method):
+        raise BadInput(f"{folder.path}: the --ngp options differ from those of the run; the rule: --resume keeps them")
+    for each in dataclasses.fields(Options):
+        if each.name not in KEPT_ON_RESUME:
+            continue
+        changes[each.name] = saved.get(each.name, each.default)
+        given = getattr(options, each.name)
+        if given not in (each.default, changes[each.name]):
+            name = each.name.replace("_", "-")
+            raise BadInput(f"--{name} is {given}; the rule: --resume keeps the run's {changes[each.name]}")
+    if options.steps is None and options.seconds is None:
+        changes |= {name: saved[name] for name in ("steps", "seconds")}
+    resumed = _with_budget(dataclasses.replace(options, **changes))
+    _check(resumed)
+    return resumed
+
+
+def _continue(training: ngp.Training, scene, folder: RunFolder, config: dict) -> None:
+    """Puts the state of the checkpoint into `training`, and the run's folder back to it."""
+    from ..geometry import SceneTransform
+
+    check_fits(scene, SceneTransform.from_dict(folder.read_config()["scene"].get("transform")), folder)
+    training.load(folder)
+    folder.resume(training.step)
+    folder.write_config(config)
+    print(f"resume {folder.path}: from step {training.step}", file=sys.stderr)
+
+
+def _config(options: Options, scene, background: str) -> dict:
+    """config.json of the run. The capture's path is absolute: the run can then be opened from any folder."""
     values = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     method = values.pop("ngp")
+    capture = values["capture"] = os.path.abspath(options.capture)
     return {
         "app": "ngp",
         "options": values,
         "ngp": method,
         "scene": {
-            "capture": str(options.capture),
+            "capture": capture,
             "name": scene.name,
             "transform": scene.transform.to_dict(),
             "cascades": scene.cascades,
-            "background": model.background,
+            "background": background,
         },
     }
-
-
-def _resumed_config(folder: RunFolder, options: Options) -> ngp.Config:
-    """The method's options of the run that is continued; others given now would not fit its checkpoint."""
-    config = ngp.config_from(folder.read_config())
-    if options.ngp not in (ngp.Config(), config):
-        raise BadInput(f"{folder.path}: the --ngp options differ from those of the run; the rule: --resume takes none")
-    return config
