@@ -1,0 +1,48 @@
+"""The examples run, and make what they say they make."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from radfield.data.synthetic import write_synthetic_capture
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+def run(name, *arguments):
+    command = [sys.executable, str(EXAMPLES / name), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "demo"
+    options = ("--output", output, "--seconds", 1, "--views", 12, "--size", 32, "--frames", 2, "--json")
+    for _ in range(2):  # the second replaces what the first has left
+        done = run("demo.py", *options)
+        assert done.returncode == 0, done.stderr
+    return output, json.loads(done.stdout.splitlines()[-1])
+
+
+def test_the_demo_names_what_it_made(demo):
+    output, figures = demo
+    assert figures["psnr"] > 10
+    for path in (*figures["pictures"], figures["video"], figures["report"]):
+        assert Path(path).is_relative_to(output) and Path(path).stat().st_size > 0
+
+
+def test_the_python_example(demo, tmp_path):
+    capture = write_synthetic_capture(tmp_path, views=6, val_views=0, size=24)
+    done = run("01_python_api.py", capture, "--steps", 20, "--run", demo[0] / "run")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("density") == 2
+    assert len((EXAMPLES / "01_python_api.py").read_text().splitlines()) <= 100
+
+
+def test_the_demo_refuses_in_one_line(tmp_path):
+    done = run("demo.py", "--output", tmp_path, "--seconds", 0, "--size", 8, "--views", 2)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("radfield: --seconds is 0")
