@@ -26,7 +26,7 @@ def train(capture: str, steps: int) -> radfield.RadianceField:
     # Encoding, field, renderer ...
     scene = radfield.load_capture(capture)
     field = radfield.RadianceField(Field(grid=HashGrid(levels=8, features=4, log2_size=15)), scene.cascades)
-    grid = radfield.OccupancyGrid(occupancy.Config(cascades=scene.cascades))
+    grid = radfield.OccupancyGrid(occupancy.Config(resolution=64, cascades=scene.cascades))
     sampling, buffers = volume.Config(step=0.01), march.SampleBuffers(1 << 18)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-2, eps=1e-15)
     # ... and the loop.

@@ -43,7 +43,7 @@ def remove_images(capture):
 
 def truncate(capture):
     path = capture / "images/1.png"
-    path.write_bytes(path.read_bytes()[:60])
+    path.write_bytes(path.read_bytes()[:50])  # of 80
 
 
 CAPTURES = {

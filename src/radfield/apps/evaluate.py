@@ -52,7 +52,7 @@ def run_figures(folder: RunFolder) -> dict:
 
 
 def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[dict, list]:
-    """Figures over the views of a split, and (name, render, truth) of each, sRGB in [0, 1] on the model's background."""
+    """Figures over the views of a split, and (name, render, truth) of each: sRGB, on the model's background."""
     import torch
 
     from ..metrics import psnr, ssim

@@ -1,4 +1,4 @@
-"""Instant-NGP class radiance fields (Mueller et al. 2022): hash grid, small networks, occupancy grid, trained on pixels.
+"""Instant-NGP class radiance fields (Mueller et al. 2022): hash grid, small networks, occupancy grid.
 
 `build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `save` and `load` keep it.
 Letters: N rays, M samples.
@@ -298,11 +298,10 @@ def config_from(values: dict) -> Config:
     return config
 
 
-def load(run: str | Path) -> Model:
-    """The model of a run folder, ready to render and to answer queries. Raises `BadInput` for what is no whole run."""
-    folder = RunFolder.open(run)
-    values = folder.read_config()
-    scene = values.get("scene")
+def scene_from(folder: RunFolder) -> dict:
+    """What `build` needs to know of a run's scene: cascades, transform and background. Raises `BadInput` where
+    config.json does not have it."""
+    scene = folder.read_config().get("scene")
     if (
         not isinstance(scene, dict)
         or scene.get("background") not in BACKGROUNDS
@@ -310,7 +309,13 @@ def load(run: str | Path) -> Model:
     ):
         raise BadInput(f"{folder.config_path}: scene is {scene!r:.80}; the rule: transform, cascades and background")
     transform = SceneTransform.from_dict(scene.get("transform"))
-    model = build(config_from(values), cascades=scene["cascades"], transform=transform, background=scene["background"])
+    return {"cascades": scene["cascades"], "transform": transform, "background": scene["background"]}
+
+
+def load(run: str | Path) -> Model:
+    """The model of a run folder, ready to render and to answer queries. Raises `BadInput` for what is no whole run."""
+    folder = RunFolder.open(run)
+    model = build(config_from(folder.read_config()), **scene_from(folder))
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     load_tensors(folder, model.tensors(), tensors)
     model.grid.refresh()

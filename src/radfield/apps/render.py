@@ -129,7 +129,7 @@ def _bytes(color):
 
 
 def depth_picture(view):
-    """Depth as grey [H, W, 3] uint8: the nearest tenth of a percent white, the farthest dark, black where nothing is."""
+    """Depth as grey [H, W, 3] uint8: the nearest per mille white, the farthest dark, black where nothing is."""
     import torch
 
     seen = view.opacity > 0.5

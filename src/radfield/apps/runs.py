@@ -82,17 +82,17 @@ def open_run(path: Path, split: str | None, *, capture: Path | None = None):
         raise BadInput(f"{place}: the run's capture is not there; the rule: --capture says where it is")
     wanted = () if split is None else split
     scene = load(place, holdout=options["holdout"], max_size=options["max_size"], split=wanted)
-    check_fits(scene, model.transform, folder)
+    check_fits(scene, model.transform, model.field.cascades, folder)
     return folder, model, scene
 
 
-def check_fits(scene, transform, folder: RunFolder) -> None:
+def check_fits(scene, transform, cascades: int, folder: RunFolder) -> None:
     """Raises `BadInput` where the capture's scene coordinates are not those that the run was trained in."""
     import torch
 
     corners = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
     ours, theirs = (each.inverse().points(corners) for each in (transform, scene.transform))
-    if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 / transform.scale):
+    if scene.cascades != cascades or not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4 / transform.scale):
         raise BadInput(f"{scene.path}: its cameras are not those that {folder.path} was trained with")
 
 

@@ -190,9 +190,8 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
 
 def _continue(training: ngp.Training, scene, folder: RunFolder, config: dict) -> None:
     """Puts the state of the checkpoint into `training`, and the run's folder back to it."""
-    from ..geometry import SceneTransform
-
-    check_fits(scene, SceneTransform.from_dict(folder.read_config()["scene"].get("transform")), folder)
+    trained = ngp.scene_from(folder)
+    check_fits(scene, trained["transform"], trained["cascades"], folder)
     training.load(folder)
     folder.resume(training.step)
     folder.write_config(config)

@@ -97,8 +97,7 @@ def spherical_harmonics(directions: torch.Tensor, degree: int, *, dtype: torch.d
 
     `dtype` (float32 or bfloat16) is that of the result. Raises `BadInput` on another dtype or shape.
     """
-    if not 1 <= degree <= 8:
-        raise BadInput(f"spherical harmonics: degree is {degree}; the rule: from 1 to 8")
+    _check_degree(degree)
     if not native(directions):
         encoded = spherical_harmonics_reference(directions, degree)
         return encoded.to(dtype) if dtype == torch.bfloat16 else encoded
@@ -111,8 +110,14 @@ class SphericalHarmonics(torch.nn.Module):
     def __init__(self, config: Config = Config()):
         super().__init__()
         self.config = config
+        _check_degree(config.degree)
         self.channels = config.degree**2
 
     def forward(self, directions: torch.Tensor) -> torch.Tensor:
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
         return spherical_harmonics(directions, self.config.degree, dtype=dtype)
+
+
+def _check_degree(degree: int) -> None:
+    if not 1 <= degree <= 8:
+        raise BadInput(f"spherical harmonics: degree is {degree}; the rule: from 1 to 8")
