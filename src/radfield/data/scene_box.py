@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from radfield.errors import warn
-from radfield.geometry import SceneTransform
+from ..errors import warn
+from ..geometry import SceneTransform
 
 NGP_SCALE, NGP_OFFSET = 0.33, 0.5
 OBJECT_HALF_SIDE, OBJECT_WIDEST, OBJECT_MARGIN = 0.375, 0.75, 1.04
