@@ -25,7 +25,6 @@ from ..geometry import SceneTransform
 from ..losses import mse
 from ..renderers import volume
 from ..sampling import occupancy
-from ..sampling.march import SampleBuffers
 from ..training.adam import Adam
 from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
@@ -132,7 +131,7 @@ class Training:
         self.seconds, self.samples = 0.0, 0  # trained so far
         self._recent: list[tuple[float, StepResult]] = []
         self.images, self.cameras = scene.train.images, scene.train.cameras
-        self.buffers = SampleBuffers(8 * model.config.batch_samples)
+        self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
         field, config = model.field, model.config
         self.optimizer = Adam(
@@ -224,7 +223,7 @@ def train_step(training: Training, progress: float) -> StepResult:
             model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
         )
         target = pixels.color[: render.rays]
-        loss = mse(render.result.color, target)
+        loss = mse(render.color, target)
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss of step {training.step} is {value}")
