@@ -218,7 +218,8 @@ def train_step(training: Training, progress: float) -> StepResult:
         pixels = sample_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel)
     with stages("forward"):
-        sampling = dataclasses.replace(model.render, step=model.render.step * step_scale(config, progress))
+        scale = step_scale(config, progress)
+        sampling = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
         render = volume.render_training(
             model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
         )
@@ -230,9 +231,11 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("backward"):
         loss.backward()
     with stages("optimiser"):
-        bad = training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
-    if bad:
-        raise FloatingPointError(f"{bad} gradients of step {training.step} are not finite")
+        # a bad gradient anywhere shows in the networks' too, since every gradient passes through them
+        for network in (model.field.density_network, model.field.color_network):
+            if not network.grad_into.isfinite().all():
+                raise FloatingPointError(f"a gradient of step {training.step} is not finite")
+        training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
     training.step += 1
     with stages("occupancy"):
         if training.step % config.occupancy_interval == 0:

@@ -60,7 +60,6 @@ def render_training(
     """
     with torch.no_grad():
         samples = _march(grid, rays, config, jitter_seed=seed, max_per_ray=FIRST_SAMPLES, buffers=buffers.first)
-        n = samples.ray_count
         first, seen = _live_part(field, samples, config)
         going = _going_on(samples, seen, FIRST_SAMPLES, config)
         near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
@@ -71,10 +70,12 @@ def render_training(
     logit, features = field.geometry(x, encoded)
     colors = field.color_logits(features, directions)
     result = composite_raw(logit, colors, t_start, t_end, ray_start, stop=0.0)
-    left = 1 - result.opacity[:n]
-    going = going[: rest.ray_count]
-    color = result.color[:n].index_add(0, going, left[going, None] * result.color[n:])
-    left = left.index_put((going,), left[going] * (1 - result.opacity[n:]))
+    n = samples.ray_count
+    if rest.ray_count < len(going):  # the first ray whose samples do not all fit, and those after it, are left out
+        n, going = int(going[rest.ray_count]), going[: rest.ray_count]
+    after, left = samples.ray_count, 1 - result.opacity[:n]
+    color = result.color[:n].index_add(0, going, left[going, None] * result.color[after:])
+    left = left.index_put((going,), left[going] * (1 - result.opacity[after:]))
     color = color + left[:, None] * background[:n]
     return TrainingRender(color, n, len(samples.x) + len(rest.x), len(x))
 
@@ -107,7 +108,7 @@ def _joined(first: tuple, second: tuple) -> list[Tensor]:
 def render_rays(
     field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where nothing is seen).
+    """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where all is empty).
 
     Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for.
     """
@@ -143,9 +144,9 @@ def _march(grid, rays, config, **options) -> Samples:
 
 
 def _longest(config: Config, grid: OccupancyGrid) -> float:
-    """Cone steps grow up to half a cell of the outermost cascade (instant-ngp's limit)."""
-    cascades, resolution = grid.config.cascades, grid.config.resolution
-    return max(config.step * 2 ** (cascades - 1) * 1024 / resolution, config.step)
+    """Cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all longer."""
+    diagonal = MIN_STEP * 2 ** (grid.config.cascades - 1) * 1024 / grid.config.resolution
+    return max(diagonal, config.step)
 
 
 @dataclass(frozen=True)
