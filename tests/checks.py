@@ -40,7 +40,7 @@ class OpCase:
 
 
 def check_op(case: OpCase) -> None:
-    """Forward, gradients and second derivatives on every size and backend; layouts; dtypes; the reference's gradcheck."""
+    """Values and derivatives on every size and backend; layouts; dtypes; the reference's gradcheck."""
     for name in NATIVE_BACKENDS:
         with backend.use(name):
             for size in case.sizes:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from radfield.cameras import Cameras, distort, distort_jacobian, look_at, undistort
+from radfield.errors import BadInput
 
 F64 = torch.float64
 FOX = (0.0578421, -0.0805099, 0.0, 0.0, -0.000980296, 0.00015575)
@@ -153,6 +154,12 @@ def test_look_at_is_rigid_and_upright():
     pose = look_at(torch.tensor([3.0, 0, 0]), torch.zeros(3), torch.tensor([0.0, 0, 1]))
     torch.testing.assert_close(pose[:3, :3], torch.tensor([[0.0, 0, -1], [1, 0, 0], [0, -1, 0]]))
     assert pose[:, 3].tolist() == [3, 0, 0, 1]
+
+
+def test_look_at_refuses_what_has_no_answer():
+    for position in ([0.0, 0.0, 2.0], [0.0, 0.0, 0.0]):
+        with pytest.raises(BadInput, match="up axis"):
+            look_at(torch.tensor([position]), torch.zeros(3), torch.tensor([0.0, 0, 1]))
 
 
 def test_bad_shape_and_model_are_named():

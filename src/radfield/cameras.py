@@ -19,7 +19,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from radfield.rays import Rays
+from .errors import BadInput
+from .rays import Rays
 
 MODELS = ("perspective", "fisheye")
 # Newton doubles the correct digits per step: real lenses need 3 to 5 steps in float32, 6 in float64.
@@ -139,11 +140,15 @@ class Cameras:
 def look_at(origin: Tensor, target: Tensor, up: Tensor) -> Tensor:
     """[..., 4, 4] camera-to-world of cameras at `origin` that look at `target`, with `up` upwards in the image.
 
-    origin, target, up: [..., 3], broadcast. `up` need not be perpendicular, only not parallel, to the view.
+    origin, target, up: [..., 3], broadcast. `up` need not be perpendicular to the view. Raises `BadInput` where a
+    camera stands on its target or looks along `up`: there is no answer then.
     """
     origin, target, up = torch.broadcast_tensors(origin, target, up)
     z = torch.nn.functional.normalize(target - origin, dim=-1)
-    x = torch.nn.functional.normalize(torch.linalg.cross(z, up, dim=-1), dim=-1)
+    x = torch.linalg.cross(z, up, dim=-1)
+    if bool((x.norm(dim=-1) <= 1e-6 * up.norm(dim=-1)).any()):
+        raise BadInput("a camera looks along the up axis or stands on its target; the rule: neither")
+    x = torch.nn.functional.normalize(x, dim=-1)
     y = torch.linalg.cross(z, x, dim=-1)
     pose = torch.zeros(*origin.shape[:-1], 4, 4, dtype=origin.dtype, device=origin.device)
     pose[..., :3, :] = torch.stack((x, y, z, origin), -1)

@@ -1,7 +1,7 @@
 """How close a render is to the truth: PSNR and SSIM of images `[H, W, 3]`, sRGB in [0, 1], as plain numbers.
 
-These are for evaluation; the differentiable image loss is in `radfield.losses`. Nothing is clamped: a renderer that
-leaves [0, 1] should be seen to.
+These are for evaluation; the differentiable loss of an image is `radfield.image_loss`. Nothing is clamped: a renderer
+that leaves [0, 1] should be seen to.
 """
 
 from __future__ import annotations

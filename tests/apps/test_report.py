@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from radfield.apps.charts import Series, line_chart, linear_axis, log_axis, short_number, stacked_bar
-from radfield.apps.report import ERROR_SCALE, conditions, error_image, show, write_report
+from radfield.apps.report import ERROR_SCALE, conditions, heat_map, show, write_report
 from radfield.training.run_folder import RunFolder
 
 SUMMARY = {
@@ -108,10 +108,8 @@ def test_views_are_shown_as_they_are(run):
     assert "40.0" in path.read_text(), "the PSNR of a constant error of 0.01"
 
 
-def test_the_error_image_has_the_stated_scale():
-    truth = np.zeros((1, 4, 3), np.float32)
-    prediction = truth + np.array([0, ERROR_SCALE / 2, ERROR_SCALE, 1.0], np.float32)[None, :, None]
-    colors = error_image(prediction, truth)[0].astype(int)
+def test_the_heat_map_has_the_stated_scale():
+    colors = heat_map(np.array([[0, ERROR_SCALE / 2, ERROR_SCALE, 1.0]], np.float32))[0].astype(int)
     assert colors[0].tolist() == [0, 0, 4]
     assert colors[2].tolist() == colors[3].tolist() == [252, 255, 164]
     assert colors[0].sum() < colors[1].sum() < colors[2].sum()

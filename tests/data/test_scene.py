@@ -31,14 +31,6 @@ def test_images_lie_one_after_the_other(channels):
         images[2]
 
 
-def test_lookup_agrees_with_indexing():
-    images = some_images(4)
-    view = torch.tensor([0, 1, 1])
-    pixel = torch.tensor([[2, 1], [0, 4], [3, 0]])
-    expected = torch.stack([images[0][1, 2], images[1][4, 0], images[1][0, 3]])
-    assert torch.equal(images.lookup(view, pixel), expected)
-
-
 def test_composite_is_a_blend_with_straight_alpha():
     images = Images.allocate([(3, 1)], 4)
     images[0][0] = torch.tensor([[255, 0, 51, 255], [255, 0, 51, 0], [255, 0, 51, 51]])

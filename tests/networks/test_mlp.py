@@ -1,10 +1,17 @@
 """The small MLP."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from checks import OpCase, assert_close, check_op, to_float64
 
 from radfield import backend
+from radfield.cpu import library
 from radfield.errors import BadInput
 from radfield.networks import mlp
 from radfield.networks.mlp import MLP, Config, layers_of
@@ -160,3 +167,22 @@ def test_refuses_options_out_of_range(changes, word):
 def test_refuses_inputs_of_another_width():
     with pytest.raises(BadInput, match=r"\[3, 4\] channels"):
         MLP(8, 1)(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+@pytest.mark.slow
+def test_amx_kernel_on_emulated_tiles(tmp_path):
+    """The AMX kernel's packing, tiling and transposes, with every tile instruction in plain C++: what a CPU without AMX
+    can show of it."""
+    if library.choose_isa() != "x86-64-v4" or "avx512_bf16" not in library.cpu_features():
+        pytest.skip("needs a CPU with AVX512-BF16")
+    root = Path(__file__).parents[2]
+    cmake = shutil.which("cmake", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    options = ["-DRADFIELD_ISA=x86-64-v4", "-DCMAKE_CXX_FLAGS=-DRADFIELD_EMULATE_AMX"]
+    subprocess.run([cmake, "-S", root, "-B", tmp_path, *options], check=True, capture_output=True)
+    subprocess.run([cmake, "--build", tmp_path, "-j2"], check=True, capture_output=True)
+    environment = {**os.environ, "RADFIELD_LIBRARY_FOLDER": str(tmp_path)}
+    check = "from radfield.networks.mlp import best_bf16_kernel as best; assert best() == 3"
+    subprocess.run([sys.executable, "-c", check], check=True, env=environment)
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", __file__]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:]

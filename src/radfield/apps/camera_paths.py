@@ -10,40 +10,29 @@ import math
 
 import torch
 
+from ..cameras import look_at
+from ..data.scene_box import nearest_to_axes
 from ..errors import BadInput
 
 #: a path closer to the poles than this would spin the view around
 _STEEPEST = math.radians(75)
+#: cameras side by side stand apart by about a quarter of the distance to what they see
+_AHEAD = 4.0
 
 
-def look_at(position: torch.Tensor, target: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
-    """Poses `[T, 4, 4]` of cameras at `position [T, 3]` that look at `target` (`[3]` or `[T, 3]`), `up [3]` upright.
+def target(camera_to_world: torch.Tensor) -> torch.Tensor:
+    """The point `[3]`, float64, that a path looks at: the one nearest to all optical axes.
 
-    Raises `BadInput` where a camera stands on its target or looks exactly along `up`.
-    """
-    forward = target - position
-    right = torch.linalg.cross(forward, up.expand_as(forward))
-    if bool((right.norm(dim=-1) <= 1e-9 * forward.norm(dim=-1).clamp(min=1e-30)).any()):
-        raise BadInput("a camera looks along the up axis or stands on its target; the rule: neither")
-    forward, right = (torch.nn.functional.normalize(axis, dim=-1) for axis in (forward, right))
-    down = torch.linalg.cross(forward, right)
-    pose = torch.eye(4, dtype=position.dtype).repeat(len(position), 1, 1)
-    pose[:, :3] = torch.stack([right, down, forward, position], dim=-1)
-    return pose
-
-
-def focus_point(camera_to_world: torch.Tensor) -> torch.Tensor:
-    """The point `[3]` nearest to all optical axes, in the least-squares sense: what the photographer walked around.
-
-    Parallel axes meet nowhere; a faint pull towards the cameras' mean position keeps the answer finite.
+    Parallel axes have none; then it lies ahead of the mean camera, `_AHEAD` times as far as the cameras stand apart.
     """
     poses = camera_to_world.double()
-    position, forward = poses[:, :3, 3], poses[:, :3, 2]
-    # I - f f^T projects onto the plane across an axis; summed over the axes it gives the normal equations.
-    across = torch.eye(3, dtype=torch.float64) - forward[:, :, None] * forward[:, None, :]
-    pull = 1e-6 * torch.eye(3, dtype=torch.float64)
-    right_side = (across @ position[:, :, None]).mean(0)[:, 0] + pull @ position.mean(0)
-    return torch.linalg.solve(across.mean(0) + pull, right_side)
+    found = nearest_to_axes(poses)
+    if found is not None:
+        return found
+    centre = poses[:, :3, 3].mean(0)
+    spread = (poses[:, :3, 3] - centre).norm(dim=-1).mean()
+    ahead = torch.nn.functional.normalize(poses[:, :3, 2].mean(0), dim=0)
+    return centre + ahead * (_AHEAD * spread if spread > 1e-6 else 1.0)
 
 
 def up_axis(camera_to_world: torch.Tensor) -> torch.Tensor:
@@ -59,15 +48,6 @@ def up_axis(camera_to_world: torch.Tensor) -> torch.Tensor:
     )
 
 
-def surrounds(camera_to_world: torch.Tensor) -> bool:
-    """Whether the cameras stand all around their focus, with no gap in azimuth above 120 degrees."""
-    if len(camera_to_world) < 3:
-        return False
-    azimuth = _spherical(camera_to_world)[1].sort().values
-    gaps = torch.diff(azimuth, append=azimuth[:1] + 2 * math.pi)
-    return gaps.max().item() < math.radians(120)
-
-
 def orbit(camera_to_world: torch.Tensor, frames: int) -> torch.Tensor:
     """One full turn `[T, 4, 4]` around the focus of the given cameras, at their median distance and elevation,
     beginning at the first camera's azimuth; after the last frame comes the first again."""
@@ -77,7 +57,7 @@ def orbit(camera_to_world: torch.Tensor, frames: int) -> torch.Tensor:
     height = elevation.median().clamp(-_STEEPEST, _STEEPEST)
     frame = _frame(up_axis(camera_to_world))
     level = torch.stack([angle.cos() * height.cos(), angle.sin() * height.cos(), height.sin().expand_as(angle)], -1)
-    focus = focus_point(camera_to_world)
+    focus = target(camera_to_world)
     return look_at(focus + distance.median() * level @ frame, focus, frame[2]).float()
 
 
@@ -86,7 +66,7 @@ def spiral(camera_to_world: torch.Tensor, frames: int, turns: int = 2, extent: f
     mean camera, breathing in and out once, always looking at the focus. `extent` is its size as a share of the cameras'
     own spread (their standard deviations along the mean camera's axes)."""
     _check(camera_to_world, frames)
-    focus, up = focus_point(camera_to_world), up_axis(camera_to_world)
+    focus, up = target(camera_to_world), up_axis(camera_to_world)
     position = camera_to_world[:, :3, 3].double()
     centre = position.mean(0)
     axes = look_at(centre[None], focus, up)[0, :3, :3]
@@ -102,7 +82,7 @@ def spiral(camera_to_world: torch.Tensor, frames: int, turns: int = 2, extent: f
 
 def _spherical(camera_to_world: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Distance, azimuth and elevation `[V]` (radians) of the cameras, seen from their focus."""
-    offset = (camera_to_world[:, :3, 3].double() - focus_point(camera_to_world)) @ _frame(up_axis(camera_to_world)).T
+    offset = (camera_to_world[:, :3, 3].double() - target(camera_to_world)) @ _frame(up_axis(camera_to_world)).T
     distance = offset.norm(dim=-1)
     elevation = torch.asin((offset[:, 2] / distance.clamp(min=1e-12)).clamp(-1, 1))
     return distance, torch.atan2(offset[:, 1], offset[:, 0]), elevation

@@ -25,7 +25,6 @@ from ..geometry import SceneTransform
 from ..losses import mse
 from ..renderers import volume
 from ..sampling import occupancy
-from ..sampling.march import SampleBuffers
 from ..training.adam import Adam
 from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
@@ -40,16 +39,17 @@ class Config:
 
     levels: int = 8  # levels of the hash grid
     features: int = 4  # features per level: 1, 2, 4 or 8
-    log2_size: int = 19  # log2 of the entries of a hashed level
+    log2_size: int = 18  # log2 of the entries of a hashed level
     base_resolution: int = 16  # resolution of the coarsest level
     finest_resolution: int = 2048  # resolution of the finest level per unit of scene length
     precision: str = "bf16"  # "f32" computes in 32 bits throughout
-    learning_rate: float = 1e-2  # of grid and networks at the start
+    learning_rate: float = 2e-2  # of grid and networks at the start
     final_rate: float = 0.1  # the learning rate ends at this part of it
     network_l2: float = 1e-6  # weight decay of the networks
-    batch_samples: int = 1 << 17  # samples trained per step; the number of rays adapts
+    batch_samples: int = 1 << 16  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
-    coarse_step: float = 4.0  # steps along rays are this many times longer at the start, and shrink until half-time
+    coarse_step: float = 16.0  # training steps along rays are this many times longer than render steps at the start
+    fine_step: float = 2.0  # and this many times longer from about half of the budget on
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
     uniform_cells: int = 1 << 19  # cells evaluated per update of the occupancy grid, taking turns over all cells
@@ -131,7 +131,7 @@ class Training:
         self.seconds, self.samples = 0.0, 0  # trained so far
         self._recent: list[tuple[float, StepResult]] = []
         self.images, self.cameras = scene.train.images, scene.train.cameras
-        self.buffers = SampleBuffers(8 * model.config.batch_samples)
+        self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
         field, config = model.field, model.config
         self.optimizer = Adam(
@@ -218,21 +218,24 @@ def train_step(training: Training, progress: float) -> StepResult:
         pixels = sample_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel)
     with stages("forward"):
-        sampling = dataclasses.replace(model.render, step=model.render.step * step_scale(config, progress))
+        scale = step_scale(config, progress)
+        sampling = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
         render = volume.render_training(
             model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
         )
         target = pixels.color[: render.rays]
-        loss = mse(render.result.color, target)
+        loss = mse(render.color, target)
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss of step {training.step} is {value}")
     with stages("backward"):
         loss.backward()
     with stages("optimiser"):
-        bad = training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
-    if bad:
-        raise FloatingPointError(f"{bad} gradients of step {training.step} are not finite")
+        # a bad gradient anywhere shows in the networks' too, since every gradient passes through them
+        for network in (model.field.density_network, model.field.color_network):
+            if not network.grad_into.isfinite().all():
+                raise FloatingPointError(f"a gradient of step {training.step} is not finite")
+        training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
     training.step += 1
     with stages("occupancy"):
         if training.step % config.occupancy_interval == 0:
@@ -242,9 +245,10 @@ def train_step(training: Training, progress: float) -> StepResult:
 
 
 def step_scale(config: Config, progress: float) -> float:
-    """How much longer than at the end steps are: `coarse_step` shrinks geometrically to 1 at half the budget. A field
-    that is still blurred needs no fine steps, and the time goes into more rays."""
-    return max(config.coarse_step ** (1 - 2 * progress), 1.0)
+    """How much longer than a renderer's steps are those of training: `coarse_step` at first, shrinking geometrically, so
+    that it would reach 1 at half the budget, but not below `fine_step`. A field that is still blurred needs no fine
+    steps, and the time goes into more rays."""
+    return max(config.coarse_step ** (1 - 2 * progress), config.fine_step)
 
 
 def _next_rays(rays: int, live: int, wanted: int) -> int:

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ..metrics import psnr
 from ..training.atomic import write_text
 from ..training.run_folder import RunFolder
 from .charts import Series, hue_of, line_chart, short_number, stacked_bar
@@ -109,9 +111,13 @@ def show(value: Any, name: str = "") -> str:
     return f"{value:,}" if isinstance(value, (int, np.integer)) else f"{value:.4g}"
 
 
-def error_image(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The error as a heat map `[H, W, 3]` uint8: black at 0, pale yellow from `ERROR_SCALE` on."""
-    return _heat(np.abs(prediction - truth).mean(-1))
+def heat_map(error: np.ndarray) -> np.ndarray:
+    """An error `[H, W]` as colours `[H, W, 3]` uint8: black at 0, pale yellow from `ERROR_SCALE` on."""
+    colors = np.array([list(bytes.fromhex(color)) for color in _INFERNO], dtype=np.float32)
+    place = (np.clip(error / ERROR_SCALE, 0, 1) * (len(colors) - 1)).astype(np.float32)
+    low = np.minimum(place.astype(np.int64), len(colors) - 2)
+    share = (place - low)[..., None]
+    return ((1 - share) * colors[low] + share * colors[low + 1] + 0.5).astype(np.uint8)
 
 
 def _head(title: str, summary: Mapping[str, Any], config: Mapping[str, Any]) -> str:
@@ -186,7 +192,7 @@ def _views(views: Sequence[View]) -> str:
 
 
 def _view(name: str, render: np.ndarray, truth: np.ndarray, quality: float, width: int) -> str:
-    error = _heat(_resized(np.abs(render - truth).mean(-1, keepdims=True), width)[..., 0])
+    error = heat_map(_resized(np.abs(render - truth).mean(-1, keepdims=True), width)[..., 0])
     images = (("render", _resized(render, width)), ("truth", _resized(truth, width)), ("error", error))
     cells = "".join(
         f'<div><img{_small(image)} alt="{what} of {escape(name, quote=True)}" src="{_data_url(image)}">'
@@ -265,8 +271,7 @@ def _image(image: Any) -> np.ndarray:
 
 
 def _psnr(render: np.ndarray, truth: np.ndarray) -> float:
-    error = float(np.square(render.astype(np.float64) - truth).mean())
-    return -10 * math.log10(error) if error > 0 else math.inf
+    return psnr(torch.from_numpy(render), torch.from_numpy(truth))
 
 
 def _resized(image: np.ndarray, width: int) -> np.ndarray:
@@ -282,14 +287,6 @@ def _resized(image: np.ndarray, width: int) -> np.ndarray:
         for channel in range(image.shape[2])
     ]
     return np.stack(planes, axis=-1)
-
-
-def _heat(error: np.ndarray) -> np.ndarray:
-    colors = np.array([list(bytes.fromhex(color)) for color in _INFERNO], dtype=np.float32)
-    place = (np.clip(error / ERROR_SCALE, 0, 1) * (len(colors) - 1)).astype(np.float32)
-    low = np.minimum(place.astype(np.int64), len(colors) - 2)
-    share = (place - low)[..., None]
-    return ((1 - share) * colors[low] + share * colors[low + 1] + 0.5).astype(np.uint8)
 
 
 def _small(image: np.ndarray) -> str:

@@ -49,9 +49,11 @@ def machine() -> str:
 
 
 def library_path(isa: str) -> Path | None:
-    """Where the library of an instruction set stands, or None: in this folder, or, for an editable install, where the
-    installer put the built files."""
+    """Where the library of an instruction set stands, or None: in `RADFIELD_LIBRARY_FOLDER` (for tests of special
+    builds), in this folder, or, for an editable install, where the installer put the built files."""
     name = f"libradfield-{isa}{_SUFFIX}"
+    if folder := os.environ.get("RADFIELD_LIBRARY_FOLDER"):
+        return Path(folder) / name if (Path(folder) / name).exists() else None
     beside = Path(__file__).parent / name
     if beside.exists():
         return beside

@@ -4,7 +4,7 @@
 capture whose geometry is known.
 """
 
-from radfield.data.loading import load
-from radfield.data.scene import Images, Scene, Views
+from .loading import load
+from .scene import Images, Scene, Views
 
 __all__ = ["Images", "Scene", "Views", "load"]

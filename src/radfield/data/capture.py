@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from radfield.data.images import Header
-from radfield.data.lens import Lens
-from radfield.data.scene_box import SceneBox
-from radfield.errors import BadInput
+from ..errors import BadInput
+from .images import Header
+from .lens import Lens
+from .scene_box import SceneBox
 
 # The split name of a capture that leaves it to us what to hold out.
 ALL = "all"

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from radfield.data.scene import Images
-from radfield.errors import BadInput
+from ..errors import BadInput
+from .scene import Images
 
 # More threads gain little, since files of a capture come from one disk, and each holds a decoded image.
 DECODING_THREADS = 2

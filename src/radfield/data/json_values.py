@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from radfield.errors import BadInput
+from ..errors import BadInput
 
 
 def read_object(path: Path) -> dict:
@@ -58,8 +58,8 @@ def numbers(value, count: int, what: str) -> tuple[float, ...]:
     return tuple(finite(v, what) for v in value)
 
 
-def text(values: Mapping, key: str, where: str) -> str:
-    """A string that is not empty."""
+def file_path(values: Mapping, key: str, where: str) -> str:
+    """The name of a file: a string that is not empty."""
     value = values.get(key)
     if not isinstance(value, str) or not value:
         raise BadInput(f"{where}: {key} is {_short(value)}; it must be a file path")

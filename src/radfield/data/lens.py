@@ -9,8 +9,8 @@ import math
 from collections import ChainMap
 from dataclasses import dataclass, replace
 
-from radfield.data import json_values
-from radfield.errors import BadInput, warn
+from ..errors import BadInput, warn
+from . import json_values
 
 PERSPECTIVE = ("PERSPECTIVE", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 FISHEYE = ("FISHEYE", "OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from radfield.cameras import Cameras, distort_jacobian
-from radfield.data.capture import ALL, Capture, PosedImage
-from radfield.data.images import Decode, decode, decode_all
-from radfield.data.scene import SPLITS, Scene, Views
-from radfield.data.scene_box import find_box
-from radfield.data.transforms_json import read_transforms
-from radfield.errors import BadInput, warn
-from radfield.geometry import SceneTransform
+from ..cameras import Cameras, distort_jacobian
+from ..errors import BadInput, warn
+from ..geometry import SceneTransform
+from .capture import ALL, Capture, PosedImage
+from .images import Decode, decode, decode_all
+from .scene import SPLITS, Scene, Views
+from .scene_box import find_box
+from .transforms_json import read_transforms
 
 # How far a pixel may come back from where it was after undistorting and distorting again.
 LENS_TOLERANCE = 0.1

@@ -6,7 +6,7 @@ second and third column of the camera-to-world matrix change sign; the world's a
 
 import numpy as np
 
-from radfield.errors import BadInput
+from ..errors import BadInput
 
 # Poses written with three or four decimals still pass; they are brought to the closest rotation.
 RIGID_TOLERANCE = 1e-2

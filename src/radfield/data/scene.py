@@ -11,12 +11,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from radfield.cameras import Cameras
-from radfield.errors import BadInput
-from radfield.geometry import SceneTransform
+from ..cameras import Cameras
+from ..errors import BadInput
+from ..geometry import SceneTransform
 
 SPLITS = ("train", "val", "test")
-BACKGROUNDS = ("white", "black", "random")
 
 
 @dataclass(frozen=True)
@@ -51,11 +50,6 @@ class Images:
         i = range(len(self))[i]
         width, height = self.size[i].tolist()
         return self.pixels[self.offset[i] : self.offset[i + 1]].view(height, width, self.channels)
-
-    def lookup(self, view: Tensor, pixel: Tensor) -> Tensor:
-        """[N, C] uint8: the pixels at pixel [N, 2] int (column, row) of images view [N] int."""
-        row_start = self.offset[view] + pixel[:, 1] * self.size[view, 0]
-        return self.pixels[row_start + pixel[:, 0]]
 
     def composited(self, i: int, background: Sequence[float] | Tensor) -> Tensor:
         """[H, W, 3] float32 in [0, 1]: image i over a background colour [3], blended in sRGB."""

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from radfield.errors import warn
-from radfield.geometry import SceneTransform
+from ..errors import warn
+from ..geometry import SceneTransform
 
 NGP_SCALE, NGP_OFFSET = 0.33, 0.5
 OBJECT_HALF_SIDE, OBJECT_WIDEST, OBJECT_MARGIN = 0.375, 0.75, 1.04
@@ -70,19 +70,27 @@ def surrounding_box(camera_to_world: Tensor, centre: Tensor) -> SceneBox:
 
 
 def focus_point(camera_to_world: Tensor) -> Tensor | None:
-    """The point [3] closest to all optical axes, or None where the cameras do not look inward at one.
+    """The point [3] that the cameras look inward at: closest to all optical axes, and in front of three quarters of the
+    cameras or more; else None."""
+    focus = nearest_to_axes(camera_to_world)
+    if focus is None:
+        return None
+    o, d = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
+    in_front = ((focus - o) * d).sum(-1) > 0
+    return focus if in_front.double().mean() >= LOOKING_INWARD else None
 
-    Least squares: with origins o and unit axes d, the minimiser of sum |(I - d d^T) (p - o)|^2. None where the
-    axes are parallel within 2 degrees, or fewer than three quarters of the cameras have it in front of them.
+
+def nearest_to_axes(camera_to_world: Tensor) -> Tensor | None:
+    """The point [3] closest to all optical axes, or None where they are parallel within 2 degrees.
+
+    Least squares: with origins o and unit axes d, the minimiser of sum |(I - d d^T) (p - o)|^2.
     """
     o, d = camera_to_world[:, :3, 3], camera_to_world[:, :3, 2]
     across = torch.eye(3, dtype=o.dtype) - d[:, :, None] * d[:, None, :]
     normal = across.mean(0)
     if torch.linalg.eigvalsh(normal)[0] < LEAST_SPREAD:
         return None
-    focus = torch.linalg.solve(normal, (across @ o[..., None]).mean(0)[:, 0])
-    in_front = ((focus - o) * d).sum(-1) > 0
-    return focus if in_front.double().mean() >= LOOKING_INWARD else None
+    return torch.linalg.solve(normal, (across @ o[..., None]).mean(0)[:, 0])
 
 
 def _around(centre: Tensor, scale: float, cascades: int) -> SceneBox:

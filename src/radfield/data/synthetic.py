@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from radfield.cameras import Cameras, look_at
-from radfield.data.images import write_png
-from radfield.errors import BadInput
-from radfield.geometry import SceneTransform
-from radfield.rays import Rays
+from ..cameras import Cameras, look_at
+from ..errors import BadInput
+from ..geometry import SceneTransform
+from ..rays import Rays
+from .images import write_png
 
 CAMERA_DISTANCE, CAMERA_ANGLE = 4.031, 0.6911112
 SUBPIXELS = 2  # along each side: 4 rays per pixel

@@ -19,14 +19,14 @@ import posixpath
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from radfield.data import json_values
-from radfield.data.capture import ALL, Capture, PosedImage, fit_to_file
-from radfield.data.images import read_header
-from radfield.data.lens import declared_size, read_lens
-from radfield.data.poses import read_pose
-from radfield.data.scene import SPLITS
-from radfield.data.scene_box import NGP_OFFSET, NGP_SCALE, SceneBox, scale_and_offset
-from radfield.errors import BadInput, warn
+from ..errors import BadInput, warn
+from . import json_values
+from .capture import ALL, Capture, PosedImage, fit_to_file
+from .images import read_header
+from .lens import declared_size, read_lens
+from .poses import read_pose
+from .scene import SPLITS
+from .scene_box import NGP_OFFSET, NGP_SCALE, SceneBox, scale_and_offset
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".bmp", ".tif", ".tiff")
 LARGEST_AABB_SCALE = 128
@@ -118,7 +118,7 @@ def _read_frames(file: Path, content: dict, found: _Found) -> list[PosedImage]:
 
 def _read_frame(file: Path, frame: dict, content: dict, i: int, found: _Found) -> PosedImage | None:
     where = f"{file}: frame {i}"
-    name = json_values.text(frame, "file_path", where)
+    name = json_values.file_path(frame, "file_path", where)
     where += f" ({name})"
     if "transform_matrix" not in frame:
         raise BadInput(f"{where} has no transform_matrix; every frame needs its pose")

@@ -8,8 +8,8 @@ Level l has `scale_l = N_min b^l - 1` and `resolution_l = ceil(scale_l) + 1` ver
 with `s(f) = f` (linear) or `f^2 (3 - 2 f)` (smoothstep). A level has min(resolution^D rounded up to 8, T) entries;
 where resolution^D fits T the entry is the row-major number, else the hash XOR_d (corner_d prime_d) mod T.
 
-Letters: M samples, D dimensions (2 to 4), L levels, F features per level (1, 2, 4, 8), C = L F channels, T = 2^log2_size
-entries of a hashed level, E entries in all. Points outside [0, 1] are clamped to it.
+Letters: M samples, D dimensions (2 to 4), L levels, F features per level (1, 2, 4, 8), C = L F channels,
+T = 2^log2_size entries of a hashed level, E entries in all. Points outside [0, 1] are clamped to it.
 """
 
 from __future__ import annotations

@@ -31,45 +31,84 @@ class Config:
 
 @dataclass(frozen=True)
 class TrainingRender:
-    """What a training step needs: the composited rays and how much work they were."""
+    """What a training step needs: the rays' colours and how much work they were."""
 
-    result: Composited
+    color: Tensor  # [rays, 3]
     rays: int  # rays that fitted the budget, from the first on
-    marched: int  # samples in occupied cells
+    marched: int  # samples that were asked for their density
     live: int  # samples that their ray reaches: those that were trained
-    x: Tensor  # [live, 3] their positions
-    logit: Tensor  # [live] the logits of their densities
+
+
+class TrainingBuffers:
+    """Memory of a training step's samples, kept between steps, for `capacity` samples and as many again."""
+
+    def __init__(self, capacity: int):
+        self.first, self.rest = SampleBuffers(capacity), SampleBuffers(capacity)
+
+
+FIRST_SAMPLES = 16  # samples per ray that are asked for before it is known whether the ray goes on
 
 
 def render_training(
-    field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config, seed: int, buffers: SampleBuffers
+    field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config, seed: int, buffers: TrainingBuffers
 ) -> TrainingRender:
     """Renders `rays` with gradients, `background` [N, 3] behind them. What `buffers` cannot hold is left out.
 
-    All samples in occupied cells are encoded and get a density first; what lies behind the point where a ray ends is
-    dropped before anything is differentiated (instant-ngp's compaction), and the features found are used again.
+    Densities come first, of a ray's first samples and then, if light is left, of its others; what lies behind the point
+    where the ray ends is dropped before anything is differentiated (instant-ngp's compaction), and the features found
+    are used again. The two parts of a ray are composited like two rays and then blended.
     """
-    samples = _march(grid, rays, config, jitter_seed=seed, buffers=buffers)
-    marched = len(samples.x)
     with torch.no_grad():
-        encoded = field.encode(samples.x)
-        logit = field.geometry(samples.x, encoded)[0]
-        live = composite_raw(logit, None, samples.t_start, samples.t_end, samples.ray_start, stop=config.stop).live
-        ray_start, x, directions, t_start, t_end, encoded = compact_streams(
-            samples.ray_start, live, samples.x, samples.directions, samples.t_start, samples.t_end, encoded
-        )
+        samples = _march(grid, rays, config, jitter_seed=seed, max_per_ray=FIRST_SAMPLES, buffers=buffers.first)
+        first, seen = _live_part(field, samples, config)
+        going = _going_on(samples, seen, FIRST_SAMPLES, config)
+        near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
+        further = Rays(rays.origins[going], rays.directions[going], near, None if rays.far is None else rays.far[going])
+        rest = _march(grid, further, config, buffers=buffers.rest)
+        second, _ = _live_part(field, rest, config)
+        x, directions, t_start, t_end, encoded, ray_start = _joined(first, second)
     logit, features = field.geometry(x, encoded)
     colors = field.color_logits(features, directions)
-    background = background[: samples.ray_count]
-    result = composite_raw(logit, colors, t_start, t_end, ray_start, background, stop=0.0)
-    return TrainingRender(result, samples.ray_count, marched, len(x), x, logit.detach())
+    result = composite_raw(logit, colors, t_start, t_end, ray_start, stop=0.0)
+    n = samples.ray_count
+    if rest.ray_count < len(going):  # the first ray whose samples do not all fit, and those after it, are left out
+        n, going = int(going[rest.ray_count]), going[: rest.ray_count]
+    after, left = samples.ray_count, 1 - result.opacity[:n]
+    color = result.color[:n].index_add(0, going, left[going, None] * result.color[after:])
+    left = left.index_put((going,), left[going] * (1 - result.opacity[after:]))
+    color = color + left[:, None] * background[:n]
+    return TrainingRender(color, n, len(samples.x) + len(rest.x), len(x))
+
+
+def _live_part(field, samples: Samples, config: Config) -> tuple[tuple, Composited]:
+    """Positions, directions, starts, ends and encodings of the samples that their ray reaches, where each ray's start,
+    and what was composited to find them."""
+    encoded = field.encode(samples.x)
+    logit = field.geometry(samples.x, encoded)[0]
+    seen = composite_raw(logit, None, samples.t_start, samples.t_end, samples.ray_start, stop=config.stop)
+    streams = samples.x, samples.directions, samples.t_start, samples.t_end, encoded
+    ray_start, *packed = compact_streams(samples.ray_start, seen.live, *streams)
+    return (*packed, ray_start), seen
+
+
+def _going_on(samples: Samples, seen: Composited, count: int, config: Config) -> Tensor:
+    """Indices of the rays that have all `count` samples and light left."""
+    full = samples.ray_start[1:] - samples.ray_start[:-1] == count
+    return (full & (1 - seen.opacity > config.stop)).nonzero()[:, 0]
+
+
+def _joined(first: tuple, second: tuple) -> list[Tensor]:
+    """The samples and rays of `second` behind those of `first`, stored feature by feature."""
+    *streams, start = zip(first, second, strict=True)
+    joined = [torch.cat([a.T, b.T], -1).T if a.ndim == 2 else torch.cat([a, b]) for a, b in streams]
+    return [*joined, torch.cat([start[0], start[1][1:] + start[0][-1]])]
 
 
 @torch.no_grad()
 def render_rays(
     field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where nothing is seen).
+    """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where all is empty).
 
     Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for.
     """
@@ -84,8 +123,7 @@ def render_rays(
         color[alive] += left[:, None] * seen.color
         depth[alive] += left * seen.depth
         opacity[alive] += left * seen.opacity
-        full = samples.ray_start[1:] - samples.ray_start[:-1] == count
-        going = full & (1 - opacity[alive] > config.stop)
+        going = (samples.ray_start[1:] - samples.ray_start[:-1] == count) & (1 - opacity[alive] > config.stop)
         near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
         alive = alive[going]
         count = min(2 * count, 128)
@@ -106,9 +144,9 @@ def _march(grid, rays, config, **options) -> Samples:
 
 
 def _longest(config: Config, grid: OccupancyGrid) -> float:
-    """Cone steps grow up to half a cell of the outermost cascade (instant-ngp's limit)."""
-    cascades, resolution = grid.config.cascades, grid.config.resolution
-    return max(config.step * 2 ** (cascades - 1) * 1024 / resolution, config.step)
+    """Cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all longer."""
+    diagonal = MIN_STEP * 2 ** (grid.config.cascades - 1) * 1024 / grid.config.resolution
+    return max(diagonal, config.step)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ cell. Constant steps: time(s) = near + s step. Cone steps grow with distance: th
 A ray runs from `near` to `far`, within the box of the outermost cascade. The cell is that of the finest cascade that
 contains the point and whose cells are at least twice as long as the step (instant-ngp's rule).
 
-Letters: N rays, M samples.
+Letters: N rays, M samples, K cascades, G cells along an axis, B = K G^3 / 32 words of the bitfield, S words of near
+blocks, P entries of `chunks`.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Files that are either the old one or the new one, whatever happens in between.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and renamed over its target. The
-temporary name is fixed per target (`.name.tmp`), so that what a killed process left behind is overwritten by the next
-save rather than piling up.
+temporary name is fixed per target (`.name.tmp.ending`), so that what a killed process left behind is overwritten by the
+next save rather than piling up.
 """
 
 from __future__ import annotations

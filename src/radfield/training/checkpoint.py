@@ -86,17 +86,6 @@ def load_checkpoint(
         raise BadInput(f"{path}: could not be read: {(error.strerror or str(error)).lower()}") from error
 
 
-def read_metadata(path: Path | str) -> dict[str, str]:
-    """The metadata alone, read without the tensors and so without verifying the checksum."""
-    path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            _, _, metadata = _read_header(path, file)
-    except OSError as error:
-        raise BadInput(f"{path}: could not be read: {(error.strerror or str(error)).lower()}") from error
-    return _public(metadata)
-
-
 def _read(path: Path, file: BinaryIO, expected: Expected | None):
     header, table, metadata = _read_header(path, file)
     if expected is not None:
