@@ -18,7 +18,7 @@ from radfield.data.pixels import sample_pixels
 from radfield.encodings.hash_grid import Config as HashGrid
 from radfield.fields.radiance import Config as Field
 from radfield.renderers import volume
-from radfield.sampling import march, occupancy
+from radfield.sampling import occupancy
 
 
 def train(capture: str, steps: int) -> radfield.RadianceField:
@@ -27,14 +27,14 @@ def train(capture: str, steps: int) -> radfield.RadianceField:
     scene = radfield.load_capture(capture)
     field = radfield.RadianceField(Field(grid=HashGrid(levels=8, features=4, log2_size=15)), scene.cascades)
     grid = radfield.OccupancyGrid(occupancy.Config(resolution=64, cascades=scene.cascades))
-    sampling, buffers = volume.Config(step=0.01), march.SampleBuffers(1 << 18)
+    sampling, buffers = volume.Config(step=0.01), volume.TrainingBuffers(1 << 18)
     optimizer = torch.optim.Adam(field.parameters(), lr=1e-2, eps=1e-15)
     # ... and the loop.
     for step in range(steps):
         pixels = sample_pixels(scene.train.images, 1024, step=step)
         rays = camera_rays(scene.train.cameras, pixels.view, pixels.pixel)
         render = volume.render_training(field, grid, rays, pixels.background, sampling, step, buffers)
-        loss = (render.result.color - pixels.color[: render.rays]).square().mean()
+        loss = (render.color - pixels.color[: render.rays]).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

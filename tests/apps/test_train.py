@@ -13,7 +13,7 @@ from apps.conftest import STEPS, TINY
 
 import radfield
 from radfield.apps import ngp
-from radfield.training.checkpoint import load_checkpoint, read_metadata
+from radfield.training.checkpoint import load_checkpoint
 from radfield.training.run_folder import RunFolder
 
 
@@ -56,7 +56,7 @@ def test_a_run_has_all_its_parts(trained):
     assert [path.name for path in (run / "renders" / "val").iterdir()] != []
     config = json.loads((run / "config.json").read_text())
     assert config["options"]["steps"] == STEPS and config["ngp"]["levels"] == 6
-    assert read_metadata(run / "checkpoint.safetensors")["step"] == str(STEPS)
+    assert checkpoint(run)[1]["step"] == str(STEPS)
     records = RunFolder(run).read_metrics()
     assert records[-1]["step"] == STEPS and records[-1]["summary"]["stages"].keys() >= {"forward", "backward"}
     curve = [record["loss"] for record in records if "loss" in record]
@@ -117,7 +117,7 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
     code, _, lines = command("train", tiny_capture, "--output", broken, *options)
     assert code == 130
     assert lines[-1] == f"radfield: {broken}: the state after step 21 is saved; --resume continues it"
-    assert read_metadata(broken / "checkpoint.safetensors")["step"] == "21"
+    assert checkpoint(broken)[1]["step"] == "21"
     assert command("train", "--output", broken, "--resume", "--no-evaluate")[0] == 0
     assert_same_state(whole, broken)
     steps = [record["step"] for record in RunFolder(broken).read_metrics() if "loss" in record]
@@ -149,7 +149,7 @@ def test_a_killed_run_is_resumed_from_its_last_checkpoint(tiny_capture, tmp_path
     time.sleep(0.2)
     child.kill()
     child.communicate()
-    reached = int(read_metadata(run / "checkpoint.safetensors")["step"])
+    reached = int(checkpoint(run)[1]["step"])
     options = ("--steps", reached + 5, "--no-evaluate", "--json")
     code, figures, _ = command("train", "--output", run, "--resume", *options)
     assert code == 0 and figures["steps"] == reached + 5
@@ -204,7 +204,7 @@ def test_an_overwritten_run_starts_again(tiny_capture, tmp_path, command, refuse
     assert command(*options)[0] == 0
     refused(*options, rule="--resume continues it, --overwrite replaces it")
     assert command(*options, "--overwrite")[0] == 0
-    assert read_metadata(run / "checkpoint.safetensors")["step"] == "2"
+    assert checkpoint(run)[1]["step"] == "2"
 
 
 def test_a_bad_capture_costs_no_run(trained, tmp_path, refused):

@@ -13,7 +13,7 @@ from radfield.fields.radiance import RadianceField
 from radfield.rays import Rays
 from radfield.renderers import volume
 from radfield.renderers.composite import composite_raw
-from radfield.sampling.march import SampleBuffers, march
+from radfield.sampling.march import march
 from radfield.sampling.occupancy import Config as GridConfig
 from radfield.sampling.occupancy import OccupancyGrid
 
@@ -141,25 +141,24 @@ def test_training_and_rendering_agree():
     field, grid, rays, background = small_field(), grid_of(1.0), rays_through(100), torch.rand(100, 3)
     fine = volume.Config()
     with torch.no_grad():
-        render = volume.render_training(field, grid, rays, background, fine, 3, SampleBuffers(1 << 18))
-    color, opacity, _ = volume.render_rays(field, grid, rays, background, fine)
+        render = volume.render_training(field, grid, rays, background, fine, 3, volume.TrainingBuffers(1 << 18))
+    color = volume.render_rays(field, grid, rays, background, fine)[0]
     assert render.rays == 100 and 0 < render.live <= render.marched
-    torch.testing.assert_close(render.result.opacity, opacity, rtol=0, atol=0.02)
-    torch.testing.assert_close(render.result.color, color, rtol=0, atol=0.02)
+    torch.testing.assert_close(render.color, color, rtol=0, atol=0.02)
 
 
 def test_a_full_buffer_leaves_the_last_rays_out():
     field, grid, rays, background = small_field(), grid_of(1.0), rays_through(100), torch.rand(100, 3)
-    whole = volume.render_training(field, grid, rays, background, CONFIG, 3, SampleBuffers(1 << 16))
-    part = volume.render_training(field, grid, rays, background, CONFIG, 3, SampleBuffers(whole.marched // 2))
-    assert 0 < part.rays < 100 and part.marched <= whole.marched // 2
-    torch.testing.assert_close(part.result.color, whole.result.color[: part.rays])
+    whole = volume.render_training(field, grid, rays, background, CONFIG, 3, volume.TrainingBuffers(1 << 16))
+    part = volume.render_training(field, grid, rays, background, CONFIG, 3, volume.TrainingBuffers(whole.marched // 2))
+    assert 0 < part.rays < 100 and part.marched < whole.marched
+    torch.testing.assert_close(part.color, whole.color[: part.rays])
 
 
 def test_gradients_reach_every_parameter():
     field, grid, rays = small_field(), grid_of(1.0), rays_through(200)
-    render = volume.render_training(field, grid, rays, torch.rand(200, 3), CONFIG, 0, SampleBuffers(1 << 16))
-    render.result.color.square().mean().backward()
+    render = volume.render_training(field, grid, rays, torch.rand(200, 3), CONFIG, 0, volume.TrainingBuffers(1 << 16))
+    render.color.square().mean().backward()
     for name, parameter in field.named_parameters():
         assert parameter.grad.isfinite().all(), name
         assert (parameter.grad != 0).any(), name
@@ -172,10 +171,10 @@ def test_native_equals_reference():
         with backend.use(name):
             field, grid = small_field(), grid_of(1.0)
             rendered = volume.render_rays(field, grid, rays, background, CONFIG)
-            render = volume.render_training(field, grid, rays, background, CONFIG, 0, SampleBuffers(1 << 14))
-            render.result.color.sum().backward()
+            render = volume.render_training(field, grid, rays, background, CONFIG, 0, volume.TrainingBuffers(1 << 14))
+            render.color.sum().backward()
             gradients = [parameter.grad for parameter in field.parameters()]
-            results.append([*rendered, render.result.color.detach(), *gradients])
+            results.append([*rendered, render.color.detach(), *gradients])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=2e-4)
 

@@ -245,7 +245,7 @@ def train_step(training: Training, progress: float) -> StepResult:
 
 
 def step_scale(config: Config, progress: float) -> float:
-    """How much longer than a renderer's steps are those of training: `coarse_step` at first, shrinking geometrically, so
+    """How much longer than a renderer's steps are those of training: `coarse_step` at first, falling geometrically, so
     that it would reach 1 at half the budget, but not below `fine_step`. A field that is still blurred needs no fine
     steps, and the time goes into more rays."""
     return max(config.coarse_step ** (1 - 2 * progress), config.fine_step)
@@ -276,6 +276,7 @@ def check(config: Config) -> None:
         ("batch_samples", 1 << 8 <= config.batch_samples <= 1 << 24, "from 2^8 to 2^24"),
         ("background", config.background in ("random", *BACKGROUNDS), "random, white or black"),
         ("coarse_step", 1 <= config.coarse_step <= 64, "from 1 to 64"),
+        ("fine_step", 1 <= config.fine_step <= 64, "from 1 to 64"),
         ("near", 0 <= config.near < math.inf, "not negative"),
         ("occupancy_interval", config.occupancy_interval >= 1, "at least 1"),
         ("uniform_cells", config.uniform_cells >= 0, "not negative"),

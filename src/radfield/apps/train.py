@@ -36,7 +36,7 @@ class Options:
 
     output: Path  # folder of the run
     # folder with transforms.json (or transforms_train.json) and images; with --resume the run's by default
-    capture: Annotated[Path | None, tyro.conf.Positional] = None
+    capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
     method: Literal["ngp"] = "ngp"  # the method to train with
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
