@@ -91,8 +91,9 @@ void forget_parent() {
 const int at_fork_set = pthread_atfork(nullptr, nullptr, forget_parent);
 
 // Frees a thread's scratch memory when the thread ends.
-pthread_key_t scratch_key;
-const int scratch_key_made = pthread_key_create(&scratch_key, free);
+constexpr int SLOTS = 2;
+pthread_key_t scratch_key[SLOTS];
+const int scratch_key_made = pthread_key_create(&scratch_key[0], free) | pthread_key_create(&scratch_key[1], free);
 
 thread_local bool inside = false;  // nested regions run on the calling thread
 
@@ -253,17 +254,17 @@ void run_chunks(int64_t chunks, Task task, void* context) {
   if (!spin(empty)) p.all_left.wait(empty);
 }
 
-void* scratch(int64_t bytes) {
-  static thread_local void* data = nullptr;
-  static thread_local int64_t size = 0;
-  if (size < bytes) {
-    free(data);
-    size = (bytes + 4095) / 4096 * 4096;
-    data = aligned_alloc(4096, (size_t)size);
-    if (!data) abort();  // a few hundred kilobytes: nothing sensible can follow
-    pthread_setspecific(scratch_key, data);
+void* scratch(int64_t bytes, int slot) {
+  static thread_local void* data[SLOTS] = {};
+  static thread_local int64_t size[SLOTS] = {};
+  if (size[slot] < bytes) {
+    free(data[slot]);
+    size[slot] = (bytes + 4095) / 4096 * 4096;
+    data[slot] = aligned_alloc(4096, (size_t)size[slot]);
+    if (!data[slot]) abort();  // a few megabytes at most: nothing sensible can follow
+    pthread_setspecific(scratch_key[slot], data[slot]);
   }
-  return data;
+  return data[slot];
 }
 
 }  // namespace radfield

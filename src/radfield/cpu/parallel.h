@@ -42,8 +42,8 @@ inline void parallel_blocks(int64_t n, int64_t size, Body body) {
 
 // Aligned scratch memory of this thread, kept between calls: at least `bytes`, contents undefined. One per thread: a
 // task asks once and divides it. The caller of a region is one of its threads: what it got before the region is lost
-// if the tasks ask too.
-void* scratch(int64_t bytes);
+// if the tasks ask too. Slot 1 is for tasks that call other ops, which use slot 0.
+void* scratch(int64_t bytes, int slot = 0);
 
 // The one floating-point mode of our code, for as long as it lives: round to nearest, no traps, numbers below 2^-126
 // are 0. Without it results would depend on what the caller's thread is set to (torch.set_flush_denormal), which the

@@ -7,7 +7,7 @@ enum Kernel { KERNEL_F32 = 0, KERNEL_ROUNDED = 1, KERNEL_DOT = 2, KERNEL_AMX = 3
 
 #if defined(__AVX512F__)
 namespace radfield {
-void mlp_forward_bf16(const MlpForward&, bool amx);  // mlp_bf16.cpp
+void mlp_forward_bf16(const MlpForward&, bool pack, bool amx);  // mlp_bf16.cpp
 void mlp_backward_bf16(const MlpBackward&, bool amx);
 }  // namespace radfield
 #endif
@@ -32,12 +32,14 @@ RADFIELD_EXPORT int64_t mlp_best_bf16_kernel() {
 #endif
 }
 
-RADFIELD_OP(mlp_forward, MlpForward) {
+void radfield::run_mlp(const MlpForward& a, bool pack) {
 #if defined(__AVX512F__)
-  if (a.kernel >= KERNEL_DOT) return mlp_forward_bf16(a, a.kernel == KERNEL_AMX);
+  if (a.kernel >= KERNEL_DOT) return mlp_forward_bf16(a, pack, a.kernel == KERNEL_AMX);
 #endif
-  a.kernel == KERNEL_F32 ? forward<Fp32<false>>(a) : forward<Fp32<true>>(a);
+  a.kernel == KERNEL_F32 ? forward<Fp32<false>>(a, pack) : forward<Fp32<true>>(a, pack);
 }
+
+RADFIELD_OP(mlp_forward, MlpForward) { run_mlp(a, true); }
 
 RADFIELD_OP(mlp_backward, MlpBackward) {
 #if defined(__AVX512F__)

@@ -61,6 +61,11 @@ struct MlpSecond {
   int64_t O, M, A, P, R, L, Q;
 };
 
+#ifdef RADFIELD_CPU
+// The forward pass; without `pack` the weights were packed into a.packed by an earlier call (one of no samples will do).
+void run_mlp(const MlpForward& a, bool pack);
+#endif
+
 enum Activation { NONE = 0, RELU = 1, SILU = 2, SOFTPLUS = 3, SINE = 4 };
 constexpr float TURNS_PER_RADIAN = 0.159154943f;
 

@@ -168,6 +168,11 @@ def best_bf16_kernel() -> int:
     return function()
 
 
+def kernel_of(config: Config) -> int:
+    """Number of the kernel that a network of this precision runs on."""
+    return best_bf16_kernel() if config.precision == "bf16" else 0
+
+
 @dataclass(frozen=True)
 class _Call:
     """What a differentiable call of the native network carries besides its differentiable inputs."""
@@ -294,8 +299,7 @@ def mlp(
     if not native(x0):
         x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
         return mlp_reference(x0, x1, parameters, layers)
-    if kernel is None:
-        kernel = best_bf16_kernel() if layers.config.precision == "bf16" else 0
+    kernel = kernel_of(layers.config) if kernel is None else kernel
     return _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, grad_into))
 
 

@@ -14,7 +14,7 @@
 
 namespace radfield {
 
-void mlp_forward_bf16(const MlpForward& a, bool amx) { amx ? forward<Amx>(a) : forward<Dot>(a); }
+void mlp_forward_bf16(const MlpForward& a, bool pack, bool amx) { amx ? forward<Amx>(a, pack) : forward<Dot>(a, pack); }
 void mlp_backward_bf16(const MlpBackward& a, bool amx) { amx ? backward<Amx>(a) : backward<Dot>(a); }
 
 }  // namespace radfield

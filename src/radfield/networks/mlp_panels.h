@@ -246,10 +246,10 @@ struct Runner {
 // ---- forward
 
 template <class K>
-void forward(const MlpForward& a) {
+void forward(const MlpForward& a, bool pack) {
   const Shape shape(a.layers, a.L, a.A + a.B, a.parameters, a.bias, K::PAD);
   Packed<K> packed(shape, a.packed);
-  packed.fill(shape);
+  if (pack) packed.fill(shape);
   const Inputs inputs{a.x0, a.x1, a.x0_type, a.x1_type, a.A, a.B, a.M};
   parallel_blocks(a.M, 64 * PW, [&](int64_t begin, int64_t end) {
     Runner<K> run(shape, packed, a.activation, a.output_activation, false);
