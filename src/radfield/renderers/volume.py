@@ -26,7 +26,7 @@ class Config:
     step: float = MIN_STEP  # length of a step in scene units, with a cone the smallest
     cone: float = 0.0  # growth of a step per unit of distance: 0 in one cascade, 1/256 beyond
     near: float = 0.0  # nothing nearer to the camera than this is seen, in scene units
-    stop: float = 1e-4  # transmittance at which a ray ends
+    stop: float = 1e-3  # transmittance at which a ray ends: a quarter of an 8-bit level
 
 
 @dataclass(frozen=True)
