@@ -2,8 +2,8 @@
 
     python benchmarks/capture.py CAPTURE --seconds 45 180 --output runs [--max-size N] [--reuse] [--json] [--save FILE]
 
-Each budget is one run in the folder given; `--reuse` measures runs that are there instead of training them. Render times
-are medians over the validation views, at full size and scaled to 200 pixels.
+Each budget is one run in the folder given; `--reuse` measures runs that are there instead of training them. Render
+times are medians over the validation views, at full size and scaled to 200 pixels.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ def program(*arguments: object) -> dict:
 def trained(options: argparse.Namespace, seconds: float) -> dict:
     """The figures of a run of that budget."""
     run = options.output / f"{options.capture.name}_{seconds:g}s"
-    if not options.reuse:
-        size = ["--max-size", options.max_size] if options.max_size else []
-        program("train", options.capture, "--output", run, "--seconds", seconds, "--overwrite", *size)
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    figures = next(record["summary"] for record in reversed(records) if "summary" in record)
-    return {"run": run, **figures}
+    if options.reuse:
+        return {**program("eval", run), "run": run}
+    size = ["--max-size", options.max_size] if options.max_size else []
+    return {
+        **program("train", options.capture, "--output", run, "--seconds", seconds, "--overwrite", *size),
+        "run": run,
+    }
 
 
 def render_seconds(run: Path, capture: Path, size: int | None) -> float:
@@ -71,6 +72,7 @@ def main() -> None:
     for seconds in options.seconds:
         found = trained(options, seconds)
         run = found.pop("run")
+        found.pop("report", None)
         figures[f"after_{seconds:g}_s"] = found
     if not options.reuse:
         figures["peak_memory_gb"] = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6

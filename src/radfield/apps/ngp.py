@@ -43,7 +43,7 @@ class Config:
     base_resolution: int = 16  # resolution of the coarsest level
     finest_resolution: int = 2048  # resolution of the finest level per unit of scene length
     precision: str = "bf16"  # "f32" computes in 32 bits throughout
-    learning_rate: float = 2e-2  # of grid and networks at the start
+    learning_rate: float = 3e-2  # of grid and networks at the start
     final_rate: float = 0.1  # the learning rate ends at this part of it
     network_l2: float = 1e-6  # weight decay of the networks
     batch_samples: int = 1 << 16  # samples trained per step; the number of rays adapts
