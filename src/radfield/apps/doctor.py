@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 #: distribution and what it is for; the ones that radfield cannot do without are its dependencies
-REQUIRED = {"torch": "everything", "numpy": "everything", "imageio": "reading images", "av": "writing videos"}
+REQUIRED = {
+    "torch": "everything",
+    "numpy": "everything",
+    "pillow": "reading images",
+    "av": "writing videos",
+    "tyro": "the command line",
+    "rich": "progress",
+}
 OPTIONAL = {
     "pycolmap": "cameras from bare photographs",
     "viser": "the interactive viewer",
@@ -38,7 +45,7 @@ def run(options: Options) -> dict[str, Any]:
     report = {
         "device": "cpu",
         "versions": _versions(),
-        "cpu": _cpu(findings),
+        "cpu": _cpu(),
         "library": _library(findings),
         "cuda": _cuda(findings),
         "packages": {name: {"version": version_of(name), "for": use} for name, use in OPTIONAL.items()},
@@ -60,7 +67,6 @@ def describe(report: dict[str, Any]) -> str:
         lines.append(("", str(library["path"])))
     else:
         lines.append(("library", "none: plain torch, slowly"))
-    lines.append(("huge pages", cpu["huge_pages"] or "unknown"))
     lines.append(("cuda", report["cuda"] or "no GPU that torch can use"))
     lines += [(name, value) for name, value in report["settings"].items()]
     lines.append(("optional", "packages, and what they are for"))
@@ -87,12 +93,9 @@ def _versions() -> dict[str, str | None]:
     return versions | {name: version_of(name) for name in ("torch", "numpy")}
 
 
-def _cpu(findings: list[str]) -> dict[str, Any]:
-    huge_pages = _huge_pages()
-    if huge_pages == "never":
-        findings.append("transparent huge pages are off (never), so large tables are slower; madvise would do")
+def _cpu() -> dict[str, Any]:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"model": _cpu_model(), "cores": usable, "memory_gib": _memory_gib(), "huge_pages": huge_pages}
+    return {"model": _cpu_model(), "cores": usable, "memory_gib": _memory_gib()}
 
 
 def _cpu_model() -> str:
@@ -107,12 +110,6 @@ def _memory_gib() -> float | None:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (AttributeError, ValueError, OSError):
         return None
-
-
-def _huge_pages() -> str | None:
-    """Linux's setting for transparent huge pages: "always", "madvise" (on request, as radfield does) or "never"."""
-    text = _text("/sys/kernel/mm/transparent_hugepage/enabled")
-    return text.partition("[")[2].partition("]")[0] or None
 
 
 def _text(path: str) -> str:
