@@ -1,7 +1,7 @@
 """Hash grid and MLP in one pass, for inference: `network(grid(x))` without its features ever being in memory.
 
 On a CPU this saves memory (64 to 128 bytes a sample), not time: the grid alone can hand every level's entries to all
-threads at once, which one pass per chunk cannot. At 2^18 samples it took 1.2 to 1.5 times as long
+threads at once, which one pass per chunk cannot. At 2^18 samples it took 1.1 to 1.3 times as long
 (benchmarks/ops.py), so fields call grid and network one after another.
 
 Letters: as in encodings/hash_grid.py and mlp.py; N layers of the network, L levels of the grid.
