@@ -143,9 +143,9 @@ RADFIELD_SIMD void transpose_records(const vi (&records)[R], vi (&words)[R]) {
   }
 }
 
-// base[at[0]], base[at[1]], ... as a vector. Plain loads put together in registers: on the CPUs measured a gather
-// instruction is slower (Zen 4: by two to three times, as it holds up the loads after it) or no faster, and so is
-// going through the stack, since a wide load that meets several narrow stores waits for all of them.
+// base[at[0]], base[at[1]], ... as a vector. Plain loads put together in registers: on the one CPU tried (Zen 4) the
+// hash grid was slower with gather instructions, and also when the words went through the stack, since a wide load that
+// meets several narrow stores waits for all of them. Worth trying again on others.
 RADFIELD_SIMD vi load_each(const int32_t* base, const int32_t* at) {
 #define RADFIELD_AT(i) base[(uint32_t)at[i]]
 #if defined(__AVX512F__)
