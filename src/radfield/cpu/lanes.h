@@ -24,6 +24,7 @@ template <int K>
 RADFIELD_SIMD vf moved_up(vf v, vf below = vf{}) {
   return moved_up<K>(v, below, std::make_integer_sequence<int, W>{});
 }
+RADFIELD_SIMD vi moved_up_one(vi v, vi below) { return (vi)moved_up<1>((vf)v, (vf)below); }
 // v moved down by K lanes: lane i takes lane i + K; the lanes above take the first ones of `above`.
 template <int K>
 RADFIELD_SIMD vf moved_down(vf v, vf above = vf{}) {
@@ -42,6 +43,22 @@ RADFIELD_SIMD vf suffix_sum(vf v) {
   v = v + moved_down<K>(v);
   if constexpr (2 * K < W) v = suffix_sum<2 * K>(v);
   return v;
+}
+
+// The sums of the lanes of W vectors, as one vector: halves are added pairwise until one vector is left.
+template <int N>
+RADFIELD_SIMD vf lane_sums(vf (&v)[N]) {
+  if constexpr (N == 1) {
+    return v[0];
+  } else {
+    vf half[N / 2];
+    for (int i = 0; i < N / 2; ++i) {
+      vi even, odd;
+      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
+      half[i] = (vf)even + (vf)odd;
+    }
+    return lane_sums<N / 2>(half);
+  }
 }
 
 // Bit i is the sign bit of lane i: of a mask (0 or -1 per lane), the lane itself.

@@ -4,6 +4,8 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
+
+#include "features.h"
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -143,12 +145,39 @@ RADFIELD_SIMD void transpose_records(const vi (&records)[R], vi (&words)[R]) {
   }
 }
 
-// base[at[0]], base[at[1]], ... as a vector. Plain loads put together in registers: on the one CPU tried (Zen 4) the
-// hash grid was slower with gather instructions, and also when the words went through the stack, since a wide load that
-// meets several narrow stores waits for all of them. Worth trying again on others.
+// The words of a and b in turn: a0 b0 a1 b1 ...
+RADFIELD_SIMD void interleave(vi a, vi b, vi& low, vi& high) {
+#if defined(__AVX512F__)
+  const __m512i at = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  low = (vi)_mm512_permutex2var_epi32((__m512i)a, at, (__m512i)b);
+  high = (vi)_mm512_permutex2var_epi32((__m512i)a, _mm512_add_epi32(at, _mm512_set1_epi32(8)), (__m512i)b);
+#elif defined(__AVX2__)
+  low = __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11);
+  high = __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15);
+#else
+  low = __builtin_shufflevector(a, b, 0, 4, 1, 5), high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+#endif
+}
+
+// The inverse of transpose_records: R vectors of one word of each record to W records of R words.
+template <int R>
+RADFIELD_SIMD void make_records(const vi (&words)[R], vi (&records)[R]) {
+  if constexpr (R == 1) {
+    records[0] = words[0];
+  } else {
+    vi even[R / 2], odd[R / 2], even_records[R / 2], odd_records[R / 2];
+    for (int k = 0; k < R / 2; ++k) even[k] = words[2 * k], odd[k] = words[2 * k + 1];
+    make_records<R / 2>(even, even_records), make_records<R / 2>(odd, odd_records);
+    for (int k = 0; k < R / 2; ++k) interleave(even_records[k], odd_records[k], records[2 * k], records[2 * k + 1]);
+  }
+}
+
+// base[at[0]], base[at[1]], ... as a vector: by a gather instruction where that is fast, else by plain loads put together
+// in registers (through the stack it was slower: a wide load that meets several narrow stores waits for all of them).
 RADFIELD_SIMD vi load_each(const int32_t* base, const int32_t* at) {
 #define RADFIELD_AT(i) base[(uint32_t)at[i]]
 #if defined(__AVX512F__)
+  if (cpu_features.fast_gather) return (vi)_mm512_i32gather_epi32(_mm512_loadu_si512(at), base, 4);
   return vi{RADFIELD_AT(0), RADFIELD_AT(1), RADFIELD_AT(2), RADFIELD_AT(3), RADFIELD_AT(4), RADFIELD_AT(5),
             RADFIELD_AT(6), RADFIELD_AT(7), RADFIELD_AT(8), RADFIELD_AT(9), RADFIELD_AT(10), RADFIELD_AT(11),
             RADFIELD_AT(12), RADFIELD_AT(13), RADFIELD_AT(14), RADFIELD_AT(15)};
@@ -169,6 +198,8 @@ RADFIELD_SIMD vi load_each_pair(const int32_t* base, const int32_t* at) {
     return p;
   };
 #if defined(__AVX512F__)
+  if (cpu_features.fast_gather)
+    return (vi)_mm512_i32gather_epi64(_mm256_loadu_si256((const __m256i*)at), base, 8);
   return (vi)Pairs{pair(0), pair(1), pair(2), pair(3), pair(4), pair(5), pair(6), pair(7)};
 #elif defined(__AVX2__)
   return (vi)Pairs{pair(0), pair(1), pair(2), pair(3)};

@@ -3,6 +3,7 @@
 // have one order.
 #include "hash_grid.h"
 
+#include "../cpu/lanes.h"
 #include "../cpu/parallel.h"
 
 using namespace radfield;
@@ -81,77 +82,100 @@ void forward(const HashGridForward& a) {
   level_by_level(a.L, a.M, [&](int64_t l, int64_t begin, int64_t end) { forward_level<D, F, T, Out>(a, l, begin, end); });
 }
 
-// ---- gradient of the table: samples one after another, their 2^D corners in the lanes of one vector.
+// ---- gradient of the table: one owner per level. Samples of a ray that follow one another often share a cell: such a
+// run is summed in registers before its 2^D entries are read and written.
 
-template <int N> struct Floats;
-template <> struct Floats<1> { typedef float type; };
-template <> struct Floats<2> { typedef float type __attribute__((vector_size(8))); };
-template <> struct Floats<4> { typedef float type __attribute__((vector_size(16))); };
-template <> struct Floats<8> { typedef float type __attribute__((vector_size(32))); };
-template <> struct Floats<16> { typedef float type __attribute__((vector_size(64))); };
-template <int D> using Corners = typename Floats<1 << D>::type;
+constexpr int FEW_RUNS = 5;  // in a vector; where there are more, each sample is added by itself
 
-template <int D>
-struct CornerSigns {
-  Corners<D> sign[D], bias[D];  // s or 1 - s is bias + sign s
-  CornerSigns() {
-    for (int d = 0; d < D; ++d)
-      for (int c = 0; c < 1 << D; ++c) sign[d][c] = c >> d & 1 ? 1.0f : -1.0f, bias[d][c] = c >> d & 1 ? 0.0f : 1.0f;
+template <int F>
+RADFIELD_SIMD void add_to_entry(float* grad, uint32_t entry, const float* values) {
+  float* p = grad + (int64_t)entry * F;
+  float sum[F], add[F];
+  memcpy(sum, p, sizeof sum), memcpy(add, values, sizeof add);
+  for (int f = 0; f < F; ++f) sum[f] += add[f];
+  memcpy(p, sum, sizeof sum);
+}
+
+// The run that is not written yet: its sums, lane by lane, and its cell's entries.
+template <int C, int F>
+struct Run {
+  static constexpr int SUMS = C * F < W ? W : C * F;
+  vf sums[SUMS];  // [corner][feature]; what a small cell leaves of a vector stays 0
+  uint32_t entry[C];
+  bool open = false;
+
+  RADFIELD_SIMD void start(const uint32_t (&entries)[C][W], int lane) {
+    for (int c = 0; c < C; ++c) entry[c] = entries[c][lane];
+    for (int k = 0; k < SUMS; ++k) sums[k] = vf{};
+    open = true;
+  }
+  RADFIELD_SIMD void add(const vf (&w)[C], const vf (&g)[F]) {
+    for (int c = 0; c < C; ++c)
+      for (int f = 0; f < F; ++f) sums[c * F + f] = fma(w[c], g[f], sums[c * F + f]);
+  }
+  RADFIELD_SIMD void finish(float* grad) {
+    if (!open) return;
+    alignas(64) float values[SUMS];
+    for (int first = 0; first < SUMS; first += W) {
+      vf part[W];
+      for (int k = 0; k < W; ++k) part[k] = sums[first + k];
+      store(values + first, lane_sums<W>(part));
+    }
+    for (int c = 0; c < C; ++c) add_to_entry<F>(grad, entry[c], values + c * F);
+    open = false;
   }
 };
 
-// Adds the sums of one cell, [feature][corner], to the F gradients of each of its corners' entries.
-template <int D, int F>
-RADFIELD_SIMD void add_to_entries(float* grad, const uint32_t (&entry)[1 << D], const Corners<D> (&sum)[F]) {
-  typedef typename Floats<F>::type Entry;
-  alignas(64) float rows[1 << D][F];
-  for (int f = 0; f < F; ++f)
-    for (int c = 0; c < 1 << D; ++c) rows[c][f] = sum[f][c];
-  for (int c = 0; c < 1 << D; ++c) {
-    float* p = grad + (int64_t)entry[c] * F;
-    Entry g, r;
-    memcpy(&g, p, sizeof g), memcpy(&r, rows[c], sizeof r);
-    g += r;
-    memcpy(p, &g, sizeof g);
+// Adds each of n samples to its entries.
+template <int C, int F>
+RADFIELD_SIMD void add_samples(float* grad, const uint32_t (&entries)[C][W], const vf (&w)[C], const vf (&g)[F], int n) {
+  alignas(64) float values[C][W * F];
+  for (int c = 0; c < C; ++c) {
+    vi products[F], records[F];
+    for (int f = 0; f < F; ++f) products[f] = (vi)(w[c] * g[f]);
+    make_records<F>(products, records);
+    for (int f = 0; f < F; ++f) store((int32_t*)values[c] + f * W, records[f]);
   }
+  for (int j = 0; j < n; ++j)
+    for (int c = 0; c < C; ++c) add_to_entry<F>(grad, entries[c][j], values[c] + j * F);
 }
 
-// Weights of the corners of sample j, or their derivatives along the tangent.
-template <int D>
-RADFIELD_SIMD Corners<D> corner_weights(const CornerSigns<D>& signs, const float (&s)[D][W], int j) {
-  Corners<D> w = signs.bias[0] + signs.sign[0] * s[0][j];
-  for (int d = 1; d < D; ++d) w *= signs.bias[d] + signs.sign[d] * s[d][j];
-  return w;
-}
-template <int D>
-RADFIELD_SIMD Corners<D> corner_tangents(const CornerSigns<D>& signs, const float (&s)[D][W], const float (&ds)[D][W],
-                                         const float (&tangent)[D][W], int j) {
-  Corners<D> sum = {};
-  for (int e = 0; e < D; ++e) {
-    Corners<D> w = signs.sign[e] * (ds[e][j] * tangent[e][j]);
-    for (int d = 0; d < D; ++d)
-      if (d != e) w *= signs.bias[d] + signs.sign[d] * s[d][j];
-    sum += w;
+// Asks for the gradients of a level that comes later, piece by piece and in the order of memory, while another level is
+// added to: meeting a fresh level at random costs a fifth of the whole pass.
+class Ahead {
+ public:
+  Ahead(const HashGridBackward& a, int64_t l) {
+    if (l < 0 || a.M == 0) return;
+    const GridLevel level = grid_level(a.levels, a.scales, l);
+    at_ = (const char*)(a.grad_table + level.offset * a.F);
+    piece_ = (level.size * a.F * 4 * W / a.M + 63) / 64 * 64;
   }
-  return sum;
-}
+  RADFIELD_SIMD void next_piece() {
+    if (!at_) return;
+    for (int64_t b = 0; b < piece_; b += 64) __builtin_prefetch(at_ + b, 0, 1);
+    at_ += piece_;
+  }
+
+ private:
+  const char* at_ = nullptr;
+  int64_t piece_ = 0;
+};
 
 template <int D, int F, class G>
 void backward_level(const HashGridBackward& a, int64_t l) {
+  constexpr int C = 1 << D;
   const GridLevel level = grid_level(a.levels, a.scales, l);
   uint32_t factor[D];
   for (int d = 0; d < D; ++d) factor[d] = axis_factor(level, d);
   float* grad = a.grad_table + level.offset * F;
   const G* grad_features = (const G*)a.grad_features + l * F * a.M;
-  const CornerSigns<D> signs;
-  Corners<D> sum[F] = {};
-  alignas(64) uint32_t entry[1 << D] = {};
-  alignas(64) int32_t base[D][W + 1];  // [0] is the last sample of the vector before
-  bool pending = false;
-  for (int d = 0; d < D; ++d) base[d][0] = -1;
+  Run<C, F> run;
+  Ahead ahead(a, l - num_threads());
+  vi last[D] = {};  // cells of the vector before
   for (int64_t i = 0; i < a.M; i += W) {
     const int n = (int)(a.M - i < W ? a.M - i : W);
-    vf x[D], g[F];
+    ahead.next_piece();
+    vf x[D], tangent[D], g[F], w[C];
     vi nonzero = {};
     for (int f = 0; f < F; ++f) {
       g[f] = load_n(grad_features + f * a.M + i, n);
@@ -159,34 +183,33 @@ void backward_level(const HashGridBackward& a, int64_t l) {
     }
     if (!any(nonzero != 0)) continue;  // samples behind a surface
     load_point(x, a.x, a.M, i, n);
+    if (a.tangent) load_point(tangent, a.tangent, a.M, i, n);
     const auto cell = locate<D, vi>(x, level, factor, a.smoothstep);
-    alignas(64) uint32_t entries[1 << D][W];
-    alignas(64) float gs[F][W], s[D][W], ds[D][W], tangent[D][W];
-    alignas(64) int32_t moved[W];
-    vi differs = {};
-    for (int c = 0; c < 1 << D; ++c) store((int32_t*)entries[c], corner_entry(cell, c, level));
-    for (int f = 0; f < F; ++f) store(gs[f], g[f]);
-    for (int d = 0; d < D; ++d) {
-      store(s[d], cell.s[d]);
-      store(base[d] + 1, cell.base[d]);
-      differs |= (vi)(cell.base[d] != load(base[d]));
-      base[d][0] = base[d][W];
-      if (a.tangent) store(ds[d], cell.ds[d]), store(tangent[d], load_n(a.tangent + d * a.M + i, n));
-    }
-    store(moved, differs);
-    for (int j = 0; j < n; ++j) {
-      if (moved[j] || !pending) {  // samples of a ray that share a cell are summed before they go to memory
-        if (pending) add_to_entries<D, F>(grad, entry, sum);
-        for (int c = 0; c < 1 << D; ++c) entry[c] = entries[c][j];
-        for (int f = 0; f < F; ++f) sum[f] = Corners<D>{};
-        pending = true;
+    vi moved = {};
+    for (int d = 0; d < D; ++d) moved |= (vi)(cell.base[d] != moved_up_one(cell.base[d], last[d])), last[d] = cell.base[d];
+    for (int c = 0; c < C; ++c) w[c] = a.tangent ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
+    uint32_t starts = (mask_bits(moved) | !run.open) & ((1u << n) - 1);
+    alignas(64) uint32_t entries[C][W];
+    if (starts != 0)
+      for (int c = 0; c < C; ++c) store((int32_t*)entries[c], corner_entry(cell, c, level));
+    if (starts == 0) {
+      run.add(w, g);
+    } else if (__builtin_popcount(starts) > FEW_RUNS) {
+      run.finish(grad);
+      add_samples<C, F>(grad, entries, w, g, n);
+    } else {
+      for (int begin = 0; begin < n;) {
+        if (starts >> begin & 1) run.finish(grad), run.start(entries, begin);
+        starts &= ~1u << begin;
+        const int end = starts ? __builtin_ctz(starts) : W;
+        vf part[F];
+        for (int f = 0; f < F; ++f) part[f] = select((vi)(lanes() >= begin) & (vi)(lanes() < end), g[f], vf{});
+        run.add(w, part);
+        begin = end;
       }
-      const Corners<D> w = a.tangent ? corner_tangents<D>(signs, s, ds, tangent, j) : corner_weights<D>(signs, s, j);
-      for (int f = 0; f < F; ++f) sum[f] += w * gs[f][j];
     }
-    if (n < W) break;
   }
-  if (pending) add_to_entries<D, F>(grad, entry, sum);
+  run.finish(grad);
 }
 
 template <int D, int F, class G>

@@ -16,16 +16,11 @@ void mlp_backward_bf16(const MlpBackward&, bool amx);
 // refuse the tiles. Returns the best kernel's number.
 RADFIELD_EXPORT int64_t mlp_best_bf16_kernel() {
 #if defined(__AVX512F__)
-  __builtin_cpu_init();
-  if (!__builtin_cpu_supports("avx512bf16")) return KERNEL_ROUNDED;
+  if (!cpu_features.avx512_bf16) return KERNEL_ROUNDED;
 #if defined(RADFIELD_EMULATE_AMX)
   return KERNEL_AMX;
 #else
-  // leaf 7: AMX-BF16 is bit 22 of EDX, AMX-TILE bit 24; GCC 12 knows no names for them
-  unsigned a, b, c, d;
-  asm volatile("cpuid" : "=a"(a), "=b"(b), "=c"(c), "=d"(d) : "a"(7), "c"(0));
-  if ((d >> 22 & 1) && (d >> 24 & 1) && amx::enable()) return KERNEL_AMX;
-  return KERNEL_DOT;
+  return cpu_features.amx_bf16 && amx::enable() ? KERNEL_AMX : KERNEL_DOT;
 #endif
 #else
   return KERNEL_ROUNDED;

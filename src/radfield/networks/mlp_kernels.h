@@ -7,6 +7,7 @@
 // the pairs of neighbouring channels [C/2][PW][2]. `rows` serves weight gradients, which sum over samples: fp32 [C][PW]
 // (the same memory), or bf16 [C][PW].
 #pragma once
+#include "../cpu/lanes.h"
 #include "../maths.h"
 #include "amx.h"
 
@@ -23,22 +24,6 @@ RADFIELD_SIMD Channel load_channel(const float* p) { return {load(p), load(p + W
 RADFIELD_SIMD void store_channel(float* p, Channel c) { store(p, c.low), store(p + W, c.high); }
 
 RADFIELD_SIMD vf round_bf16(vf x) { return (vf)(bf16_bits(x) << 16); }
-
-// The sums of the lanes of W vectors, as one vector: halves are added pairwise until one vector is left.
-template <int N>
-RADFIELD_SIMD vf lane_sums(vf (&v)[N]) {
-  if constexpr (N == 1) {
-    return v[0];
-  } else {
-    vf half[N / 2];
-    for (int i = 0; i < N / 2; ++i) {
-      vi even, odd;
-      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
-      half[i] = (vf)even + (vf)odd;
-    }
-    return lane_sums<N / 2>(half);
-  }
-}
 
 // Adds the lane sums of N x K accumulators into dw[i * stride + j], i < n, j < k.
 template <int N, int K>
