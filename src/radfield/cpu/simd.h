@@ -57,6 +57,7 @@ RADFIELD_SIMD void store_n(float* p, vf v, int n) {
 #endif
 
 // Arithmetic that the extensions lack.
+RADFIELD_SIMD vf splat(float x) { return x - vf{}; }  // x + 0 would be an addition: it turns -0 into 0
 RADFIELD_SIMD vi as_int(vf x) { return (vi)x; }
 RADFIELD_SIMD vf as_float(vi x) { return (vf)x; }
 RADFIELD_SIMD vf to_float(vi x) { return __builtin_convertvector(x, vf); }
@@ -236,24 +237,39 @@ RADFIELD_SIMD vi bf16_bits(vf x) {
   vu rounded = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
   return (vi)(x != x ? (vi)((u >> 16) | 0x40) : (vi)rounded);
 }
+// W bf16 to and from the low halves of W words.
+RADFIELD_SIMD vi widen(vh h) {
+#if defined(__AVX512F__)
+  return (vi)_mm512_cvtepu16_epi32((__m256i)h);  // the compilers' own conversion goes by quarters
+#else
+  return (vi)__builtin_convertvector(h, vu);
+#endif
+}
+RADFIELD_SIMD vh narrow(vi words) {
+#if defined(__AVX512F__)
+  return (vh)_mm512_cvtepi32_epi16((__m512i)words);
+#else
+  return __builtin_convertvector((vu)words, vh);
+#endif
+}
 RADFIELD_SIMD vf load(const bf16* p) {
   vh h;
   memcpy(&h, p, sizeof h);
-  return (vf)(__builtin_convertvector(h, vu) << 16);
+  return (vf)(widen(h) << 16);
 }
 RADFIELD_SIMD void store(bf16* p, vf v) {
-  vh h = __builtin_convertvector((vu)bf16_bits(v), vh);
+  const vh h = narrow(bf16_bits(v));
   memcpy(p, &h, sizeof h);
 }
 RADFIELD_SIMD vf load_n(const bf16* p, int n) {
   if (n == W) return load(p);
   vh h = {};
   memcpy(&h, p, 2 * (size_t)n);
-  return (vf)(__builtin_convertvector(h, vu) << 16);
+  return (vf)(widen(h) << 16);
 }
 RADFIELD_SIMD void store_n(bf16* p, vf v, int n) {
   if (n == W) return store(p, v);
-  vh h = __builtin_convertvector((vu)bf16_bits(v), vh);
+  const vh h = narrow(bf16_bits(v));
   memcpy(p, &h, 2 * (size_t)n);
 }
 

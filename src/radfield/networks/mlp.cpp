@@ -1,5 +1,8 @@
-// The MLP's ops: which kernel runs. The loops are in mlp_panels.h.
-#include "mlp_panels.h"
+// The MLP's ops: which kernel runs. The loops are in mlp_panels.h and mlp_backward.h.
+#if defined(__AVX512F__)
+#include "amx.h"
+#endif
+#include "mlp_backward.h"
 
 using namespace radfield;
 

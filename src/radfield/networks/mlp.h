@@ -7,6 +7,7 @@ namespace radfield {
 struct MlpForward {
   void* y;
   int64_t y_type;
+  float* head;
   const void* x0;
   int64_t x0_type;
   const void* x1;
@@ -18,7 +19,7 @@ struct MlpForward {
   int64_t output_activation;
   int64_t bias;
   int64_t kernel;
-  int64_t O, M, A, B, P, L, Q;
+  int64_t O, M, H, A, B, P, L, Q;
 };
 struct MlpBackward {
   void* grad_x0;
@@ -29,6 +30,7 @@ struct MlpBackward {
   float* partial;
   const void* grad_y;
   int64_t grad_y_type;
+  const float* grad_head;
   const void* x0;
   int64_t x0_type;
   const void* x1;
@@ -41,7 +43,7 @@ struct MlpBackward {
   int64_t bias;
   int64_t kernel;
   int64_t chunk;
-  int64_t A, M, B, P, R, O, L, Q;
+  int64_t A, M, B, P, R, O, H, L, Q;
 };
 struct MlpSecond {
   float* grad_grad_y;

@@ -36,6 +36,7 @@ _NETWORK = (
 FORWARD = Op(
     "mlp_forward",
     Out("y", _STREAM, "O M"),
+    Out("head", "f32", "H M", "the first outputs once more, in 32 bits", optional=True),
     In("x0", _STREAM, "A M", "first inputs"),
     In("x1", _STREAM, "B M", "further inputs, behind the first", optional=True),
     *_NETWORK,
@@ -47,7 +48,8 @@ BACKWARD = Op(
     Out("grad_x1", _STREAM, "B M", optional=True),
     InOut("grad_parameters", "f32", "P", "is added to", optional=True),
     InOut("partial", "f32", "R P", "scratch: gradients of each chunk of samples"),
-    In("grad_y", _STREAM, "O M"),
+    In("grad_y", _STREAM, "O M", optional=True),
+    In("grad_head", "f32", "H M", "is added to that of the first outputs", optional=True),
     In("x0", _STREAM, "A M"),
     In("x1", _STREAM, "B M", optional=True),
     *_NETWORK,
@@ -180,6 +182,7 @@ class _Call:
     layers: Layers
     kernel: int
     dtype: torch.dtype  # of the outputs
+    head: int  # the first outputs that are also returned in 32 bits
     grad_into: torch.Tensor | None
 
     def arguments(self, parameters):
@@ -203,21 +206,24 @@ class _Mlp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x0, x1, parameters, call):
         ctx.save_for_backward(x0, x1, parameters)
+        ctx.set_materialize_grads(False)
         ctx.call = call
         y = streams(x0, call.layers.outputs, call.dtype)
-        FORWARD(y=y, x0=feature_major(x0), x1=_optional(x1), kernel=call.kernel, **call.arguments(parameters))
-        return y.T
+        head = streams(x0, call.head) if call.head else None
+        inputs = {"x0": feature_major(x0), "x1": _optional(x1)}
+        FORWARD(y=y, head=head, kernel=call.kernel, **inputs, **call.arguments(parameters))
+        return y.T, _transposed(head)
 
     @staticmethod
-    def backward(ctx, grad):
+    def backward(ctx, grad, grad_head):
         needs = ctx.needs_input_grad[:3]
-        return *_MlpBackward.apply(grad, *ctx.saved_tensors, ctx.call, needs), None
+        return *_MlpBackward.apply(grad, grad_head, *ctx.saved_tensors, ctx.call, needs), None
 
 
 class _MlpBackward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, grad, x0, x1, parameters, call, needs):
-        ctx.save_for_backward(grad, x0, x1, parameters)
+    def forward(ctx, grad, grad_head, x0, x1, parameters, call, needs):
+        ctx.save_for_backward(grad, grad_head, x0, x1, parameters)
         ctx.set_materialize_grads(False)
         ctx.call = call
         grad_x0 = streams(x0, x0.shape[1], x0.dtype) if needs[0] else None
@@ -231,7 +237,8 @@ class _MlpBackward(torch.autograd.Function):
             grad_x1=grad_x1,
             grad_parameters=into if needs[2] else None,
             partial=partial,
-            grad_y=feature_major(grad),
+            grad_y=_optional(grad),
+            grad_head=_optional(grad_head),
             x0=feature_major(x0),
             x1=_optional(x1),
             kernel=call.kernel,
@@ -245,7 +252,7 @@ class _MlpBackward(torch.autograd.Function):
     def backward(ctx, u0, u1, v):
         if v is not None:
             raise BadInput("MLP: a derivative of the parameters' gradient was asked for; the rule: of the inputs' only")
-        grad, x0, x1, parameters = ctx.saved_tensors
+        grad, grad_head, x0, x1, parameters = ctx.saved_tensors
         if x0.dtype != torch.float32 or (x1 is not None and x1.dtype != torch.float32):
             raise BadInput("MLP: second derivatives of 16-bit inputs; the rule: inputs are float32 for them")
         u0 = torch.zeros_like(x0) if u0 is None else u0
@@ -263,13 +270,23 @@ class _MlpBackward(torch.autograd.Function):
             grad_parameters=grad_parameters,
             partial=partial,
             tangent=feature_major(u),
-            grad_y=feature_major(grad.float()),
+            grad_y=feature_major(_whole_gradient(grad, grad_head, x, call.layers.outputs)),
             x=feature_major(x),
             chunk=chunk,
             **call.arguments(parameters),
         )
         first = x0.shape[1]
-        return grad_grad.T, grad_x[:first].T, None if x1 is None else grad_x[first:].T, grad_parameters, None, None
+        grad_x1 = None if x1 is None else grad_x[first:].T
+        grad_of_head = grad_grad[: call.head].T if call.head else None
+        return grad_grad.T, grad_of_head, grad_x[:first].T, grad_x1, grad_parameters, None, None
+
+
+def _whole_gradient(grad, grad_head, x, outputs):
+    """Gradient [M, O] of all outputs in float32, the head's added."""
+    whole = x.new_zeros(len(x), outputs) if grad is None else grad.float()
+    if grad_head is None:
+        return whole
+    return whole + torch.nn.functional.pad(grad_head, (0, outputs - grad_head.shape[1]))
 
 
 def _optional(x):
@@ -287,20 +304,26 @@ def mlp(
     layers: Layers,
     *,
     dtype: torch.dtype = torch.float32,
+    head: int = 0,
     kernel: int | None = None,
     grad_into: torch.Tensor | None = None,
-) -> torch.Tensor:
+):
     """Outputs [M, O] of the network for inputs `x0` [M, A] and `x1` [M, B] or None, float32 or bfloat16 each.
 
-    `parameters` [P] float32; `dtype` is that of the outputs; `kernel` forces one (see `best_bf16_kernel`);
+    `parameters` [P] float32; `dtype` is that of the outputs; with `head` H > 0 the first H outputs are returned once
+    more, as [M, H] float32, where not all of them bear 16 bits; `kernel` forces one (see `best_bf16_kernel`);
     `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it.
     Differentiable twice (the gradient of the inputs, in float32). Raises `BadInput` on another shape or dtype.
     """
+    if not 0 <= head <= layers.outputs:
+        raise BadInput(f"MLP: head is {head}; the rule: from 0 to the {layers.outputs} outputs")
     if not native(x0):
         x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
-        return mlp_reference(x0, x1, parameters, layers)
+        y = mlp_reference(x0, x1, parameters, layers)
+        return (y, y[:, :head]) if head else y
     kernel = kernel_of(layers.config) if kernel is None else kernel
-    return _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, grad_into))
+    y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into))
+    return (y, first) if head else y
 
 
 class MLP(torch.nn.Module):
@@ -317,10 +340,11 @@ class MLP(torch.nn.Module):
                 bound = math.sqrt(6 / (fan_in + fan_out))
                 self.weights[offset : offset + fan_in * fan_out].uniform_(-bound, bound, generator=generator)
 
-    def forward(self, *x: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """One or two inputs, which are concatenated without a copy."""
+    def forward(self, *x: torch.Tensor, dtype: torch.dtype = torch.float32, head: int = 0):
+        """Outputs [M, O] for one or two inputs, which are concatenated without a copy; and with `head` H > 0 the first H
+        of them once more, [M, H] in float32."""
         x0, x1 = (*x, None)[:2]
         if len(x) > 2 or sum(t.shape[1] for t in x) != self.layers.inputs:
             widths = [t.shape[1] for t in x]
             raise BadInput(f"MLP: the inputs have {widths} channels; the rule: one or two, {self.layers.inputs} in all")
-        return mlp(x0, x1, self.weights, self.layers, dtype=dtype, grad_into=self.grad_into)
+        return mlp(x0, x1, self.weights, self.layers, dtype=dtype, head=head, grad_into=self.grad_into)

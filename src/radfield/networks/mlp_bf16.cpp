@@ -9,8 +9,9 @@
 #pragma GCC push_options
 #pragma GCC target("avx512bf16")
 #endif
-#define RADFIELD_AVX512_BF16
-#include "mlp_panels.h"
+#include "mlp_kernels_bf16.h"
+
+#include "mlp_backward.h"
 
 namespace radfield {
 

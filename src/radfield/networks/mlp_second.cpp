@@ -2,7 +2,7 @@
 // dh_l+1 = sigma'(z_l) W_l dh_l carried forward, s is an ordinary function of the weights, and its gradients come back
 // by two adjoints per layer: of the tangent, and of the value (which feels the tangent through sigma'').
 // In fp32, one product per layer and quantity on panels; the notation is that of mlp.py.
-#include "mlp_panels.h"
+#include "mlp_backward.h"
 
 namespace radfield {
 namespace {
@@ -36,7 +36,7 @@ struct Second {
     grad_x = arena.take<float>((int64_t)s.channels_padded * PW);
   }
   static void product(float* y, const float* weights, const float* bias, const float* x, int outputs, int inputs) {
-    K::product(weights, bias, x, outputs, inputs, [&](int o, Channel a, Channel b) {
+    K::product(weights, bias, x, 0, 1, outputs, inputs, [&](int, int o, Channel a, Channel b) {
       store_channel(y + o * PW, a), store_channel(y + (o + 1) * PW, b);
     });
   }
