@@ -18,6 +18,7 @@ from common import median_seconds, report
 from radfield import backend
 from radfield.cpu import library
 from radfield.encodings import hash_grid
+from radfield.encodings.hash_grid_adam import SampleGradients
 from radfield.fields import radiance
 from radfield.losses import mse
 from radfield.networks import mlp
@@ -53,13 +54,12 @@ class Step:
         self.generator = torch.Generator().manual_seed(0)
         self.field = radiance.RadianceField(radiance.Config(grid=GRID, precision=precision), generator=self.generator)
         self.rays, self.stages = rays, Stages()
-        modules = [self.field.grid, self.field.density_network, self.field.color_network]
-        parameters = [self.field.grid.table, self.field.density_network.weights, self.field.color_network.weights]
-        shadows = [self.field.grid.stored(), None, None]
-        groups = []
-        for module, parameter, shadow in zip(modules, parameters, shadows, strict=True):
-            module.grad_into = torch.zeros_like(parameter)
-            groups.append({"parameter": parameter.data, "grad": module.grad_into, "shadow": shadow})
+        grid = self.field.grid
+        grid.grad_into = SampleGradients(grid.grid)
+        groups = [{"parameter": grid.table.data, "grad": grid.grad_into, "shadow": grid.stored()}]
+        for network in (self.field.density_network, self.field.color_network):
+            network.grad_into = torch.zeros_like(network.weights)
+            groups.append({"parameter": network.weights.data, "grad": network.grad_into})
         self.optimizer = Adam(groups)
         self.samples = None
 
@@ -73,7 +73,7 @@ class Step:
         with stages("encode"):
             encoded = field.encode(s["x"])
         with stages("networks"):
-            logit, features = radiance.split_logit(field.density_network(encoded))
+            logit, features = field.geometry(s["x"], encoded)
             colors = field.color_logits(features, s["directions"])
         with stages("composite"):
             seen = composite_raw(logit, colors, **rays)

@@ -19,6 +19,7 @@ from ..cameras import Cameras
 from ..data.pixels import sample_pixels
 from ..data.scene import Scene
 from ..encodings import hash_grid
+from ..encodings.hash_grid_adam import SampleGradients
 from ..errors import BadInput
 from ..fields import radiance
 from ..geometry import SceneTransform
@@ -136,7 +137,7 @@ class Training:
         field, config = model.field, model.config
         self.optimizer = Adam(
             [
-                adam_group(field.grid.table, field.grid, shadow=field.grid.stored(), mode="skip"),
+                grid_group(field.grid),
                 adam_group(field.density_network.weights, field.density_network, l2=config.network_l2),
                 adam_group(field.color_network.weights, field.color_network, l2=config.network_l2),
             ]
@@ -204,6 +205,12 @@ def adam_group(parameter, owner, **options) -> dict:
     """A parameter whose gradient its module `owner` adds into one kept buffer."""
     owner.grad_into = torch.zeros_like(parameter)
     return {"parameter": parameter.data, "grad": owner.grad_into, **options}
+
+
+def grid_group(grid: hash_grid.HashGrid) -> dict:
+    """The table of a grid, whose gradient is noted sample by sample until the optimiser's step."""
+    grid.grad_into = SampleGradients(grid.grid)
+    return {"parameter": grid.table.data, "grad": grid.grad_into, "shadow": grid.stored(), "mode": "skip"}
 
 
 def train_step(training: Training, progress: float) -> StepResult:

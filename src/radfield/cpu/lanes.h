@@ -2,7 +2,7 @@
 #pragma once
 #include <utility>
 
-#include "simd.h"
+#include "../maths.h"
 
 namespace radfield {
 

@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <type_traits>
 #if defined(__linux__)
@@ -91,9 +92,10 @@ void forget_parent() {
 const int at_fork_set = pthread_atfork(nullptr, nullptr, forget_parent);
 
 // Frees a thread's scratch memory when the thread ends.
-constexpr int SLOTS = 2;
+constexpr int SLOTS = 3, ZEROED = 2;
 pthread_key_t scratch_key[SLOTS];
-const int scratch_key_made = pthread_key_create(&scratch_key[0], free) | pthread_key_create(&scratch_key[1], free);
+const int scratch_key_made = pthread_key_create(&scratch_key[0], free) | pthread_key_create(&scratch_key[1], free) |
+                             pthread_key_create(&scratch_key[2], free);
 
 thread_local bool inside = false;  // nested regions run on the calling thread
 
@@ -262,10 +264,13 @@ void* scratch(int64_t bytes, int slot) {
     size[slot] = (bytes + 4095) / 4096 * 4096;
     data[slot] = aligned_alloc(4096, (size_t)size[slot]);
     if (!data[slot]) abort();  // a few megabytes at most: nothing sensible can follow
+    if (slot == ZEROED) memset(data[slot], 0, (size_t)size[slot]);
     pthread_setspecific(scratch_key[slot], data[slot]);
   }
   return data[slot];
 }
+
+float* zeroed_scratch(int64_t bytes) { return (float*)scratch(bytes, ZEROED); }
 
 }  // namespace radfield
 

@@ -45,6 +45,9 @@ inline void parallel_blocks(int64_t n, int64_t size, Body body) {
 // if the tasks ask too. Slot 1 is for tasks that call other ops, which use slot 0.
 void* scratch(int64_t bytes, int slot = 0);
 
+// The same for floats that are all 0 when they are handed out; who takes them leaves them so.
+float* zeroed_scratch(int64_t bytes);
+
 // The one floating-point mode of our code, for as long as it lives: round to nearest, no traps, numbers below 2^-126
 // are 0. Without it results would depend on what the caller's thread is set to (torch.set_flush_denormal), which the
 // workers do not share; and gradients and moments that fade out would cost a hundred cycles each on the way.

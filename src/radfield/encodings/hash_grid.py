@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -23,6 +24,9 @@ from ..backend import native
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, streams
+
+if TYPE_CHECKING:
+    from .hash_grid_adam import SampleGradients
 
 _TABLE = "f32 bf16"
 FORWARD = Op(
@@ -169,7 +173,7 @@ class _Call:
     grid: GridLevels
     stored: torch.Tensor | None  # the 16-bit copy of the table to read instead of it
     dtype: torch.dtype  # of the features
-    grad_into: torch.Tensor | None  # where the table's gradient is added, instead of being returned
+    grad_into: torch.Tensor | SampleGradients | None  # where the table's gradient goes, instead of being returned
     computed: torch.Tensor | None = None  # the features, where they are known
 
     @property
@@ -214,8 +218,12 @@ class _HashGrid(torch.autograd.Function):
     def backward(ctx, grad):
         x, table = ctx.saved_tensors
         need_x, need_table, _ = ctx.needs_input_grad
-        if need_table and ctx.call.grad_into is not None:
-            ctx.call.backward(grad, x, len(table), into=ctx.call.grad_into)
+        into = ctx.call.grad_into
+        if need_table and into is not None:
+            if isinstance(into, torch.Tensor):
+                ctx.call.backward(grad, x, len(table), into=into)
+            else:
+                into.add(grad, x)
             need_table = False
         if not (need_x or need_table):
             return None, None, None
@@ -268,14 +276,15 @@ def hash_grid(
     *,
     stored: torch.Tensor | None = None,
     dtype: torch.dtype = torch.float32,
-    grad_into: torch.Tensor | None = None,
+    grad_into: torch.Tensor | SampleGradients | None = None,
     computed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Features [M, L F] of `x` [M, D] float32 in [0, 1] from `table` [E, F] float32; twice differentiable.
 
     `stored` is a bfloat16 copy of the table that is read in its place; `dtype` (float32 or bfloat16) is that of the
     features; `grad_into` [E, F] float32 takes the table's gradient by addition, and then autograd returns none for it:
-    a training loop keeps one such buffer instead of a fresh, cleared one per step. `computed` [M, L F] are the features
+    a training loop keeps one such buffer instead of a fresh, cleared one per step, or a `hash_grid_adam.SampleGradients`,
+    which only notes the samples for the optimiser. `computed` [M, L F] are the features
     where an earlier call found them: then this call only makes them differentiable.
     Raises `BadInput` on another shape or dtype.
     """
@@ -296,7 +305,7 @@ class HashGrid(torch.nn.Module):
         self.channels = self.grid.channels
         initial = torch.rand(self.grid.entries, config.features, generator=generator) * 2e-4 - 1e-4
         self.table = torch.nn.Parameter(initial)
-        self.grad_into: torch.Tensor | None = None
+        self.grad_into: torch.Tensor | SampleGradients | None = None
         self._stored: torch.Tensor | None = None
         self._stored_version = -1
 

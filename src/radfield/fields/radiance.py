@@ -31,25 +31,6 @@ class Config:
     precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits; sums and masters stay fp32
 
 
-class _Logit(torch.autograd.Function):
-    """Splits off the density's logit: autograd's own select would fill and add a whole [C, M] gradient for one row."""
-
-    @staticmethod
-    def forward(ctx, features):
-        return features[:, 0].clone(), features.view_as(features)
-
-    @staticmethod
-    def backward(ctx, grad_logit, grad_features):
-        grad = grad_features.clone()  # the incoming gradient may be somebody else's
-        grad[:, 0] += grad_logit
-        return grad
-
-
-def split_logit(features: Tensor) -> tuple[Tensor, Tensor]:
-    """The density's logit [M], and all geometry features [M, C], of the density network's outputs [M, C]."""
-    return _Logit.apply(features)
-
-
 class RadianceField(torch.nn.Module):
     """The field. `density(x)`, `color(x, d)` and `features(x)` answer queries; renderers use `geometry` and
     `color_logits`, which leave exponential and sigmoid to the compositing.
@@ -61,6 +42,7 @@ class RadianceField(torch.nn.Module):
     def __init__(self, config: Config = Config(), cascades: int = 1, generator: torch.Generator | None = None):
         super().__init__()
         self.config, self.cascades = config, cascades
+        self.features_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         self.grid = hash_grid.HashGrid(3, _with_precision(config.grid, config.precision), generator)
         networks = {"width": config.width, "precision": config.precision}
         density = mlp.Config(hidden_layers=config.density_layers, **networks)
@@ -87,8 +69,10 @@ class RadianceField(torch.nn.Module):
         return self.grid(self.grid_positions(x))
 
     def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The density's logit [M] and the geometry features [M, C]; `encoded` is `encode(x)` if that is known."""
-        return split_logit(self.density_network(self.grid(self.grid_positions(x), encoded)))
+        """The density's logit [M] float32 and the geometry features [M, C]; `encoded` is `encode(x)` if that is known."""
+        encoded = self.grid(self.grid_positions(x), encoded)
+        features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1)
+        return logit.squeeze(1), features
 
     def color_logits(self, features: Tensor, d: Tensor) -> Tensor:
         """Logits [M, 3] of the colour, from geometry features [M, C] and unit directions [M, 3]."""

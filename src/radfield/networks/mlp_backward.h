@@ -7,8 +7,8 @@
 namespace radfield {
 namespace {
 
-constexpr int64_t BLOCK_BYTES = 384 << 10;  // activations and gradients of a block: part of a second-level cache
-constexpr int MAX_BLOCK = 16;               // panels
+constexpr int64_t BLOCK_BYTES = 512 << 10;  // activations and gradients of a block: part of a second-level cache
+constexpr int MAX_BLOCK = 32;               // panels
 
 // The gradients of the outputs.
 struct OutputGradients {

@@ -107,7 +107,7 @@ struct Amx : Bf16Panels {
   static constexpr int ROW_BLOCK = 16;
   // A tile is loaded from words that were stored a moment ago, and results are read that a tile has just stored; neither
   // is forwarded, so that one panel by itself waits at every layer.
-  static constexpr int GROUP = 4;
+  static constexpr int GROUP = 2;
   static int packed_rows() { return 1; }
   static void begin() { amx::configure(); }
   static void end() { amx::release(); }
@@ -116,10 +116,10 @@ struct Amx : Bf16Panels {
   template <class Epilogue>
   static RADFIELD_SIMD void product(const uint32_t* weights, const float* bias, const uint32_t* x, int64_t x_step,
                                     int panels, int rows, int inputs, Epilogue epilogue) {
-    alignas(64) float results[GROUP][64 * PW];
+    alignas(64) float results[GROUP][32 * PW];
     const int words = inputs / 2;
-    for (int first = 0; first < rows; first += 64) {
-      const int here = rows - first < 64 ? rows - first : 64;
+    for (int first = 0; first < rows; first += 32) {
+      const int here = rows - first < 32 ? rows - first : 32;
       for (int p = 0; p < panels; ++p)
         for (int o = 0; o < here; o += 32) {
           const uint32_t* w = weights + (int64_t)(first + o) * words;

@@ -85,10 +85,14 @@ int64_t update_touched(const AdamStep& a, int64_t begin, int64_t end) {
 
 }  // namespace
 
+int64_t radfield::adam_range(const AdamStep& a, int64_t begin, int64_t end) {
+  return (a.skip ? update_touched : update_all)(a, begin, end);
+}
+
 RADFIELD_OP(adam_step, AdamStep) {
   int64_t bad = 0;
   parallel_blocks(a.P, BLOCK, [&](int64_t begin, int64_t end) {
-    const int64_t found = (a.skip ? update_touched : update_all)(a, begin, end);
+    const int64_t found = adam_range(a, begin, end);
     if (found) __atomic_fetch_add(&bad, found, __ATOMIC_RELAXED);
   });
   *a.bad = bad;

@@ -21,6 +21,11 @@ struct AdamStep {
   int64_t P;
 };
 
+#ifdef RADFIELD_CPU
+// Steps parameters begin .. end - 1; returns how many gradients cannot be applied.
+int64_t adam_range(const AdamStep& a, int64_t begin, int64_t end);
+#endif
+
 // Whether a gradient can be applied: its square is finite, so it is no NaN and v does not become infinite for good.
 template <class F>
 RADFIELD_FN auto adam_accepts(F grad) {

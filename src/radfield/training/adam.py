@@ -55,7 +55,8 @@ def adam_step_reference(
 
 class Adam:
     """The optimiser. groups: dicts of `parameter` and `grad` (float32 tensors of one shape; `grad` is read and cleared
-    by each step), and optionally `shadow` (bfloat16, equal to the rounded parameter, and kept so), `l2` (0), `mode`
+    by each step; instead of a tensor `grad` may be what steps by itself, like `hash_grid_adam.SampleGradients`), and
+    optionally `shadow` (bfloat16, equal to the rounded parameter, and kept so), `l2` (0), `mode`
     ("dense" or "skip"), `scale` (1: factor on the learning rate).
     """
 
@@ -74,18 +75,20 @@ class Adam:
         found = 0
         for group in self.groups:
             bad = torch.zeros(1, dtype=torch.int64)
-            tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in _TENSORS}
-            (STEP if native(group["parameter"]) else adam_step_reference)(
-                **tensors,
-                bad=bad,
-                rate=lr * group["scale"] / (1 - beta1**self.steps),
-                beta1=beta1,
-                beta2=beta2,
-                epsilon=self.epsilon,
-                correction2=1 / (1 - beta2**self.steps),
-                l2=group["l2"],
-                skip=group["mode"] == "skip",
-            )
+            rates = {
+                "rate": lr * group["scale"] / (1 - beta1**self.steps),
+                "beta1": beta1,
+                "beta2": beta2,
+                "epsilon": self.epsilon,
+                "correction2": 1 / (1 - beta2**self.steps),
+                "l2": group["l2"],
+                "skip": group["mode"] == "skip",
+            }
+            if not isinstance(group["grad"], Tensor):
+                group["grad"].adam_step(**{k: group[k] for k in _STATE}, bad=bad, **rates)
+            else:
+                tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in (*_STATE, "grad")}
+                (STEP if native(group["parameter"]) else adam_step_reference)(**tensors, bad=bad, **rates)
             found += int(bad)
         return found
 
@@ -104,4 +107,4 @@ class Adam:
             group["v"].copy_(state[f"{i}.v"])
 
 
-_TENSORS = ("parameter", "m", "v", "grad", "shadow")
+_STATE = ("parameter", "m", "v", "shadow")

@@ -1,0 +1,90 @@
+"""Adam on a hash grid's table, straight from the gradients of its features.
+
+The gradient of the table (Mueller et al. 2022, sec. 4) has a value per entry, but all of it follows from the samples:
+position and gradient of the features. A training loop can keep these two until the optimiser's step, which then sums
+the gradient of one level at a time in memory that stays in the cache and applies it there (training/adam.py has the
+equations). The numbers are those of the two passes, bit for bit; the whole gradient is never written and read.
+
+Letters: M samples, D dimensions, L levels, F features per level, C = L F channels, E entries.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backend import native
+from ..op import In, InOut, Op, Out, Scalar
+from ..tensors import feature_major
+from . import hash_grid
+
+STEP = Op(
+    "hash_grid_adam",
+    InOut("parameter", "f32", "E F", "the table"),
+    InOut("m", "f32", "E F", "mean of the gradients"),
+    InOut("v", "f32", "E F", "mean of their squares"),
+    InOut("shadow", "bf16", "E F", "= the parameters rounded", optional=True),
+    Out("bad", "i64", "1", "gradients whose square is not finite: their entries stay as they were"),
+    In("grad_features", "f32 bf16", "C M"),
+    In("x", "f32", "D M"),
+    In("levels", "i64", "L 4"),
+    In("scales", "f32", "L"),
+    Scalar("smoothstep", "int"),
+    Scalar("rate", "float"),
+    Scalar("beta1", "float"),
+    Scalar("beta2", "float"),
+    Scalar("epsilon", "float"),
+    Scalar("correction2", "float"),
+    Scalar("l2", "float"),
+    Scalar("skip", "int"),
+)
+#: bytes of a level's gradient that may be held in each thread's scratch; larger ones take the two passes
+LARGEST_LEVEL = 1 << 24
+
+
+class SampleGradients:
+    """The gradient of a table as positions and gradients of features. As a module's `grad_into` it collects what
+    backward passes find; as the `grad` of a group of `training.adam` it is applied and forgotten.
+    """
+
+    def __init__(self, grid: hash_grid.GridLevels):
+        self.grid = grid
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, grad_features: Tensor, x: Tensor) -> None:
+        """Gradients [M, C] of the features at `x` [M, D]. Both are kept, not copied, until they are applied."""
+        self._parts.append((feature_major(grad_features), feature_major(x)))
+
+    def adam_step(self, *, parameter: Tensor, m: Tensor, v: Tensor, shadow: Tensor | None, bad: Tensor, **rates) -> None:
+        """Adam's step on the table [E, F] with what was collected; arguments as those of `training.adam.STEP`."""
+        grad_features, x = self._take(parameter)
+        state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}
+        tables = {"levels": self.grid.levels, "scales": self.grid.scales, "smoothstep": self.grid.smoothstep}
+        largest = int(self.grid.levels[:, 1].max()) * self.grid.features * 4
+        if native(parameter) and largest <= LARGEST_LEVEL:
+            STEP(**state, grad_features=grad_features, x=x, **tables, **rates)
+        else:
+            self._two_passes(state, grad_features, x, tables, rates)
+
+    def _take(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
+        parts, self._parts = self._parts, []
+        if not parts:
+            return parameter.new_empty(self.grid.channels, 0), parameter.new_empty(self.grid.dimensions, 0)
+        if len(parts) == 1:
+            return parts[0]
+        return torch.cat([g.float() for g, _ in parts], 1), torch.cat([x for _, x in parts], 1)
+
+    def _two_passes(self, state, grad_features, x, tables, rates) -> None:
+        from ..training import adam
+
+        table = state["parameter"]
+        if native(table):
+            grad = torch.zeros_like(table)
+            hash_grid.BACKWARD(grad_table=grad, grad_features=grad_features, x=x, tangent=None, **tables)
+        else:
+            with torch.enable_grad():
+                leaf = table.detach().requires_grad_()
+                features = hash_grid.hash_grid_reference(x.T.to(table.dtype), leaf, self.grid)
+                (grad,) = torch.autograd.grad(features, leaf, grad_features.T.to(table.dtype))
+        flat = {k: value if value is None else value.view(-1) for k, value in state.items()}
+        (adam.STEP if native(table) else adam.adam_step_reference)(**flat, grad=grad.view(-1), **rates)
