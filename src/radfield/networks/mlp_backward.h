@@ -139,8 +139,10 @@ struct Backward {
     for (int l = s.layers - 1; l >= 0; --l) {
       const Layer& layer = s.layer[l];
       if (l == 0 && !a.grad_x0 && !a.grad_x1) break;
+      // of the first layer, what nobody asked for is left out
+      const int rows = l > 0 || a.grad_x1 || s.skips ? layer.inputs : round_up((int)a.A, K::ROW_BLOCK);
       const int64_t words_step = K::SHARED ? step : Runner<K>::words_of(s.widest);
-      K::product(run.packed.transposed[l], nullptr, gradient_words(l, panel, 0), words_step, group.count, layer.inputs,
+      K::product(run.packed.transposed[l], nullptr, gradient_words(l, panel, 0), words_step, group.count, rows,
                  layer.outputs_padded, [&](int p, int o, Channel u, Channel v) RADFIELD_LANES {
                    if (o >= layer.hidden_padded) return input_gradient(group, p, o - layer.hidden_padded, u, v, l == 0);
                    put(l - 1, panel, p, o, run.times_derivative(u, l - 1, p, o), run.times_derivative(v, l - 1, p, o + 1));

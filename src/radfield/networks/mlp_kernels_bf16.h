@@ -184,13 +184,23 @@ struct Amx : Bf16Panels {
           }
           amx::store<0>(sums[0], 64), amx::store<1>(sums[1], 64), amx::store<2>(sums[2], 64), amx::store<3>(sums[3], 64);
           for (int k = 0; k < 4; ++k)
-            add_tile(dw, down, across, sums[k], i + 16 * (k / 2), j + 16 * (k % 2), rows, columns);
+            if ((k < 2 || tall) && (k % 2 == 0 || wide))
+              add_tile(dw, down, across, sums[k], i + 16 * (k / 2), j + 16 * (k % 2), rows, columns);
         }
       }
   }
-  static void add_tile(float* dw, int64_t down, int64_t across, const float* tile, int i, int j, int rows, int columns) {
-    for (int r = 0; r < 16 && i + r < rows; ++r)
-      for (int c = 0; c < 16 && j + c < columns; ++c) dw[(i + r) * down + (j + c) * across] += tile[16 * r + c];
+  // dw[(i + r) down + (j + c) across] += tile[r][c], one of down and across being 1.
+  static void add_tile(float* dw, int64_t down, int64_t across, float* tile, int i, int j, int rows, int columns) {
+    if (across != 1) {
+      alignas(64) float turned[16 * 16];
+      transpose_16x16((uint32_t*)turned, (const uint32_t*)tile);
+      return add_tile(dw, across, 1, turned, j, i, columns, rows);
+    }
+    const int n = columns - j < 16 ? columns - j : 16;
+    for (int r = 0; r < 16 && i + r < rows; ++r) {
+      float* at = dw + (i + r) * down + j;
+      store_n(at, load_n(at, n) + load(tile + 16 * r), n);
+    }
   }
 
   // Four perfect shuffles of the 16 rows turn rows into columns.
