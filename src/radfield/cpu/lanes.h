@@ -61,6 +61,15 @@ RADFIELD_SIMD vf lane_sums(vf (&v)[N]) {
   }
 }
 
+// Rows to columns: as many perfect shuffles of the rows as W has bits.
+RADFIELD_SIMD void transpose(vi (&rows)[W]) {
+  for (int stage = 1; stage < W; stage *= 2) {
+    vi shuffled[W];
+    for (int i = 0; i < W / 2; ++i) interleave(rows[i], rows[i + W / 2], shuffled[2 * i], shuffled[2 * i + 1]);
+    for (int i = 0; i < W; ++i) rows[i] = shuffled[i];
+  }
+}
+
 // Bit i is the sign bit of lane i: of a mask (0 or -1 per lane), the lane itself.
 RADFIELD_SIMD uint32_t mask_bits(vi mask) {
 #if defined(__AVX512F__)

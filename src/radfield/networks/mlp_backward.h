@@ -53,6 +53,7 @@ struct Backward {
   float* y;                // [GROUP][outputs_padded][PW]: results before the output activation
   float* grad_inputs;      // [GROUP][channels_padded][PW], where skip layers add to it
   float* bias_sums;        // [layers][widest][W]
+  float* turned;           // [panels of a block][PW][PW]: scratch of the weight gradients
 
   Backward(const MlpBackward& a, const Shape& s, Runner<K>& run, float* dw)
       : a(a), s(s), run(run), inputs{a.x0, a.x1, a.x0_type, a.x1_type, a.A, a.B, a.M},
@@ -65,13 +66,14 @@ struct Backward {
   }
   static int64_t size(const Shape& s, int block) {  // bytes that take() takes
     return (int64_t)sizeof(Row) * panel_rows(s) * block + 4 * (int64_t)K::GROUP * 4 * s.widest * PW +
-           4 * (int64_t)s.layers * s.widest * W + 4096;
+           4 * ((int64_t)s.layers * s.widest * W + (int64_t)block * PW * PW) + 4096;
   }
   void take(Arena& arena, int block) {
     for (auto& words : grad_words) words = arena.take<Word>(K::GROUP * Runner<K>::words_of(s.widest));
     y = arena.take<float>((int64_t)K::GROUP * s.layer[s.layers - 1].outputs_padded * PW);
     grad_inputs = arena.take<float>((int64_t)K::GROUP * s.channels_padded * PW);
     bias_sums = arena.take<float>((int64_t)s.layers * s.widest * W);
+    turned = arena.take<float>((int64_t)block * PW * PW);
     step = panel_rows(s);
     Row* memory = arena.take<Row>(step * block);
     for (int l = 0; l < s.layers; ++l) x[l] = memory, memory += s.layer[l].inputs * PW;
@@ -157,10 +159,10 @@ struct Backward {
       const Layer& layer = s.layer[l];
       const int stride = s.logical_inputs(l);
       float* to = dw + (layer.weights - a.parameters);
-      if (layer.hidden) K::weight_gradient(to, stride, g[l], x[l], layer.outputs, layer.hidden, panels, step, step);
+      if (layer.hidden) K::weight_gradient(to, stride, g[l], x[l], layer.outputs, layer.hidden, panels, step, step, turned);
       if (layer.inputs > layer.hidden_padded)
         K::weight_gradient(to + layer.hidden, stride, g[l], x[l] + layer.hidden_padded * PW, layer.outputs, s.channels,
-                           panels, step, step);
+                           panels, step, step, turned);
     }
   }
   void finish_bias() {

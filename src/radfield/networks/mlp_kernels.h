@@ -23,21 +23,6 @@ RADFIELD_SIMD void store_channel(float* p, Channel c) { store(p, c.low), store(p
 
 RADFIELD_SIMD vf round_bf16(vf x) { return (vf)(bf16_bits(x) << 16); }
 
-// Adds the lane sums of N x K accumulators into dw[i * stride + j], i < n, j < k.
-template <int N, int K>
-RADFIELD_SIMD void add_sums(float* dw, int64_t stride, const vf (&acc)[N][K], int n, int k) {
-  static_assert(N * K % W == 0);
-  alignas(64) float sums[N * K];
-  for (int first = 0; first < N * K; first += W) {
-    vf v[W];
-#pragma GCC unroll 16
-    for (int i = 0; i < W; ++i) v[i] = acc[(first + i) / K][(first + i) % K];
-    store(sums + first, lane_sums<W>(v));
-  }
-  for (int i = 0; i < n; ++i)
-    for (int j = 0; j < k; ++j) dw[i * stride + j] += sums[i * K + j];
-}
-
 template <bool ROUND>
 struct Fp32 {
   typedef float Word;
@@ -93,27 +78,56 @@ struct Fp32 {
     }
   }
 
-  // dw [outputs][stride] += sum over samples of g x, over `panels` panels that lie g_step and x_step apart.
+  // dw [outputs][stride] += sum over samples of g x, over `panels` panels that lie g_step and x_step apart; `scratch` has
+  // [panels][PW][PW]. The side of fewer channels is turned, so that sums over samples run along no vector's lanes.
   static void weight_gradient(float* dw, int64_t stride, const float* g, const float* x, int outputs, int inputs,
-                              int panels, int64_t g_step, int64_t x_step) {
-    constexpr int N = W == 16 ? 8 : 4, K = W == 4 ? 4 : 2;  // accumulators N x K
-    for (int o = 0; o < outputs; o += N)
-      for (int i = 0; i < inputs; i += K) {
-        vf acc[N][K] = {};
-        for (int p = 0; p < panels; ++p)
-          for (int v = 0; v < 2; ++v) {
-            vf gs[N], xs[K];
-#pragma GCC unroll 8
-            for (int r = 0; r < N; ++r) gs[r] = load(g + p * g_step + (o + r) * PW + v * W);
-#pragma GCC unroll 4
-            for (int c = 0; c < K; ++c) xs[c] = load(x + p * x_step + (i + c) * PW + v * W);
-#pragma GCC unroll 8
-            for (int r = 0; r < N; ++r)
-#pragma GCC unroll 4
-              for (int c = 0; c < K; ++c) acc[r][c] = fma(gs[r], xs[c], acc[r][c]);
-          }
-        add_sums<N, K>(dw + o * stride + i, stride, acc, min_int(N, outputs - o), min_int(K, inputs - i));
+                              int panels, int64_t g_step, int64_t x_step, float* scratch) {
+    if (outputs < inputs) sums_of_products<true>(dw, stride, x, g, inputs, outputs, panels, x_step, g_step, scratch);
+    else sums_of_products<false>(dw, stride, g, x, outputs, inputs, panels, g_step, x_step, scratch);
+  }
+  // sum over samples of a[i] b[j] for i < rows, j < columns, in tiles of R x 2 vectors. TURNED: dw is [j][i].
+  template <bool TURNED>
+  static void sums_of_products(float* dw, int64_t stride, const float* a, const float* b, int rows, int columns,
+                               int panels, int64_t a_step, int64_t b_step, float* scratch) {
+    constexpr int R = W == 8 ? 4 : 8;
+    for (int j = 0; j < columns; j += 2 * W) {
+      const int n = min_int(2 * W, columns - j);
+      for (int p = 0; p < panels; ++p) turn(scratch + (int64_t)p * PW * PW, b + p * b_step + j * PW, n);
+      for (int i = 0; i < rows; i += R) {
+        vf acc[R][2] = {};
+        for (int p = 0; p < panels; ++p) multiply_turned(acc, a + p * a_step + i * PW, scratch + (int64_t)p * PW * PW);
+        add_tile<TURNED>(dw, stride, acc, i, j, min_int(R, rows - i), n);
       }
+    }
+  }
+  // acc[r] += sum over a panel's samples of a[r] times all columns of the turned side.
+  template <int R>
+  static RADFIELD_SIMD void multiply_turned(vf (&acc)[R][2], const float* a, const float* turned) {
+    for (int k = 0; k < PW; ++k) {
+      const vf low = load(turned + k * PW), high = load(turned + k * PW + W);
+#pragma GCC unroll 8
+      for (int r = 0; r < R; ++r) {
+        const vf w = splat(a[r * PW + k]);
+        acc[r][0] = fma(w, low, acc[r][0]), acc[r][1] = fma(w, high, acc[r][1]);
+      }
+    }
+  }
+  // n channels of a panel, 2 W at most, to [PW samples][2 W channels]; missing channels are 0.
+  static void turn(float* to, const float* from, int n) {
+    for (int c = 0; c < 2 * W; c += W)
+      for (int v = 0; v < 2; ++v) {
+        vi block[W];
+        for (int k = 0; k < W; ++k) block[k] = c + k < n ? (vi)load(from + (c + k) * PW + v * W) : vi{};
+        transpose(block);
+        for (int k = 0; k < W; ++k) store(to + (v * W + k) * PW + c, (vf)block[k]);
+      }
+  }
+  template <bool TURNED, int R>
+  static RADFIELD_SIMD void add_tile(float* dw, int64_t stride, const vf (&acc)[R][2], int i, int j, int m, int n) {
+    alignas(64) float tile[R][2 * W];
+    for (int r = 0; r < R; ++r) store_channel(tile[r], {acc[r][0], acc[r][1]});
+    for (int r = 0; r < m; ++r)
+      for (int c = 0; c < n; ++c) dw[TURNED ? (j + c) * stride + i + r : (i + r) * stride + j + c] += tile[r][c];
   }
 
   static int min_int(int a, int b) { return a < b ? a : b; }

@@ -37,6 +37,21 @@ struct Bf16Panels {
   }
 };
 
+// Adds the lane sums of N x K accumulators into dw[i * stride + j], i < n, j < k.
+template <int N, int K>
+RADFIELD_SIMD void add_sums(float* dw, int64_t stride, const vf (&acc)[N][K], int n, int k) {
+  static_assert(N * K % W == 0);
+  alignas(64) float sums[N * K];
+  for (int first = 0; first < N * K; first += W) {
+    vf v[W];
+#pragma GCC unroll 16
+    for (int i = 0; i < W; ++i) v[i] = acc[(first + i) / K][(first + i) % K];
+    store(sums + first, lane_sums<W>(v));
+  }
+  for (int i = 0; i < n; ++i)
+    for (int j = 0; j < k; ++j) dw[i * stride + j] += sums[i * K + j];
+}
+
 struct Dot : Bf16Panels {
   static constexpr int PAD = 8;
   static constexpr int GROUP = 1;
@@ -74,7 +89,7 @@ struct Dot : Bf16Panels {
   }
 
   static void weight_gradient(float* dw, int64_t stride, const uint16_t* g, const uint16_t* x, int outputs,
-                                            int inputs, int panels, int64_t g_step, int64_t x_step) {
+                                            int inputs, int panels, int64_t g_step, int64_t x_step, float*) {
     constexpr int N = 4, K = 4;
     for (int o = 0; o < outputs; o += N)
       for (int i = 0; i < inputs; i += K) {
@@ -155,7 +170,7 @@ struct Amx : Bf16Panels {
   // Rows of one side times those of the other, turned to [16 pairs of samples][16 channels]. The side that has fewer
   // blocks of 16 channels is turned.
   static void weight_gradient(float* dw, int64_t stride, const uint16_t* g, const uint16_t* x, int outputs, int inputs,
-                              int panels, int64_t g_step, int64_t x_step) {
+                              int panels, int64_t g_step, int64_t x_step, float*) {
     if (outputs < inputs) sums_of_products(dw, 1, stride, x, g, inputs, outputs, panels, x_step, g_step);
     else sums_of_products(dw, stride, 1, g, x, outputs, inputs, panels, g_step, x_step);
   }

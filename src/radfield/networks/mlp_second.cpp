@@ -18,10 +18,10 @@ struct Second {
   // adjoints of z and of its tangent
   float *h[MAX_LAYERS], *dh[MAX_LAYERS], *slope[MAX_LAYERS], *bend[MAX_LAYERS], *dz[MAX_LAYERS];
   float *adjoint[MAX_LAYERS], *tangent_adjoint[MAX_LAYERS];
-  float *value, *tangent, *grad_x;
+  float *value, *tangent, *grad_x, *turned;
 
   static int64_t size(const Shape& s) {
-    int64_t channels = 4 * s.widest + s.channels_padded;
+    int64_t channels = 4 * s.widest + s.channels_padded + PW;
     for (int l = 0; l < s.layers; ++l) channels += 2 * s.layer[l].inputs + 5 * s.layer[l].outputs_padded;
     return 4 * channels * PW + 64 * 8 * MAX_LAYERS;
   }
@@ -33,7 +33,7 @@ struct Second {
       for (float** p : outputs) *p = arena.take<float>((int64_t)s.layer[l].outputs_padded * PW);
     }
     value = arena.take<float>((int64_t)s.widest * PW), tangent = arena.take<float>((int64_t)s.widest * PW);
-    grad_x = arena.take<float>((int64_t)s.channels_padded * PW);
+    grad_x = arena.take<float>((int64_t)s.channels_padded * PW), turned = arena.take<float>((int64_t)PW * PW);
   }
   static void product(float* y, const float* weights, const float* bias, const float* x, int outputs, int inputs) {
     K::product(weights, bias, x, 0, 1, outputs, inputs, [&](int, int o, Channel a, Channel b) {
@@ -100,8 +100,8 @@ struct Second {
         const int64_t offset = part == 0 ? 0 : (int64_t)layer.hidden_padded * PW;
         if (inputs == 0) continue;
         float* columns = to + (part == 0 ? 0 : layer.hidden);
-        K::weight_gradient(columns, stride, adjoint[l], h[l] + offset, layer.outputs, inputs, 1, 0, 0);
-        K::weight_gradient(columns, stride, tangent_adjoint[l], dh[l] + offset, layer.outputs, inputs, 1, 0, 0);
+        K::weight_gradient(columns, stride, adjoint[l], h[l] + offset, layer.outputs, inputs, 1, 0, 0, turned);
+        K::weight_gradient(columns, stride, tangent_adjoint[l], dh[l] + offset, layer.outputs, inputs, 1, 0, 0, turned);
       }
       if (!layer.bias) continue;
       for (int o = 0; o < layer.outputs; ++o) {
@@ -124,7 +124,7 @@ RADFIELD_OP(mlp_second, MlpSecond) {
   parallel_for(a.R, [&](int64_t r) {
     float* dw = a.partial + r * a.P;
     memset(dw, 0, sizeof(float) * (size_t)a.P);
-    Second second{a, shape, packed, dw, {}, {}, {}, {}, {}, {}, {}, nullptr, nullptr, nullptr};
+    Second second{a, shape, packed, dw, {}, {}, {}, {}, {}, {}, {}, nullptr, nullptr, nullptr, nullptr};
     second.take({(char*)scratch(Second::size(shape))});
     const int64_t begin = r * a.chunk, end = begin + a.chunk < a.M ? begin + a.chunk : a.M;
     for (int64_t i = begin; i < end; i += PW) {
