@@ -2,7 +2,7 @@
 # make demo       train on generated photographs, render, report
 # make test       the test suite            make test-slow   what takes minutes: wheel, every instruction set, arm64
 # make lint       ruff                      make bench       the training step, timed
-# It needs Python >= 3.10, a C++20 compiler (GCC 11 or Clang 14) and make; pip brings the rest, CMake and Ninja too.
+# It needs Python >= 3.10, a C++20 compiler (GCC 12 or Clang 14) and make; pip brings the rest, CMake and Ninja too.
 PYTHON ?= python3
 CXX_FOUND := $(firstword $(foreach c,$(if $(filter-out undefined default,$(origin CXX)),$(CXX)) c++ g++ clang++,\
   $(shell $(c) -std=c++20 -fsyntax-only -x c++ /dev/null 2>/dev/null && echo "$(c)")))
@@ -30,7 +30,7 @@ clean:
 # torch comes first and alone, and only where there is none, so that no later step has a reason to replace it.
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find src -name '*.cpp' -o -name '*.h')
 $(SETUP): $(SOURCES)
-	@test -n "$(CXX_FOUND)" || { echo "radfield: no C++20 compiler found: install GCC 11 or Clang 14, or newer (set CXX for another name)" >&2; exit 1; }
+	@test -n "$(CXX_FOUND)" || { echo "radfield: no C++20 compiler found: install GCC 12 or Clang 14, or newer (set CXX for another name)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --constraint constraints.txt torch
 	$(PIP) "scikit-build-core>=0.11" "cmake>=3.20" ninja

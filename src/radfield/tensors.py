@@ -17,3 +17,20 @@ def streams(like: torch.Tensor, channels: int, dtype: torch.dtype = torch.float3
     if like.device.type == "cpu":
         return memory.empty((channels, len(like)), dtype)
     return torch.empty(channels, len(like), dtype=dtype, device=like.device)
+
+
+class _GradientInto(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, parameter, into):
+        ctx.into = into
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.into.add_(grad.to(ctx.into.dtype))
+        return None, None
+
+
+def gradient_into(parameter: torch.Tensor, into: torch.Tensor | None) -> torch.Tensor:
+    """`parameter`, whose gradient autograd adds to `into`, where there is one, instead of returning it."""
+    return parameter if into is None else _GradientInto.apply(parameter, into)

@@ -6,7 +6,7 @@ import torch
 from radfield import backend
 from radfield.encodings import hash_grid
 from radfield.errors import BadInput
-from radfield.fields.radiance import Config, RadianceField, split_logit
+from radfield.fields.radiance import Config, RadianceField
 
 GRID = hash_grid.Config(levels=4, features=2, log2_size=10, base_resolution=4)
 
@@ -96,11 +96,6 @@ def test_the_grid_spans_all_cascades():
 def test_the_seed_makes_the_field():
     states = [small_field(seed=seed).density_network.weights for seed in (0, 0, 1)]
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
-
-
-def test_split_logit_has_both_gradients():
-    features = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(split_logit, (features,))
 
 
 @pytest.mark.parametrize("options", [{"width": 1000}, {"degree": 9}, {"precision": "f16"}, {"features": 0}])

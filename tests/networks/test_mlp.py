@@ -107,11 +107,11 @@ def test_16_bit_kernels_agree_with_their_rounding_in_fp32(first, second, outputs
         return y, *torch.autograd.grad((y * weights).sum(), [values[k] for k in names])
 
     exact = run(0)
-    for kernel in range(1, mlp.best_bf16_kernel() + 1):
+    for kernel in range(1, max(mlp.best_bf16_kernel(), 1) + 1):
         for name, value, full in zip(["y", *names], run(kernel), exact, strict=True):
             error = (value.float() - full.float()).norm() / full.float().norm()
             assert error < 0.1, f"kernel {kernel}, {name}: {error:.4f}"
-    for name, value, rounded in zip(["y", *names], run(mlp.best_bf16_kernel()), run(1), strict=True):
+    for name, value, rounded in zip(["y", *names], run(max(mlp.best_bf16_kernel(), 1)), run(1), strict=True):
         error = (value.float() - rounded.float()).norm() / rounded.float().norm()
         assert error < 0.01, f"{name}: {error:.4f}"
 

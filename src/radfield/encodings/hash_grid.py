@@ -23,7 +23,7 @@ import torch
 from ..backend import native
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
-from ..tensors import feature_major, streams
+from ..tensors import feature_major, gradient_into, streams
 
 if TYPE_CHECKING:
     from .hash_grid_adam import SampleGradients
@@ -283,16 +283,36 @@ def hash_grid(
 
     `stored` is a bfloat16 copy of the table that is read in its place; `dtype` (float32 or bfloat16) is that of the
     features; `grad_into` [E, F] float32 takes the table's gradient by addition, and then autograd returns none for it:
-    a training loop keeps one such buffer instead of a fresh, cleared one per step, or a `hash_grid_adam.SampleGradients`,
-    which only notes the samples for the optimiser. `computed` [M, L F] are the features
-    where an earlier call found them: then this call only makes them differentiable.
+    a training loop keeps one such buffer instead of a fresh, cleared one per step; or a
+    `hash_grid_adam.SampleGradients`, which only notes the samples for the optimiser. `computed` [M, L F] are the
+    features where an earlier call found them: then this call only makes them differentiable.
     Raises `BadInput` on another shape or dtype.
     """
     if not native(x):
-        return hash_grid_reference(x, table if stored is None else stored.to(table.dtype), grid).to(
-            dtype if dtype == torch.bfloat16 else x.dtype
-        )
+        return _reference(x, table, grid, stored, dtype, grad_into)
     return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into, computed))
+
+
+def _reference(x, table, grid, stored, dtype, grad_into):
+    read = table if stored is None else table + (stored.to(table.dtype) - table).detach()
+    noted = grad_into is not None and not isinstance(grad_into, torch.Tensor)
+    read = read.detach() if noted else gradient_into(read, grad_into)
+    features = hash_grid_reference(x, read, grid).to(dtype if dtype == torch.bfloat16 else x.dtype)
+    return _Noted.apply(features, table, x, grad_into) if noted else features
+
+
+class _Noted(torch.autograd.Function):
+    """Hands the gradient of the features on to `into` as well, in the place of the table's."""
+
+    @staticmethod
+    def forward(ctx, features, table, x, into):
+        ctx.x, ctx.into = x, into
+        return features.view_as(features)
+
+    @staticmethod
+    def backward(ctx, grad):
+        ctx.into.add(grad, ctx.x)
+        return grad, None, None, None
 
 
 class HashGrid(torch.nn.Module):

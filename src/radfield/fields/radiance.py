@@ -69,7 +69,7 @@ class RadianceField(torch.nn.Module):
         return self.grid(self.grid_positions(x))
 
     def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The density's logit [M] float32 and the geometry features [M, C]; `encoded` is `encode(x)` if that is known."""
+        """The density's logit [M] float32 and the geometry features [M, C]; `encoded` is `encode(x)` if known."""
         encoded = self.grid(self.grid_positions(x), encoded)
         features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1)
         return logit.squeeze(1), features

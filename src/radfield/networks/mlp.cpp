@@ -15,18 +15,16 @@ void mlp_backward_bf16(const MlpBackward&, bool amx);
 }  // namespace radfield
 #endif
 
-// The bf16 kernels that this library and CPU have: AVX512-BF16 and AMX are asked for at run time, and the system may
-// refuse the tiles. Returns the best kernel's number.
+// The kernel that the precision "bf16" runs on. AVX512-BF16 and AMX are asked for at run time, and the system may refuse
+// the tiles. Where neither is, products stay in fp32: rounding their operands in software took longer than all of them.
 RADFIELD_EXPORT int64_t mlp_best_bf16_kernel() {
-#if defined(__AVX512F__)
-  if (!cpu_features.avx512_bf16) return KERNEL_ROUNDED;
 #if defined(RADFIELD_EMULATE_AMX)
   return KERNEL_AMX;
-#else
+#elif defined(__AVX512F__)
+  if (!cpu_features.avx512_bf16) return KERNEL_F32;
   return cpu_features.amx_bf16 && amx::enable() ? KERNEL_AMX : KERNEL_DOT;
-#endif
 #else
-  return KERNEL_ROUNDED;
+  return KERNEL_F32;
 #endif
 }
 

@@ -4,7 +4,8 @@
     h_0 = x,   h_l+1 = sigma(W_l h_l + b_l),   y = sigma_out(W_L-1 h_L-1 + b_L-1),   at a skip layer h_l is [h_l, x]
 
 Backward recomputes the activations instead of storing them. In "bf16" the operands of every product are rounded to
-bfloat16 and sums are fp32 (AMX or AVX512-BF16 where the CPU has them; the same rounding in fp32 elsewhere).
+bfloat16 and sums are fp32, where the CPU has AMX or AVX512-BF16; elsewhere products stay fp32, which is faster there
+than rounding.
 
 Letters: M samples, A and B channels of the two (concatenated) inputs, O outputs, L layers, P parameters. The parameters
 are one flat vector: per layer the weights [outputs, inputs] row by row, then the bias [outputs] if there is one.
@@ -22,7 +23,7 @@ import torch
 from ..backend import native
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
-from ..tensors import feature_major, streams
+from ..tensors import feature_major, gradient_into, streams
 
 _STREAM = "f32 bf16"
 _NETWORK = (
@@ -40,7 +41,7 @@ FORWARD = Op(
     In("x0", _STREAM, "A M", "first inputs"),
     In("x1", _STREAM, "B M", "further inputs, behind the first", optional=True),
     *_NETWORK,
-    Scalar("kernel", "int", "0 fp32, 1 rounded fp32, 2 AVX512-BF16, 3 AMX"),
+    Scalar("kernel", "int", "0 fp32, 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX"),
 )
 BACKWARD = Op(
     "mlp_backward",
@@ -162,7 +163,7 @@ def mlp_reference(x0: torch.Tensor, x1: torch.Tensor | None, parameters: torch.T
 
 @functools.cache
 def best_bf16_kernel() -> int:
-    """Number of the fastest bf16 kernel here: 3 AMX, 2 AVX512-BF16, 1 rounded fp32."""
+    """Number of the kernel that "bf16" runs on here: 3 AMX, 2 AVX512-BF16, 0 (fp32) where the CPU has neither."""
     from ..cpu.library import library
 
     function = library().mlp_best_bf16_kernel
@@ -319,7 +320,7 @@ def mlp(
         raise BadInput(f"MLP: head is {head}; the rule: from 0 to the {layers.outputs} outputs")
     if not native(x0):
         x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
-        y = mlp_reference(x0, x1, parameters, layers)
+        y = mlp_reference(x0, x1, gradient_into(parameters, grad_into), layers)
         return (y, y[:, :head]) if head else y
     kernel = kernel_of(layers.config) if kernel is None else kernel
     y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into))
@@ -341,8 +342,8 @@ class MLP(torch.nn.Module):
                 self.weights[offset : offset + fan_in * fan_out].uniform_(-bound, bound, generator=generator)
 
     def forward(self, *x: torch.Tensor, dtype: torch.dtype = torch.float32, head: int = 0):
-        """Outputs [M, O] for one or two inputs, which are concatenated without a copy; and with `head` H > 0 the first H
-        of them once more, [M, H] in float32."""
+        """Outputs [M, O] for one or two inputs, which are concatenated without a copy; and with `head` H > 0 the first
+        H of them once more, [M, H] in float32."""
         x0, x1 = (*x, None)[:2]
         if len(x) > 2 or sum(t.shape[1] for t in x) != self.layers.inputs:
             widths = [t.shape[1] for t in x]
