@@ -2,9 +2,9 @@
 
     .venv/bin/python examples/01_python_api.py CAPTURE [--steps 200] [--run RUN]
 
-CAPTURE is a folder with transforms.json (or transforms_train.json) and images; `radfield data synthetic CAPTURE` makes
-one. Every part is a plain object: the encoding and the networks are options of the field, the field is handed to the
-renderer, and the training loop is yours. (The programs' loop is `train_step` in `radfield/apps/ngp.py`; it adds a
+CAPTURE is a folder with transforms.json (or transforms_train.json) and images; `radfield data synth carved CAPTURE`
+makes one. Every part is a plain object: the encoding and the networks are options of the field, the field is handed to
+the renderer, and the training loop is yours. (The programs' loop is `train_step` in `radfield/apps/ngp.py`; it adds a
 learning-rate schedule, batches that keep their number of samples, and an optimiser several times as fast.)
 """
 

@@ -14,7 +14,7 @@ import sys
 import time
 from pathlib import Path
 
-from radfield.apps import evaluate, render, synthetic, train
+from radfield.apps import evaluate, render, synth, train
 from radfield.errors import BadInput
 
 
@@ -41,8 +41,8 @@ def demo(options: argparse.Namespace) -> dict:
     """Runs the programs in turn; returns the figures and the files made."""
     began = time.perf_counter()
     capture, run, pictures = (options.output / name for name in ("capture", "run", "pictures"))
-    show("data synthetic", capture, "--views", options.views, "--size", options.size)
-    synthetic.run(synthetic.Options(capture, views=options.views, size=options.size))
+    show("data synth", "solids", capture, "--views", options.views, "--size", options.size, "--overwrite")
+    synth.run(synth.Options("solids", capture, views=options.views, size=str(options.size), overwrite=True))
     show("train", capture, "--output", run, "--overwrite", "--seconds", options.seconds)
     train.run(train.Options(run, capture, overwrite=True, seconds=options.seconds, evaluate=False))
     show("eval", run)

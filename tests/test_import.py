@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 
-HEAVY = ("torch", "numpy", "imageio", "av", "PIL", "tyro", "rich", "viser", "pycolmap", "safetensors")
+HEAVY = ("torch", "numpy", "imageio", "av", "PIL", "tyro", "rich", "trimesh", "viser", "pycolmap", "safetensors")
 
 
 def run(code: str) -> dict:

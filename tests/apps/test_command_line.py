@@ -135,7 +135,7 @@ def test_a_warning_is_one_line(program, capsys):
         (["try", "a", "--method", "gaussian"], "--method"),
         (["try", "a", "b"], "b"),
         (["trry"], "unknown program 'trry'; did you mean 'try'?"),
-        (["data", "synthesis"], "unknown program 'data synthesis'; did you mean 'data synthetic'?"),
+        (["data", "synthesis"], "unknown program 'data synthesis'; did you mean 'data synth'?"),
         (["zzz"], "unknown program 'zzz'; see `radfield --help`"),
         (["--zzz"], "unknown option '--zzz'"),
     ],
@@ -161,7 +161,7 @@ def test_help_lists_every_program(capsys):
 def test_help_of_a_group_and_of_a_program(program, capsys):
     assert main(["data", "--help"]) == 0
     output = capsys.readouterr().out
-    assert "data synthetic" in output and "doctor" not in output
+    assert "data synth" in output and "doctor" not in output
     with pytest.raises(SystemExit) as leaving:
         main(["try", "--help"])
     assert leaving.value.code == 0
@@ -242,7 +242,8 @@ sys.exit(main(["try"]))
 def test_synthetic_capture(tmp_path, capsys):
     arguments = [
         "data",
-        "synthetic",
+        "synth",
+        "solids",
         str(tmp_path / "scene"),
         "--views",
         "2",
@@ -257,8 +258,19 @@ def test_synthetic_capture(tmp_path, capsys):
     frames = json.loads((tmp_path / "scene" / "transforms_train.json").read_text())["frames"]
     assert len(frames) == 2
     (tmp_path / "file").write_text("")
-    assert main(["data", "synthetic", str(tmp_path / "file")]) == 2
-    assert "is a file" in capsys.readouterr().err
+    for options, rule in (
+        (("solids", str(tmp_path / "file")), "is a file"),
+        (("solids", str(tmp_path / "scene")), "exists and is not empty; the rule: a new folder (or --overwrite)"),
+        (("teapot", str(tmp_path / "new")), "scene is 'teapot'; the rule: one of solids, carved, wires"),
+        ((str(tmp_path / "none.obj"), str(tmp_path / "new")), "none.obj does not exist"),
+        (("solids", str(tmp_path / "new"), "--size", "12cm"), "--size is '12cm'; the rule: WIDTHxHEIGHT"),
+        (("solids", str(tmp_path / "new"), "--size", "0x4"), "size is 0x4; the rule: from 1 to 16384"),
+        (("solids", str(tmp_path / "new"), "--views", "0"), "views, val_views are 0, 6"),
+    ):
+        assert main(["data", "synth", *options]) == 2
+        lines = capsys.readouterr().err.splitlines()
+        assert lines[-1].startswith("radfield: ") and rule in lines[-1], lines
+        assert not (tmp_path / "new").exists()
 
 
 def test_an_unframed_message_still_says_something():

@@ -48,11 +48,11 @@ def test_the_orbit_sees_the_scene_from_all_sides(trained, tmp_path, command):
 
 
 def test_depth_is_the_distance_to_the_solids(trained):
-    from radfield.data.synthetic import synthetic_depth
+    from radfield.data.synthetic import synthetic_scene
 
     _, model, scene = open_run(trained[0], None)
     view = model.render_view(scene.val.cameras, 0)
-    truth = synthetic_depth(scene.val.cameras.image_rays(0), scene.transform).view(48, 48)
+    truth = synthetic_scene("solids").surface(scene.val.cameras.image_rays(0), scene.transform).depth.view(48, 48)
     both = (view.opacity > 0.99) & truth.isfinite()
     assert both.float().mean() > 0.1
     assert (view.depth - truth)[both].abs().median() < 0.03

@@ -35,7 +35,10 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),
-    "data synthetic": ("radfield.apps.synthetic", "write a small synthetic capture with exact geometry"),
+    "data synth": (
+        "radfield.apps.synth",
+        "write a capture of a synthetic scene or a mesh, with exact geometry",
+    ),
 }
 #: the disk's fault or the user's, wherever in a program it strikes
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

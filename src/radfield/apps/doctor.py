@@ -20,6 +20,7 @@ REQUIRED = {
     "av": "writing videos",
     "tyro": "the command line",
     "rich": "progress",
+    "trimesh": "mesh files",
 }
 OPTIONAL = {
     "pycolmap": "cameras from bare photographs",

@@ -1,7 +1,7 @@
 """Captures in, one `Scene` out; and synthetic captures with exact answers.
 
-`load` reads a folder, `Scene` holds splits of `Views` (cameras, `Images`, names), and `data/synthetic.py` writes a
-capture whose geometry is known.
+`load` reads a folder, `Scene` holds splits of `Views` (cameras, `Images`, names), and `data/synthetic` makes captures
+whose geometry is known.
 """
 
 from .loading import load
