@@ -35,6 +35,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),
+    "data poses": ("radfield.apps.find_poses", "find the cameras of bare photographs or a video"),
     "data synthetic": ("radfield.apps.synthetic", "write a small synthetic capture with exact geometry"),
 }
 #: the disk's fault or the user's, wherever in a program it strikes
