@@ -26,7 +26,7 @@ class Options:
 
 def run(options: Options) -> dict:
     """Finds the cameras; returns the figures: registered, images, reprojection_error_px, seconds, and more."""
-    from ..data.photographs import run as photographs
+    from ..data import photographs
 
     check(
         [

@@ -17,6 +17,6 @@ Nothing here is imported with `radfield`, and pycolmap only in the child.
 """
 
 from .collect import is_bare
-from .run import CAPTURE_FOLDER, find_cameras
+from .run import Options, announce, find_cameras, quality_line
 
-__all__ = ["CAPTURE_FOLDER", "find_cameras", "is_bare"]
+__all__ = ["Options", "announce", "find_cameras", "is_bare", "quality_line"]

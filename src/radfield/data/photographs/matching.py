@@ -17,7 +17,7 @@ from .pairs import Features, Pairs
 LENS = "SIMPLE_RADIAL"
 # Where EXIF says nothing: in units of the longer side (COLMAP's own guess).
 GUESSED_FOCAL = 1.2
-FEATURE_BATCH, PAIR_BATCH = 8, 64
+FEATURE_BATCH, PAIR_BATCH = 8, 128
 SEED = 0
 
 Progress = Callable[[int, int], None]

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ...errors import BadInput
 
+CHILD = (sys.executable, "-m", "radfield.data.photographs.child")
 _TRY_SMALLER = "a smaller --feature-size or fewer --features, or fewer photographs, need less memory"
 
 
@@ -20,10 +21,9 @@ def run_child(job: dict, folder: Path) -> dict:
     file.write_text(json.dumps(job), encoding="utf-8")
     threads = str(job["threads"])
     environment = {**os.environ, "OMP_NUM_THREADS": threads, "OPENBLAS_NUM_THREADS": threads}
-    command = [sys.executable, "-m", "radfield.data.photographs.child", str(file)]
     with open(log, "wb") as errors, Stages() as stages:
         process = subprocess.Popen(
-            command,
+            [*CHILD, str(file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

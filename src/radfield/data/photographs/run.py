@@ -24,8 +24,6 @@ from ...training.atomic import DISK_ERRORS, write_json
 from . import collect, process
 
 VERSION = 1
-#: folder within a run where `radfield train` keeps the cameras it found
-CAPTURE_FOLDER = "capture"
 RESULT = "poses.json"
 _PARTS = ("images", "sparse", "transforms.json")
 # How many pairs may be matched again for photographs that got no camera.
