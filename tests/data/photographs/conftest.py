@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 HALF = np.array([2.0, 2.0, 1.5])  # the room is the box of these half sides around the origin
-SIZE, FOCAL = (400, 300), 340.0
+SIZE, FOCAL = (320, 240), 270.0
 
 
 def look_at(centre, target) -> np.ndarray:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def test_every_photograph_gets_its_camera(photographed, found):
     extent = np.linalg.norm(truth.max(0) - truth.min(0))
     assert figures["registered"] == figures["images"] == len(poses) == len(scene.train)
     assert np.linalg.norm(aligned(centres, truth) - truth, axis=1).max() < 0.01 * extent
-    assert abs(scene.train.cameras.focal.mean().item() / 340 - 1) < 0.03
+    assert abs(scene.train.cameras.focal.mean().item() / 270 - 1) < 0.03
     assert figures["reprojection_error_px"] < 0.5
 
 
@@ -53,7 +54,7 @@ def test_the_colmap_model_has_the_same_cameras(found):
         pose = np.array(frame["transform_matrix"]) @ np.diag([1, -1, -1, 1])
         assert np.allclose(pose[:3], image.cam_from_world().inverse().matrix())
         camera = model.cameras[image.camera_id]
-        assert (camera.width, camera.height) == (frame["w"], frame["h"]) == (400, 300)
+        assert (camera.width, camera.height) == (frame["w"], frame["h"]) == (320, 240)
         assert camera.focal_length_x == frame["fl_x"]
     colors = np.array([point.color for point in model.points3D.values()])
     assert colors.std(0).min() > 10  # noise: none of the channels is one value
@@ -61,10 +62,10 @@ def test_the_colmap_model_has_the_same_cameras(found):
 
 def test_pixels_of_points_agree_with_the_photographs_size(photographed, room, tmp_path):
     # Twice the size, with features from copies of the usual one: everything comes in the pixels of the photographs.
-    large = room.write(tmp_path / "large", [room.render(pose, size=(800, 600)) for pose in photographed[1][::2]])
-    figures = find_cameras(large, tmp_path / "out", options=Options(feature_size=400))
+    large = room.write(tmp_path / "large", [room.render(pose, size=(640, 480)) for pose in photographed[1][::2]])
+    figures = find_cameras(large, tmp_path / "out", options=Options(feature_size=320))
     frame = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"][0]
-    assert (frame["w"], frame["h"]) == (800, 600) and abs(frame["fl_x"] / 680 - 1) < 0.03
+    assert (frame["w"], frame["h"]) == (640, 480) and abs(frame["fl_x"] / 540 - 1) < 0.03
     assert figures["reprojection_error_px"] < 1.0
 
 
@@ -167,9 +168,9 @@ def test_one_camera_facing_an_even_wall(room, tmp_path):
 
 
 def test_a_camera_that_turns_in_place(room, tmp_path):
-    source = room.write(tmp_path / "turn", map(room.render, room.panorama(8)))
+    source = room.write(tmp_path / "turn", map(room.render, room.panorama(5)))
     text = failing(source, tmp_path)
-    assert "failed at mapping" in text and "turning in place" in text and "try walking" in text
+    assert "failed at matching" in text and "turns in place" in text and "try walking" in text
 
 
 def test_an_output_that_holds_other_files_is_left_alone(photographed, tmp_path):
@@ -223,9 +224,9 @@ def test_the_child_ends_with_its_parent(room, tmp_path, number, code):
 
 def stage_of_child(parent: int) -> int | None:
     # The child's id once it has loaded pycolmap: it is then inside the stages.
-    children = open(f"/proc/{parent}/task/{parent}/children").read().split()
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     for child in children:
-        if "_core" in open(f"/proc/{child}/maps").read():
+        if "pycolmap" in Path(f"/proc/{child}/maps").read_text():
             time.sleep(1.5)  # into the search for features, which is native code
             return int(child)
     return None

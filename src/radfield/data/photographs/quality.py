@@ -15,6 +15,8 @@ LEAST_ANGLE = 2.0  # degrees between the rays of a point, in the median
 STANDING_STILL = 0.004  # of the longer side: how far features move between most pairs
 WORST_ERROR = 2.0  # pixels of the photographs, in the median
 LEAST_PART = 1 / 3
+# Where so many of the pairs are explained by a homography, depth is not determined; of pairs with enough inliers.
+FLAT_PART, FLAT_INLIERS = 0.9, 30
 SAMPLED_POINTS = 2000
 SHOWN = 3
 
@@ -40,7 +42,7 @@ def check_features(counts: list[int]) -> None:
 
 
 def check_matches(two_views: TwoViews, count: int) -> None:
-    """Raises where no three photographs hang together, or where the camera stood still."""
+    """Raises where no three photographs hang together, or where the camera stood still or only turned."""
     largest = max(map(len, components(two_views, count)))
     if largest < 3:
         raise StageFailed(
@@ -54,6 +56,18 @@ def check_matches(two_views: TwoViews, count: int) -> None:
             "the photographs were taken from one place: nothing moves between them",
             "walking around the scene, half a step between photographs",
         )
+    if (flat := flat_part(two_views)) >= FLAT_PART:
+        raise StageFailed(
+            "matching",
+            f"{100 * flat:.0f} % of the pairs look like a camera that turns in place, or faces a plane (pure rotation)",
+            "walking around the scene instead of turning, and photographs of things at different depths",
+        )
+
+
+def flat_part(two_views: TwoViews) -> float:
+    """The part of the pairs that a homography explains: a camera that turned in place, or faces a plane."""
+    kinds = [kind for inliers, kind, _ in two_views.values() if inliers >= FLAT_INLIERS]
+    return sum(kind in ("PLANAR", "PANORAMIC", "PLANAR_OR_PANORAMIC") for kind in kinds) / max(1, len(kinds))
 
 
 def check_mapped(model: pycolmap.Reconstruction | None, two_views: TwoViews, count: int) -> None:
@@ -61,15 +75,7 @@ def check_mapped(model: pycolmap.Reconstruction | None, two_views: TwoViews, cou
     registered = model.num_reg_images() if model else 0
     if registered >= max(3, LEAST_PART * count):
         return
-    kinds = [kind for _, kind, _ in two_views.values()]
-    turned = sum("PANORAMIC" in kind or kind == "PLANAR" for kind in kinds) / max(1, len(kinds))
     found = f"cameras were found for {registered} of {count} photographs" if registered else "no cameras were found"
-    if turned > 0.5:
-        raise StageFailed(
-            "mapping",
-            f"{found}: {100 * turned:.0f} % of the pairs look like a camera turning in place, or facing a plane",
-            "walking around the scene instead of turning, and photographs of things at different depths",
-        )
     parts = [len(part) for part in components(two_views, count)]
     advice = "more photographs, each showing at least two thirds of what the one before shows, around the scene"
     if max(parts) < LEAST_PART * count:
