@@ -1,4 +1,4 @@
-"""Working copies: greyscale PNGs of at most `size` pixels along the longer side, on which features are found.
+"""Working copies: PNGs of at most `size` pixels along the longer side, on which features are found.
 
 Structure from motion needs no more: on a phone's capture of 1080x1920, 50 of 50 photographs come out of copies of 1000
 pixels with camera centres within 0.2 % of those from full size. Copies also take every format, name and orientation
@@ -34,16 +34,16 @@ def shrink(source: Path, target: Path, *, turned: bool, size: int) -> Copy:
 
     with Image.open(source) as image:
         if image.format == "JPEG":
-            image.draft("L", (size, size))  # decodes at 1/2, 1/4 or 1/8 where that is still large enough
+            image.draft("RGB", (size, size))  # decodes at 1/2, 1/4 or 1/8 where that is still large enough
         if turned:
             image = ImageOps.exif_transpose(image)
-        grey = _grey(image)
-    if max(grey.size) > size:
-        scale = size / max(grey.size)
-        grey = grey.resize(tuple(max(1, round(s * scale)) for s in grey.size), Image.Resampling.BOX)
-    grey.save(target, "PNG", compress_level=1)
-    pixels = np.asarray(grey)
-    return Copy(target.name, grey.size, sharpness(pixels), hashlib.sha256(pixels.tobytes()).hexdigest())
+        small = _eight_bit(image)
+    if max(small.size) > size:
+        scale = size / max(small.size)
+        small = small.resize(tuple(max(1, round(s * scale)) for s in small.size), Image.Resampling.BOX)
+    small.save(target, "PNG", compress_level=1)
+    digest = hashlib.sha256(small.tobytes()).hexdigest()
+    return Copy(target.name, small.size, sharpness(np.asarray(small.convert("L"))), digest)
 
 
 def sharpness(pixels: np.ndarray) -> float:
@@ -71,14 +71,14 @@ def first_of_each(copies: list[Copy]) -> list[int]:
     return sorted(first.values())
 
 
-def _grey(image):
-    # 8 bits of grey. What is transparent gets one level, so that no hidden colour makes features.
+def _eight_bit(image):
+    # RGB. What is transparent gets one level, so that no hidden colour makes features.
     from PIL import Image
 
     if image.mode.startswith("I"):  # 16 bits
-        return Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (MIDDLE_GREY,) * 3 + (255,))
         image = Image.alpha_composite(ground, image)
-    return image.convert("L")
+    return image.convert("RGB")
