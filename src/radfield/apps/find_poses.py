@@ -36,9 +36,7 @@ def run(options: Options) -> dict:
         ]
     )
     what = photographs.Options(options.feature_size, options.features, options.matching)
-    figures = photographs.find_cameras(
-        options.photographs, options.output, options=what, threads=options.threads
-    )
+    figures = photographs.find_cameras(options.photographs, options.output, options=what, threads=options.threads)
     photographs.announce(figures)
     return {"output": str(options.output), **figures}
 

@@ -212,8 +212,8 @@ def _continue(training: ngp.Training, scene, folder: RunFolder, config: dict) ->
 
 
 def _config(options: Options, scene, background: str, folder: RunFolder) -> dict:
-    """config.json of the run. The capture's path is absolute, so that the run can be opened from any folder, but for one
-    within the run's folder, which moves with it."""
+    """config.json of the run. The capture's path is absolute, so that the run can be opened from any folder; but one
+    within the run's folder moves with it."""
     values = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     method = values.pop("ngp")
     capture, own = os.path.abspath(options.capture), os.path.abspath(folder.capture)

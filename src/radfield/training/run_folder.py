@@ -139,8 +139,8 @@ class RunFolder:
         return [record for record in map(_record, text.splitlines()) if record is not None]
 
     def _is_vacant(self) -> bool:
-        """Whether nothing would be lost: no folder, or one with at most the leftovers of an interrupted write, or cameras
-        found for a training that then did not start."""
+        """Whether nothing would be lost: no folder, or one with at most the leftovers of an interrupted write, and
+        cameras found for a training that then did not start."""
         if not self.path.exists():
             return True
         return all(is_temporary(path) or self._is_capture(path) for path in self.path.iterdir())

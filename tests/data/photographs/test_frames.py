@@ -37,10 +37,10 @@ def test_blurred_frames_of_a_video_are_passed_over(tmp_path):
     rng = np.random.default_rng(0)
     wide = Image.fromarray(rng.integers(0, 256, (40, 400, 3), dtype=np.uint8)).resize((1600, 160))
     moving = [wide.crop((4 * i, 0, 4 * i + 240, 160)) for i in range(120)]
-    blurred = [frame.filter(ImageFilter.GaussianBlur(4)) if i % 3 else frame for i, frame in enumerate(moving)]
+    blurred = [frame.filter(ImageFilter.GaussianBlur(4)) if i % 2 else frame for i, frame in enumerate(moving)]
     write_video(tmp_path / "clip.mp4", map(np.asarray, blurred))
     files = f.write_frames(tmp_path / "clip.mp4", tmp_path)
-    assert 25 <= len(files) <= f.FEWEST and files[0].name == "clip_0001.jpg"
+    assert 25 <= len(files) <= 35 and files[0].name == "clip_0001.jpg"
     for file in files:
         with Image.open(file) as image:
             assert image.size == (240, 160)

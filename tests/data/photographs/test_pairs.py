@@ -41,7 +41,9 @@ def test_few_photographs_are_matched_in_all_pairs():
 
 def test_choice_connects_everything_and_stays_linear():
     rng, count = np.random.default_rng(0), 60
-    chosen = p.choose_pairs(features(rng, [list(range(0, 30)), list(range(30, 60))]), [f"{x}" for x in rng.random(count)])
+    chosen = p.choose_pairs(
+        features(rng, [list(range(0, 30)), list(range(30, 60))]), [f"{x}" for x in rng.random(count)]
+    )
     assert all(0 <= i < j < count for i, j in chosen) and len(set(chosen)) == len(chosen)
     assert len(chosen) <= count * (p.PARTNERS + 1)
     reached = {0}

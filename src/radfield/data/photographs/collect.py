@@ -56,7 +56,9 @@ def collect(path: Path) -> tuple[list[Path], list[Path]]:
     if path.is_file():
         if path.suffix.lower() in VIDEOS:
             return [], [path]
-        raise BadInput(f"{path} is no folder of photographs and no video; the rule: a folder, or one of {_show(VIDEOS)}")
+        raise BadInput(
+            f"{path} is no folder of photographs and no video; the rule: a folder, or one of {_show(VIDEOS)}"
+        )
     if not path.is_dir():
         raise BadInput(f"{path} does not exist; the rule: a folder of photographs, or a video")
     for folder in _folders(path):

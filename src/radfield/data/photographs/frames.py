@@ -44,7 +44,7 @@ def choose_frames(way: np.ndarray, sharp: np.ndarray) -> list[int]:
         return list(range(len(way)))
     chosen = []
     for k in range(count):
-        low, high = (way[0] + length * (k + part) / count for part in (0.2, 0.8))
+        low, high = (way[0] + length * (k + part) / count for part in (0.1, 0.9))
         near = np.flatnonzero((way >= low) & (way <= high))
         if not len(near):  # a fast move: the one frame closest to the place
             near = [int(np.abs(way - 0.5 * (low + high)).argmin())]

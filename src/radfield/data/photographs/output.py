@@ -1,8 +1,8 @@
 """A reconstruction in the pixels of the photographs, as a COLMAP model and as transforms.json.
 
-    FOLDER/images/NAME        the photographs: hard links, or where the disk refuses, symbolic links or copies
-    FOLDER/sparse/0/*.bin     COLMAP's binary model: cameras, images, points with colours
-    FOLDER/transforms.json    the same cameras (OpenGL axes, OPENCV lens per frame), in the same world units
+FOLDER/images/NAME        the photographs: hard links, or where the disk refuses, symbolic links or copies
+FOLDER/sparse/0/*.bin     COLMAP's binary model: cameras, images, points with colours
+FOLDER/transforms.json    the same cameras (OpenGL axes, OPENCV lens per frame), in the same world units
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ def _listen(process: subprocess.Popen, stages: Stages) -> dict:
 
 def _crashed(job: dict, stage: str, code: int, log: Path) -> str:
     if code in (-9, 137):
-        return f"{job['source']}: cameras failed at {stage}: the process was killed, likely for its memory; {_TRY_SMALLER}"
+        return (
+            f"{job['source']}: cameras failed at {stage}: the process was killed, likely for its memory; {_TRY_SMALLER}"
+        )
     lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
     said = f": {lines[-1].strip():.200}" if lines else ""
     how = f"signal {-code}" if code < 0 else f"exit code {code}"
