@@ -44,7 +44,14 @@ def test_training_on_bare_photographs_asks_nothing(tmp_path, capsys, monkeypatch
             output.parent.mkdir(parents=True)
             (tmp_path / "posed").rename(output)
             (output / "poses.json").write_text("{}")
-        return {"registered": 6, "images": 6, "reprojection_error_px": 0.5, "seconds": 1, "warnings": [], "cached": False}
+        return {
+            "registered": 6,
+            "images": 6,
+            "reprojection_error_px": 0.5,
+            "seconds": 1,
+            "warnings": [],
+            "cached": False,
+        }
 
     monkeypatch.setattr("radfield.data.photographs.find_cameras", find)
     options = ["--output", str(tmp_path / "run"), "--steps", "2", "--no-evaluate", "--json"]

@@ -57,6 +57,9 @@ def test_the_colmap_model_has_the_same_cameras(found):
         camera = model.cameras[image.camera_id]
         assert (camera.width, camera.height) == (frame["w"], frame["h"]) == (320, 240)
         assert camera.focal_length_x == frame["fl_x"]
+    points = pycolmap.Reconstruction()
+    points.import_PLY(output / "points.ply")
+    assert points.num_points3D() == model.num_points3D()
     colors = np.array([point.color for point in model.points3D.values()])
     assert colors.std(0).min() > 10  # noise: none of the channels is one value
 
@@ -201,9 +204,11 @@ def test_a_crash_of_the_child_is_one_line(photographed, tmp_path, monkeypatch, s
     assert text in failing(photographed[0], tmp_path)
 
 
-def test_without_pycolmap_it_says_what_to_install(photographed, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert "`pip install pycolmap`" in failing(photographed[0], tmp_path)
+@pytest.mark.parametrize(("version", "text"), [(None, "is not installed"), ("3.12.5", "is installed as 3.12.5")])
+def test_without_pycolmap_it_says_what_to_install(photographed, tmp_path, monkeypatch, version, text):
+    monkeypatch.setattr("radfield.data.photographs.run._pycolmap_version", lambda: version)
+    said = failing(photographed[0], tmp_path)
+    assert text in said and "`pip install 'pycolmap>=4'`" in said
 
 
 PARENT = """

@@ -2,6 +2,7 @@
 
 FOLDER/images/NAME        the photographs: hard links, or where the disk refuses, symbolic links or copies
 FOLDER/sparse/0/*.bin     COLMAP's binary model: cameras, images, points with colours
+FOLDER/points.ply         the points once more, for readers of transforms.json
 FOLDER/transforms.json    the same cameras (OpenGL axes, OPENCV lens per frame), in the same world units
 """
 
@@ -17,6 +18,7 @@ from .refine import opencv_parameters
 # OpenCV to OpenGL: y and z of the camera change sign.
 FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 SPARSE = Path("sparse") / "0"
+POINTS = "points.ply"
 
 
 def enlarge(model: pycolmap.Reconstruction, sizes: dict[str, tuple[int, int]], names: dict[str, str]) -> None:
@@ -40,8 +42,9 @@ def write_model(model: pycolmap.Reconstruction, folder: Path) -> dict:
     """Writes sparse/0 and returns the content of transforms.json; photographs are named images/NAME in it."""
     (folder / SPARSE).mkdir(parents=True)
     model.write(folder / SPARSE)
+    model.export_PLY(folder / POINTS)
     images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda image: image.name)
-    return {"camera_model": "OPENCV", "frames": [_frame(model, image) for image in images]}
+    return {"camera_model": "OPENCV", "ply_file_path": POINTS, "frames": [_frame(model, image) for image in images]}
 
 
 def _frame(model: pycolmap.Reconstruction, image: pycolmap.Image) -> dict:

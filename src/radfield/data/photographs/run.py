@@ -1,7 +1,7 @@
 """`find_cameras`: a folder of photographs, or a video, to a capture with cameras, found once and kept.
 
-    OUTPUT/images/, sparse/0/, transforms.json     the capture (`output.py`)
-    OUTPUT/poses.json                              key and figures; written last, so that it marks a whole result
+    OUTPUT/images/, sparse/0/, points.ply, transforms.json     the capture (`output.py`)
+    OUTPUT/poses.json                                          key and figures; written last, so that it marks a whole result
 
 The key covers names, sizes and times of the photographs and the options. The capture's folder is only read.
 """
@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
 import os
 import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 
 from ...errors import BadInput, warn
@@ -24,8 +24,9 @@ from ...training.atomic import DISK_ERRORS, write_json
 from . import collect, process
 
 VERSION = 1
+OLDEST_PYCOLMAP = 4
 RESULT = "poses.json"
-_PARTS = ("images", "sparse", "transforms.json")
+_PARTS = ("images", "sparse", "points.ply", "transforms.json")
 # How many pairs may be matched again for photographs that got no camera.
 MOST_MORE_PAIRS = 3000
 
@@ -94,15 +95,24 @@ def _kept(output: Path, key: str) -> dict | None:
 
 
 def _check(output: Path) -> None:
-    if importlib.util.find_spec("pycolmap") is None:
+    version = _pycolmap_version()
+    if version is None or int(version.split(".")[0]) < OLDEST_PYCOLMAP:
+        found = "is not installed" if version is None else f"is installed as {version}"
         raise BadInput(
-            "cameras from bare photographs need the package pycolmap, which is not installed; "
-            "the rule: `pip install pycolmap`, or a capture with cameras (transforms.json)"
+            f"cameras from bare photographs need the package pycolmap, which {found}; the rule: "
+            f"`pip install 'pycolmap>={OLDEST_PYCOLMAP}'`, or a capture with cameras (transforms.json)"
         )
     if output.exists() and not output.is_dir():
         raise BadInput(f"{output}: is a file; the rule: a folder")
     if output.is_dir() and not (output / RESULT).exists() and any(not _ours(path) for path in output.iterdir()):
         raise BadInput(f"{output}: holds files that are no earlier result; the rule: a new or empty folder")
+
+
+def _pycolmap_version() -> str | None:
+    try:
+        return metadata.version("pycolmap")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _ours(path: Path) -> bool:
