@@ -6,7 +6,6 @@ Photographs lie in the folder itself, or in its `images` or `input` folder. Ever
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -157,8 +156,3 @@ def _positive(value) -> float | None:
 
 def _show(endings: tuple[str, ...]) -> str:
     return ", ".join(endings)
-
-
-def one_of_each_camera(photographs: list[Photograph]) -> Counter:
-    """How many photographs each camera took."""
-    return Counter(photograph.camera for photograph in photographs)

@@ -49,7 +49,10 @@ def run_child(job: dict, folder: Path) -> dict:
 def _listen(process: subprocess.Popen, stages: Stages) -> dict:
     last: dict = {}
     for line in process.stdout:
-        last = json.loads(line)
+        try:
+            last = json.loads(line)
+        except ValueError:  # cut short by a crash, of which the exit code tells
+            break
         if "stage" in last:
             stages.update(last["stage"], last["done"], last["total"])
     return last

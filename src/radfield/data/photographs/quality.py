@@ -18,6 +18,7 @@ LEAST_PART = 1 / 3
 # Where so many of the pairs are explained by a homography, depth is not determined; of pairs with enough inliers.
 FLAT_PART, FLAT_INLIERS = 0.9, 30
 SAMPLED_POINTS = 2000
+FEW_PHOTOGRAPHS = 12
 SHOWN = 3
 
 TwoViews = dict[tuple[int, int], tuple[int, str, float]]
@@ -96,6 +97,8 @@ def components(two_views: TwoViews, count: int) -> list[list[int]]:
 def warnings(model: pycolmap.Reconstruction, errors: np.ndarray) -> list[str]:
     """What may spoil a scene made from the model, one line each; errors: pixels, of every observation."""
     said = []
+    if (count := model.num_reg_images()) < FEW_PHOTOGRAPHS:
+        said.append(f"few photographs: {count}; a scene that holds from new places takes 20 to 100")
     points = float(np.median([model.images[i].num_points3D for i in model.reg_image_ids()]))
     if points < FEWEST_POINTS:
         said.append(f"few matches: half of the photographs see fewer than {points:.0f} points; more overlap would help")

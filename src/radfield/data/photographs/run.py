@@ -1,7 +1,7 @@
 """`find_cameras`: a folder of photographs, or a video, to a capture with cameras, found once and kept.
 
     OUTPUT/images/, sparse/0/, points.ply, transforms.json     the capture (`output.py`)
-    OUTPUT/poses.json                                          key and figures; written last, so that it marks a whole result
+    OUTPUT/poses.json                                          key and figures; written last: it marks a whole result
 
 The key covers names, sizes and times of the photographs and the options. The capture's folder is only read.
 """
