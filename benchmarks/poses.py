@@ -90,6 +90,7 @@ def measure(options: argparse.Namespace, work: Path) -> dict:
     photographs = copied(options.photographs, work / "photographs")
     program = [sys.executable, "-m", "radfield.apps.command_line", "data", "poses", photographs, "--json"]
     ours = measured([*program, "--output", work / "found"])
+    ours.pop("output", None)  # a temporary folder
     figures = {"ours": ours}
     if options.given and "registered" in ours:
         errors = centre_errors(work / "found" / "transforms.json", given_centres(options.given))

@@ -55,7 +55,9 @@ class SampleGradients:
         """Gradients [M, C] of the features at `x` [M, D]. Both are kept, not copied, until they are applied."""
         self._parts.append((feature_major(grad_features), feature_major(x)))
 
-    def adam_step(self, *, parameter: Tensor, m: Tensor, v: Tensor, shadow: Tensor | None, bad: Tensor, **rates) -> None:
+    def adam_step(
+        self, *, parameter: Tensor, m: Tensor, v: Tensor, shadow: Tensor | None, bad: Tensor, **rates
+    ) -> None:
         """Adam's step on the table [E, F] with what was collected; arguments as those of `training.adam.STEP`."""
         grad_features, x = self._take(parameter)
         state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}

@@ -35,11 +35,11 @@ def panorama(count: int) -> list[np.ndarray]:
     return [look_at((0, 0, 0), (math.cos(a), math.sin(a), 0.1 * math.sin(7 * a))) for a in np.linspace(0, 0.7, count)]
 
 
-def render(pose: np.ndarray, seed: int = 0, size=SIZE) -> np.ndarray:
+def render(pose: np.ndarray, seed: int = 0, size=SIZE, focal: float = FOCAL) -> np.ndarray:
     """[H, W, 3] uint8, with two by two rays per pixel."""
     width, height = size
     x, y = np.meshgrid((np.arange(2 * width) + 0.5) / 2, (np.arange(2 * height) + 0.5) / 2)
-    focal = FOCAL * width / SIZE[0]
+    focal = focal * width / SIZE[0]
     local = np.stack(((x - width / 2) / focal, (y - height / 2) / focal, np.ones_like(x)), -1)
     d = local @ pose[:3, :3].T
     with np.errstate(divide="ignore"):

@@ -73,6 +73,14 @@ def test_pixels_of_points_agree_with_the_photographs_size(photographed, room, tm
     assert figures["reprojection_error_px"] < 1.0
 
 
+def test_photographs_of_two_zooms_that_say_nothing_of_them(room, tmp_path):
+    focals = [270, 400] * 4
+    images = [room.render(pose, focal=focal) for pose, focal in zip(room.arc(8), focals, strict=True)]
+    find_cameras(room.write(tmp_path / "zoom", images), tmp_path / "out")
+    frames = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]
+    assert np.allclose([frame["fl_x"] for frame in frames], focals, rtol=0.02)
+
+
 def test_the_second_time_it_is_there(photographed, found, monkeypatch):
     output, figures, said = found
     monkeypatch.setattr(process, "run_child", lambda *_: pytest.fail("was run again"))

@@ -27,27 +27,37 @@ class Child:
         self.photographs: list[dict] = job["photographs"]
         self.seconds: dict[str, float] = {}
         self.warnings: list[str] = []
+        self.own_lenses = False  # a lens per photograph: where those taken for one camera's differ
 
     def run(self) -> dict:
         """All stages; returns the figures."""
         import pycolmap
+
+        from .refine import lenses_differ
 
         pycolmap.logging.minloglevel = pycolmap.logging.WARNING.value
         pycolmap.set_random_seed(0)
         if self.job["videos"]:
             self.stage("frames", self.take_frames)
         self.stage("photographs", self.shrink)
+        mapped = self.map_matches()
+        if self.lens_is_guessed and lenses_differ(mapped.model, self.job["threads"]):
+            self.own_lenses = True
+            mapped = self.map_matches()
+        return self.stage("refinement", lambda progress: self.finish(mapped, progress))
+
+    def map_matches(self):
+        """Features to cameras."""
         self.stage("features", self.find_features)
         self.stage("matching", self.match)
-        mapped = self.stage("mapping", self.map)
-        return self.stage("refinement", lambda progress: self.finish(mapped, progress))
+        return self.stage("mapping", self.map)
 
     def stage(self, name: str, work):
         """Does one stage, telling its progress and taking its time."""
         begun = time.perf_counter()
         self.send(stage=name, done=0, total=0)
         found = work(lambda done, total: self.send(stage=name, done=done, total=total))
-        self.seconds[name] = time.perf_counter() - begun
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
         return found
 
     def warn(self, text: str) -> None:
@@ -116,18 +126,25 @@ class Child:
         from .quality import check_features
 
         names = [copy.name for copy in self.copies]
+        (self.work / "database.db").unlink(missing_ok=True)
         self.matches = Matches(self.work / "database.db", self.work / "images", names, self.job["threads"])
         self.matches.find_features(self.cameras(), self.job["features"], progress)
         self.features = self.matches.features()
         check_features([len(scales) for _, scales in self.features])
 
+    @property
+    def lens_is_guessed(self) -> bool:
+        """Whether nothing but its size says that two photographs are of one camera."""
+        return any(photograph["focal"] is None for photograph in self.photographs)
+
     def cameras(self) -> list[dict]:
         """One per camera and zoom (and size of copy): size, focal in the copies' pixels, members."""
         groups: dict[tuple, list[int]] = {}
         for i, (photograph, copy) in enumerate(zip(self.photographs, self.copies, strict=True)):
-            groups.setdefault((photograph["camera"], copy.size), []).append(i)
+            own = i if self.own_lenses else None
+            groups.setdefault((photograph["camera"], copy.size, own), []).append(i)
         found = []
-        for (_, size), members in groups.items():
+        for (_, size, _), members in groups.items():
             first = self.photographs[members[0]]
             focal = first["focal"] and first["focal"] * max(size) / max(first["size"])
             found.append({"size": size, "focal": focal, "members": members})

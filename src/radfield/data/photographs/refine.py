@@ -13,6 +13,8 @@ import numpy as np
 import pycolmap
 
 WORTHWHILE = 0.005
+# Measured: 3 % for one phone's photographs, 4 % for a walk's, 0 % for a ring's; 19 % where two zooms were mixed.
+DIFFERENT = 0.1
 # How far the principal point may lie from the middle, in parts of the longer side.
 PRINCIPAL_RANGE = 0.05
 #: lens model, and whether the principal point is found too; in order
@@ -35,6 +37,29 @@ def refine(model: pycolmap.Reconstruction, threads: int) -> pycolmap.Reconstruct
         if richer_error < (1 - WORTHWHILE) * error and _is_centred(richer):
             model, error = richer, richer_error
     return model
+
+
+def lenses_differ(model: pycolmap.Reconstruction, threads: int) -> bool:
+    """Whether a lens for each photograph lowers the median reprojection error by `DIFFERENT`, as where photographs of
+    several zooms were taken for one camera's."""
+    if len({model.images[i].camera_id for i in model.reg_image_ids()}) == model.num_reg_images():
+        return False
+    shared, own = (_adjusted(each, None, False, threads) for each in (model, _with_own_lenses(model)))
+    return np.median(reprojection_errors(own)) < (1 - DIFFERENT) * np.median(reprojection_errors(shared))
+
+
+def _with_own_lenses(model: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
+    own = pycolmap.Reconstruction()
+    for i in model.reg_image_ids():
+        image = model.images[i]
+        lens = pycolmap.Camera(model.cameras[image.camera_id].todict())
+        lens.camera_id = i
+        own.add_camera_with_trivial_rig(lens)
+        pixels = np.array([point.xy for point in image.points2D]).reshape(-1, 2)
+        own.add_image_with_trivial_frame(pycolmap.Image(image.name, pixels, i, i), image.cam_from_world())
+    for point in model.points3D.values():
+        own.add_point3D(point.xyz, point.track, point.color)
+    return own
 
 
 def reprojection_errors(model: pycolmap.Reconstruction) -> np.ndarray:
