@@ -40,12 +40,14 @@ def refine(model: pycolmap.Reconstruction, threads: int) -> pycolmap.Reconstruct
 
 
 def lenses_differ(model: pycolmap.Reconstruction, threads: int) -> bool:
-    """Whether a lens for each photograph lowers the median reprojection error by `DIFFERENT`, as where photographs of
-    several zooms were taken for one camera's."""
+    """Whether lenses of their own differ by `DIFFERENT` in focal length and lower the median reprojection error by as
+    much, as where photographs of several zooms were taken for one camera's."""
     if len({model.images[i].camera_id for i in model.reg_image_ids()}) == model.num_reg_images():
         return False
     shared, own = (_adjusted(each, None, False, threads) for each in (model, _with_own_lenses(model)))
-    return np.median(reprojection_errors(own)) < (1 - DIFFERENT) * np.median(reprojection_errors(shared))
+    focal = [camera.mean_focal_length() for camera in own.cameras.values()]
+    better = np.median(reprojection_errors(own)) < (1 - DIFFERENT) * np.median(reprojection_errors(shared))
+    return bool(better and max(focal) > (1 + DIFFERENT) * min(focal))
 
 
 def _with_own_lenses(model: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
