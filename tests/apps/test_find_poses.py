@@ -76,6 +76,7 @@ def test_training_on_bare_photographs_asks_nothing(tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:few photographs")
 @pytest.mark.parametrize("name", EXACT)
 def test_real_captures_without_their_poses(captures, tmp_path, capsys, name):
     folder, registered, error = EXACT[name]
