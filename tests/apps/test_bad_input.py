@@ -46,9 +46,16 @@ def truncate(capture):
     path.write_bytes(path.read_bytes()[:50])  # of 80
 
 
+def without_files(capture):
+    # Photographs alone would be enough to train on.
+    (capture / "transforms.json").unlink()
+    shutil.rmtree(capture / "images")
+    (capture / "notes.txt").write_text("nothing here")
+
+
 CAPTURES = {
     "a folder that is not there": (shutil.rmtree, "capture"),
-    "no transforms.json": (lambda capture: (capture / "transforms.json").unlink(), "transforms.json"),
+    "no transforms.json": (without_files, "transforms.json"),
     "JSON that is not JSON": (lambda capture: (capture / "transforms.json").write_text("{"), "transforms.json"),
     "JSON of something else": (lambda capture: (capture / "transforms.json").write_text("[1]"), "transforms.json"),
     "no frames": (lambda capture: edit(capture, lambda content: content.update(frames=[])), "frames"),

@@ -31,10 +31,11 @@ from ..errors import BadInput
 
 #: program, its module, its line in the help; a name of two words is a program of a group
 PROGRAMS: dict[str, tuple[str, str]] = {
-    "train": ("radfield.apps.train", "train a radiance field from a posed capture"),
+    "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),
+    "data poses": ("radfield.apps.find_poses", "find the cameras of bare photographs or a video"),
     "data synth": (
         "radfield.apps.synth",
         "write a capture of a synthetic scene or a mesh, with exact geometry",

@@ -65,7 +65,7 @@ def saved_options(folder: RunFolder) -> dict:
         if name not in options or type(options[name]) not in types:
             rule = " or ".join("null" if each is _NONE else each.__name__ for each in types)
             raise BadInput(f"{folder.config_path}: {name} is {options.get(name)!r:.80}; the rule: {rule}")
-    return {**options, "capture": Path(scene["capture"])}
+    return {**options, "capture": folder.path / scene["capture"]}  # absolute, or within the run
 
 
 def open_run(path: Path, split: str | None, *, capture: Path | None = None):

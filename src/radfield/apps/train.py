@@ -1,4 +1,4 @@
-"""`radfield train`: a radiance field from a posed capture.
+"""`radfield train`: a radiance field from a posed capture, or from bare photographs, whose cameras it finds first.
 
 The budget is steps, seconds, or both (what ends first). Progress in it sets the learning rate, so that a run that was
 interrupted equals an uninterrupted one bit for bit if `--resume` continues it with the budget it began with; without
@@ -32,10 +32,10 @@ KEPT_ON_RESUME = ("method", "seed", "holdout", "max_size")
 
 @dataclass(frozen=True)
 class Options:
-    """Train a radiance field from a posed capture and write a run: config, checkpoint, metrics, renders, report."""
+    """Train a radiance field from photographs and write a run: config, checkpoint, metrics, renders, report."""
 
     output: Path  # folder of the run
-    # folder with transforms.json (or transforms_train.json) and images; with --resume the run's by default
+    # folder of photographs (or a video), or of a posed capture (transforms.json); with --resume the run's by default
     capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
     method: Literal["ngp"] = "ngp"  # the method to train with
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
@@ -58,6 +58,7 @@ def run(options: Options) -> dict:
     _check(options)
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
     options = _resumed(folder, options) if options.resume else _with_budget(options)
+    options = _with_cameras(options, folder)
     device = use_device(options.threads)
     from ..data import load
 
@@ -65,7 +66,7 @@ def run(options: Options) -> dict:
     background = ngp.report_background(options.ngp, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
     training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed)
-    config = _config(options, scene, background)
+    config = _config(options, scene, background, folder)
     if options.resume:
         _continue(training, scene, folder, config)
     else:
@@ -73,6 +74,18 @@ def run(options: Options) -> dict:
     print(f"train {scene.name}: {len(scene.train)} views, {device}", file=sys.stderr)
     loop(options, training, folder)
     return _finish(options, training, scene, folder)
+
+
+def _with_cameras(options: Options, folder: RunFolder) -> Options:
+    """Finds the cameras of bare photographs first; the capture is then what comes of it, inside the run's folder."""
+    from ..data import photographs
+
+    if not photographs.is_bare(options.capture):
+        return options
+    output = folder.capture / options.capture.resolve().stem
+    figures = photographs.find_cameras(options.capture, output, threads=options.threads, copy=False)
+    photographs.announce(figures)
+    return dataclasses.replace(options, capture=output)
 
 
 def loop(options: Options, training: ngp.Training, folder: RunFolder) -> None:
@@ -198,11 +211,15 @@ def _continue(training: ngp.Training, scene, folder: RunFolder, config: dict) ->
     print(f"resume {folder.path}: from step {training.step}", file=sys.stderr)
 
 
-def _config(options: Options, scene, background: str) -> dict:
-    """config.json of the run. The capture's path is absolute: the run can then be opened from any folder."""
+def _config(options: Options, scene, background: str, folder: RunFolder) -> dict:
+    """config.json of the run. The capture's path is absolute, so that the run can be opened from any folder; but one
+    within the run's folder moves with it."""
     values = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     method = values.pop("ngp")
-    capture = values["capture"] = os.path.abspath(options.capture)
+    capture, own = os.path.abspath(options.capture), os.path.abspath(folder.capture)
+    if os.path.dirname(capture) == own:
+        capture = os.path.relpath(capture, os.path.abspath(folder.path))
+    values["capture"] = capture
     return {
         "app": "ngp",
         "options": values,

@@ -90,7 +90,7 @@ def _why_no_capture(path: Path) -> str:
     if photographs:
         return (
             f"{path} has {photographs} photographs but no transforms.json or transforms_train.json; camera poses are "
-            "needed, and estimating them from photographs is not in this version"
+            "needed: `radfield data poses` finds them, and so does `radfield train`"
         )
     return f"{path} has no transforms.json or transforms_train.json; a capture is a folder with one of them"
 

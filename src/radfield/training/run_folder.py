@@ -1,4 +1,5 @@
-"""A run is a folder: config.json, checkpoint.safetensors, metrics.jsonl, renders/, report.html.
+"""A run is a folder: config.json, checkpoint.safetensors, metrics.jsonl, renders/, report.html; capture/ where it was
+trained on bare photographs.
 
 metrics.jsonl holds one JSON object per line, each with its "step" (steps done so far). A line is lost or cut short when
 the process is killed while it writes; reading skips such a line. Everything else is written atomically.
@@ -33,6 +34,8 @@ class RunFolder:
     metrics_path = property(lambda self: self.path / "metrics.jsonl")
     report_path = property(lambda self: self.path / "report.html")
     renders = property(lambda self: self.path / "renders")
+    #: cameras found for bare photographs, kept for the next training in this folder
+    capture = property(lambda self: self.path / "capture")
 
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -136,8 +139,14 @@ class RunFolder:
         return [record for record in map(_record, text.splitlines()) if record is not None]
 
     def _is_vacant(self) -> bool:
-        """Whether nothing would be lost: no folder, or one with at most the leftovers of an interrupted write."""
-        return not self.path.exists() or all(is_temporary(path) for path in self.path.iterdir())
+        """Whether nothing would be lost: no folder, or one with at most the leftovers of an interrupted write, and
+        cameras found for a training that then did not start."""
+        if not self.path.exists():
+            return True
+        return all(is_temporary(path) or self._is_capture(path) for path in self.path.iterdir())
+
+    def _is_capture(self, path: Path) -> bool:
+        return path == self.capture and path.is_dir() and all((each / "poses.json").exists() for each in path.iterdir())
 
     def _check_resumable(self) -> None:
         if not self.config_path.exists():

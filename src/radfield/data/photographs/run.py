@@ -1,0 +1,202 @@
+"""`find_cameras`: a folder of photographs, or a video, to a capture with cameras, found once and kept.
+
+    OUTPUT/images/, sparse/0/, points.ply, transforms.json     the capture (`output.py`)
+    OUTPUT/poses.json                                          key and figures; written last: it marks a whole result
+
+The key covers names, sizes and times of the photographs and the options. The capture's folder is only read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+
+from ...errors import BadInput, warn
+from ...training.atomic import DISK_ERRORS, write_json
+from . import collect, process
+
+VERSION = 1
+OLDEST_PYCOLMAP = 4
+RESULT = "poses.json"
+_PARTS = ("images", "sparse", "points.ply", "transforms.json")
+# How many pairs may be matched again for photographs that got no camera.
+MOST_MORE_PAIRS = 3000
+
+
+@dataclass(frozen=True)
+class Options:
+    """What decides the result. feature_size: longer side, in pixels, of the copies that features are found on."""
+
+    feature_size: int = 1000
+    features: int = 4000  # at most, per photograph (about)
+    matching: str = "auto"  # or "exhaustive"
+
+
+def find_cameras(
+    source: Path, output: Path, *, options: Options | None = None, threads: int | None = None, copy: bool = True
+) -> dict:
+    """Finds the cameras of `source` and writes the capture to `output`; returns its figures, from the last time where
+    nothing has changed since ("cached": true). copy: photographs that cannot be hard-linked are copied, otherwise
+    linked symbolically. `BadInput` where it fails; nothing is then left behind."""
+    options, begun = options or Options(), time.perf_counter()
+    photographs, videos = collect.collect(source)
+    key = _key(photographs + videos, options)
+    if (figures := _kept(output, key)) is not None:
+        return {**figures, "cached": True}
+    _check(output)
+    described = collect.describe(photographs) if photographs else []
+    with _scratch(output) as scratch:
+        job = _job(source, described, videos, options, threads or _cpus(), scratch)
+        figures = process.run_child(job, scratch)
+        _place(described, figures, scratch / "result", copy)
+        figures |= {"seconds": time.perf_counter() - begun, "cached": False}
+        _move(scratch / "result", output)
+        write_json(output / RESULT, {"version": VERSION, "key": key, "figures": figures})
+    return figures
+
+
+def announce(figures: dict) -> None:
+    """The quality line and its warnings, on standard error."""
+    print(quality_line(figures), file=sys.stderr)
+    for text in figures["warnings"]:
+        warn(text)
+
+
+def quality_line(figures: dict) -> str:
+    """Registered n of N, median reprojection error, and the time that it took."""
+    took = "found before" if figures["cached"] else f"{figures['seconds']:.0f} s"
+    return (
+        f"cameras: {figures['registered']} of {figures['images']} photographs registered, "
+        f"median reprojection error {figures['reprojection_error_px']:.2f} px, {took}"
+    )
+
+
+def _key(files: list[Path], options: Options) -> str:
+    entries = [(str(file.name), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps([VERSION, entries, asdict(options)]).encode()).hexdigest()
+
+
+def _kept(output: Path, key: str) -> dict | None:
+    try:
+        kept = json.loads((output / RESULT).read_bytes())
+        figures = kept["figures"]
+        whole = kept["key"] == key and all((output / part).exists() for part in _PARTS)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return figures if whole and isinstance(figures, dict) else None
+
+
+def _check(output: Path) -> None:
+    version = _pycolmap_version()
+    if version is None or int(version.split(".")[0]) < OLDEST_PYCOLMAP:
+        found = "is not installed" if version is None else f"is installed as {version}"
+        raise BadInput(
+            f"cameras from bare photographs need the package pycolmap, which {found}; the rule: "
+            f"`pip install 'pycolmap>={OLDEST_PYCOLMAP}'`, or a capture with cameras (transforms.json)"
+        )
+    if output.exists() and not output.is_dir():
+        raise BadInput(f"{output}: is a file; the rule: a folder")
+    if output.is_dir() and not (output / RESULT).exists() and any(not _ours(path) for path in output.iterdir()):
+        raise BadInput(f"{output}: holds files that are no earlier result; the rule: a new or empty folder")
+
+
+def _pycolmap_version() -> str | None:
+    try:
+        return metadata.version("pycolmap")
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _ours(path: Path) -> bool:
+    return path.name == _scratch_of(path.parent).name
+
+
+def _job(source: Path, photographs, videos: list[Path], options: Options, threads: int, scratch: Path) -> dict:
+    (scratch / "work").mkdir()
+    (scratch / "result").mkdir()
+    listed = [
+        {
+            "name": p.name,
+            "stored": stored_name(p.name),
+            "path": str(p.path.absolute()),
+            "size": p.size,
+            "turned": p.turned,
+            "focal": p.focal,
+            "camera": p.camera,
+        }
+        for p in photographs
+    ]
+    return {
+        "source": str(source),
+        "photographs": listed,
+        "listed": len(listed),
+        "videos": [str(video.absolute()) for video in videos],
+        "work": str((scratch / "work").absolute()),
+        "result": str((scratch / "result").absolute()),
+        "threads": threads,
+        "most_more_pairs": MOST_MORE_PAIRS,
+        **asdict(options),
+    }
+
+
+def stored_name(name: str) -> str:
+    """The name in the capture: a backslash would be read as a folder's."""
+    return name.replace("\\", "_")
+
+
+def _place(photographs, figures: dict, result: Path, copy: bool) -> None:
+    if not photographs:  # a video's frames are there already
+        return
+    from .links import place
+
+    (result / "images").mkdir()
+    for photograph in photographs:
+        place(photograph.path, result / "images" / stored_name(photograph.name), copy=copy)
+
+
+def _move(result: Path, output: Path) -> None:
+    (output / RESULT).unlink(missing_ok=True)
+    for part in _PARTS:
+        old = output / part
+        if old.is_dir() and not old.is_symlink():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
+        os.replace(result / part, old)
+
+
+def _scratch_of(output: Path) -> Path:
+    return output / ".poses.tmp"
+
+
+@contextlib.contextmanager
+def _scratch(output: Path):
+    """A folder for what is unfinished, inside `output`, so that renaming suffices. It is removed at the end, and so are
+    the folders made for it where they have stayed empty."""
+    scratch = _scratch_of(output)
+    made = [path for path in (output, *output.parents) if not path.exists()]
+    try:
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        yield scratch
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise BadInput(f"{output}: could not be written: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
