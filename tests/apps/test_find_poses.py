@@ -28,10 +28,10 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
 
 
 def test_training_on_bare_photographs_asks_nothing(tmp_path, capsys, monkeypatch):
-    from radfield.apps.synthetic import Options, run
+    from radfield.apps.synth import Options, run
 
     # Cameras come from elsewhere: finding them is tested with the photographs.
-    run(Options(tmp_path / "posed", views=6, val_views=0, size=32))
+    run(Options("solids", tmp_path / "posed", views=6, val_views=0, size="32"))
     source = tmp_path / "bare"
     source.mkdir()
     for i in range(6):
