@@ -14,6 +14,8 @@ LENSES = {
     "wide": ("perspective", [-0.25, 0.06, 0, 0, 0, 0]),
     "fisheye": ("fisheye", [0.05, -0.02, 0.003, -0.001, 0, 0]),
     "equidistant": ("fisheye", [0, 0, 0, 0, 0, 0]),
+    "rational": ("perspective", [0.1, -0.05, 0.01, 0, 0.001, -0.0015, 0.15, -0.04, 0.01]),
+    "equirectangular": ("equirectangular", [0, 0, 0, 0, 0, 0]),
 }
 
 
@@ -21,7 +23,8 @@ def cameras_with(lens, views=5):
     model, distortion = LENSES[lens]
     generator = torch.Generator().manual_seed(1)
     origin = torch.nn.functional.normalize(torch.randn(views, 3, generator=generator), dim=-1) * 2 + 0.5
-    focal = torch.rand(views, 2, generator=generator) * 40 + (240 if model == "perspective" else 120)
+    least = {"perspective": 240, "fisheye": 120, "equirectangular": 80}[model]
+    focal = torch.rand(views, 2, generator=generator) * 40 + least
     scale = torch.rand(views, 1, generator=generator) + 0.5  # another lens for each view
     return Cameras(
         look_at(origin, torch.full((3,), 0.5), torch.tensor([0.0, 0.0, 1.0])),

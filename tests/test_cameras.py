@@ -16,6 +16,8 @@ LENSES = {
     "all six": ("perspective", (-0.12, 0.05, -0.02, 0.004, 0.001, -0.002)),
     "equidistant": ("fisheye", (0.0,) * 6),
     "fisheye": ("fisheye", (0.05, -0.01, 0.002, -0.0003, 0.0, 0.0)),
+    "rational": ("perspective", (0.1, -0.05, 0.01, 0.0, 0.001, -0.002, 0.15, -0.04, 0.01)),
+    "equirectangular": ("equirectangular", (0.0,) * 6),
 }
 
 
@@ -38,7 +40,9 @@ def make_cameras(model="perspective", distortion=FOX, views=3, size=(108, 192), 
 def test_projecting_rays_returns_the_pixels(name, dtype, tolerance):
     model, distortion = LENSES[name]
     # A fisheye of this focal length sees beyond 90 degrees off its axis in the corners.
-    cameras = make_cameras(model, distortion, focal=60.0 if model == "fisheye" else 137.5).to(dtype)
+    cameras = make_cameras(
+        model, distortion, focal=137.5 if model == "perspective" else (60.0 if model == "fisheye" else 64.0)
+    ).to(dtype)
     for i in range(len(cameras)):
         pixel = cameras.pixel_centres(i)
         rays = cameras.image_rays(i)
@@ -48,7 +52,7 @@ def test_projecting_rays_returns_the_pixels(name, dtype, tolerance):
         assert (rays.directions.norm(dim=-1) - 1).abs().max() < 4 * torch.finfo(dtype).eps
         if model == "perspective":
             assert (depth > 0).all()
-        else:
+        elif model == "fisheye":
             assert (depth < 0).any()
 
 
@@ -96,20 +100,38 @@ def vars_of(cameras: Cameras) -> dict:
     return {name: getattr(cameras, name) for name in names}
 
 
-def test_undistort_inverts_distort():
+@pytest.mark.parametrize("lens", ["all six", "rational"])
+def test_undistort_inverts_distort(lens):
     q = torch.rand(1000, 2, generator=torch.Generator().manual_seed(0), dtype=F64) - 0.5
-    k = torch.tensor([LENSES["all six"][1]], dtype=F64)
+    k = torch.tensor([LENSES[lens][1]], dtype=F64)
     torch.testing.assert_close(undistort(distort(q, k), k), q, rtol=0, atol=1e-13)
     torch.testing.assert_close(distort(undistort(q, k), k), q, rtol=0, atol=1e-13)
 
 
-def test_jacobian_is_the_derivative():
+@pytest.mark.parametrize("lens", ["all six", "rational"])
+def test_jacobian_is_the_derivative(lens):
     q = torch.tensor([[0.3, -0.6], [0.0, 0.0], [-0.2, 0.1]], dtype=F64)
-    k = torch.tensor([LENSES["all six"][1]], dtype=F64)
+    k = torch.tensor([LENSES[lens][1]], dtype=F64)
     full = torch.autograd.functional.jacobian(lambda v: distort(v, k), q)
     per_point = torch.stack([full[i, :, i] for i in range(3)])
     xx, xy, yy = distort_jacobian(q, k)
     torch.testing.assert_close(per_point, torch.stack((xx, xy, xy, yy), -1).view(3, 2, 2))
+
+
+def test_known_value_of_the_rational_model():
+    k = torch.tensor([[0.1, 0.2, 0.3, 0.0, 0.0, 0.0, 0.4, 0.5, 0.6]], dtype=F64)
+    radial = (1 + 0.1 * 0.25 + 0.2 * 0.25**2 + 0.3 * 0.25**3) / (1 + 0.4 * 0.25 + 0.5 * 0.25**2 + 0.6 * 0.25**3)
+    torch.testing.assert_close(distort(torch.tensor([[0.0, 0.5]], dtype=F64), k), k.new_tensor([[0, 0.5 * radial]]))
+
+
+def test_a_whole_sphere():
+    size = torch.tensor([[400, 200]])
+    focal = size / torch.tensor([2 * math.pi, math.pi], dtype=F64)
+    cameras = Cameras(torch.eye(4, dtype=F64)[None], focal, size / 2.0, size, torch.zeros(1, 6), "equirectangular")
+    pixel = torch.tensor([[200.0, 100], [300, 100], [200, 200], [0, 100], [200, 0], [100, 100]], dtype=F64)
+    directions = cameras.rays(torch.zeros(6, dtype=torch.long), pixel).directions
+    expected = [[0, 0, 1], [1, 0, 0], [0, 1, 0], [0, 0, -1], [0, -1, 0], [-1, 0, 0]]
+    torch.testing.assert_close(directions, torch.tensor(expected, dtype=F64), atol=1e-15, rtol=0)
 
 
 def test_beyond_the_fold_of_a_lens_rays_stay_finite():

@@ -10,18 +10,18 @@ RADFIELD_OP(camera_rays, CameraRays) {
   parallel_blocks(a.N, BLOCK, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i += W) {
       const int n = (int)(end - i < W ? end - i : W);
-      const vi view = load_n(a.view + i, n), pose = view * 16, two = view * 2, six = view * 6;
+      const vi view = load_n(a.view + i, n), pose = view * 16, two = view * 2, row_of = view * DISTORTION;
       const vf u = (load_n(a.pixel + i, n) - gather(a.principal, two)) / gather(a.focal, two);
       const vf v = (load_n(a.pixel + a.N + i, n) - gather(a.principal, two + 1)) / gather(a.focal, two + 1);
       Lens<vf> lens = {};
-      if (a.distorted)
-        lens = {gather(a.distortion, six),     gather(a.distortion, six + 1), gather(a.distortion, six + 2),
-                gather(a.distortion, six + 3), gather(a.distortion, six + 4), gather(a.distortion, six + 5)};
+      if (a.distorted) {
+        const float* k = a.distortion;
+        lens = {gather(k, row_of),     gather(k + 1, row_of), gather(k + 2, row_of),
+                gather(k + 3, row_of), gather(k + 4, row_of), gather(k + 5, row_of),
+                gather(k + 6, row_of), gather(k + 7, row_of), gather(k + 8, row_of)};
+      }
       vf d[3];
-      if (a.fisheye)
-        fisheye_direction(lens, u, v, d);
-      else
-        perspective_direction(lens, a.distorted, u, v, d);
+      lens_direction(a.model, lens, a.distorted, u, v, d);
       for (int row = 0; row < 3; ++row) {
         const float* m = a.camera_to_world + 4 * row;
         const vf turned = gather(m, pose) * d[0] + gather(m + 1, pose) * d[1] + gather(m + 2, pose) * d[2];

@@ -14,7 +14,7 @@ struct CameraRays {
   const float* focal;
   const float* principal;
   const float* distortion;
-  int64_t fisheye;
+  int64_t model;
   int64_t distorted;
   int64_t N, V;
 };
@@ -23,19 +23,26 @@ struct CameraRays {
 // its neighbours in a vector.
 constexpr int NEWTON_STEPS = 8;
 
+// The values of `model`, and of the rows of `distortion`; cameras.py has the models.
+constexpr int64_t PERSPECTIVE = 0, FISHEYE = 1, EQUIRECTANGULAR = 2;
+constexpr int DISTORTION = 9;
+
 template <class F>
 struct Lens {
-  F k1, k2, k3, k4, p1, p2;
+  F k1, k2, k3, k4, p1, p2, d1, d2, d3;
 };
 
-// The (x, y) that a perspective lens distorts to (u, v); cameras.py has the model.
+// The (x, y) that a perspective lens distorts to (u, v).
 template <class F>
 RADFIELD_FN void undistort(const Lens<F>& k, F u, F v, F& x, F& y) {
   x = u, y = v;
   for (int i = 0; i < NEWTON_STEPS; ++i) {
     const F r2 = x * x + y * y, xy2 = 2.0f * x * y;
-    const F radial = 1.0f + r2 * (k.k1 + r2 * (k.k2 + r2 * (k.k3 + r2 * k.k4)));
-    const F slope = 2.0f * (k.k1 + r2 * (2.0f * k.k2 + r2 * (3.0f * k.k3 + r2 * (4.0f * k.k4))));
+    const F under = 1.0f / (1.0f + r2 * (k.d1 + r2 * (k.d2 + r2 * k.d3)));
+    const F radial = (1.0f + r2 * (k.k1 + r2 * (k.k2 + r2 * (k.k3 + r2 * k.k4)))) * under;
+    const F above = k.k1 + r2 * (2.0f * k.k2 + r2 * (3.0f * k.k3 + r2 * (4.0f * k.k4)));
+    const F below = k.d1 + r2 * (2.0f * k.d2 + r2 * (3.0f * k.d3));
+    const F slope = 2.0f * (above - radial * below) * under;
     const F error_x = radial * x + k.p1 * xy2 + k.p2 * (r2 + 2.0f * x * x) - u;
     const F error_y = radial * y + k.p2 * xy2 + k.p1 * (r2 + 2.0f * y * y) - v;
     const F a = radial + slope * x * x + 2.0f * k.p1 * y + 6.0f * k.p2 * x;
@@ -79,6 +86,20 @@ RADFIELD_FN void fisheye_direction(const Lens<F>& k, F u, F v, F* d) {
   // on the axis both are 0 and the quotient's limit does not matter: it multiplies u = v = 0
   const F ratio = sin_turns(turns) / max(theta_d, F{} + 1e-30f);
   d[0] = u * ratio, d[1] = v * ratio, d[2] = sin_turns(turns + 0.25f);
+}
+template <class F>
+RADFIELD_FN void equirectangular_direction(F longitude, F latitude, F* d) {
+  const F u = longitude * 0.159154943f, v = latitude * 0.159154943f, across = sin_turns(v + 0.25f);
+  d[0] = across * sin_turns(u), d[1] = sin_turns(v), d[2] = across * sin_turns(u + 0.25f);
+}
+template <class F>
+RADFIELD_FN void lens_direction(int64_t model, const Lens<F>& k, bool distorted, F u, F v, F* d) {
+  if (model == EQUIRECTANGULAR)
+    equirectangular_direction(u, v, d);
+  else if (model == FISHEYE)
+    fisheye_direction(k, u, v, d);
+  else
+    perspective_direction(k, distorted, u, v, d);
 }
 
 }  // namespace radfield

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .backend import native
-from .cameras import Cameras
+from .cameras import MODELS, Cameras
 from .errors import BadInput
 from .op import In, Op, Out, Scalar
 from .rays import Rays
@@ -24,8 +24,8 @@ RAYS = Op(
     In("camera_to_world", "f32", "V 4 4"),
     In("focal", "f32", "V 2"),
     In("principal", "f32", "V 2"),
-    In("distortion", "f32", "V 6", "k1, k2, k3, k4, p1, p2"),
-    Scalar("fisheye", "int", "whether the lens model is fisheye, not perspective"),
+    In("distortion", "f32", "V 9", "k1, k2, k3, k4, p1, p2, d1, d2, d3"),
+    Scalar("model", "int", "index into cameras.MODELS"),
     Scalar("distorted", "int", "whether any distortion is not 0"),
 )
 
@@ -54,7 +54,7 @@ def camera_rays(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
         focal=cameras.focal.contiguous(),
         principal=cameras.principal.contiguous(),
         distortion=cameras.distortion.contiguous(),
-        fisheye=cameras.model == "fisheye",
+        model=MODELS.index(cameras.model),
         distorted=cameras.distorted,
     )
     return Rays(origins.T, directions.T)

@@ -6,11 +6,13 @@ continuous with (0, 0) at the image's top left corner, so the first pixel's cent
 A direction (x, y, z) in a camera's axes reaches the pixel `focal * q + principal`, where
 
 - perspective: q = distort(x / z, y / z), with r2 = x^2 + y^2 of its argument and
-  distort(x, y) = (x, y) (1 + k1 r2 + k2 r2^2 + k3 r2^3 + k4 r2^4)
+  distort(x, y) = (x, y) (1 + k1 r2 + k2 r2^2 + k3 r2^3 + k4 r2^4) / (1 + d1 r2 + d2 r2^2 + d3 r2^3)
                   + (2 p1 x y + p2 (r2 + 2 x^2), 2 p2 x y + p1 (r2 + 2 y^2));
-  OpenCV's model without its rational part, so k3 and k4 are nerfstudio's;
+  k4 is nerfstudio's; d1, d2, d3 are OpenCV's (and COLMAP's FULL_OPENCV) k4, k5, k6, of its rational model;
 - fisheye (OpenCV's, equidistant): q = (x, y) / |(x, y)| * theta_d, with theta the angle from the z axis and
-  theta_d = theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8). p1 and p2 must be 0.
+  theta_d = theta (1 + k1 theta^2 + k2 theta^4 + k3 theta^6 + k4 theta^8). The other coefficients must be 0.
+- equirectangular: q = (longitude, latitude) in radians, the longitude from the z axis towards x, the latitude towards
+  y. No distortion. A whole sphere has focal = (width / 2 pi, height / pi) and its principal point in the middle.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -22,7 +24,9 @@ from torch import Tensor
 from .errors import BadInput
 from .rays import Rays
 
-MODELS = ("perspective", "fisheye")
+MODELS = ("perspective", "fisheye", "equirectangular")
+#: columns of `Cameras.distortion`
+DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2", "d1", "d2", "d3")
 # Newton doubles the correct digits per step: real lenses need 3 to 5 steps in float32, 6 in float64.
 NEWTON_STEPS = 10
 
@@ -33,7 +37,8 @@ class Cameras:
 
     camera_to_world: [V, 4, 4] rigid; "world" is whatever the origins of the rays should be in (for a
     `Scene`, scene coordinates). focal, principal: [V, 2] pixels (x, y). size: [V, 2] int (width, height).
-    distortion: [V, 6] as (k1, k2, k3, k4, p1, p2). model: "perspective" or "fisheye".
+    distortion: [V, 9] as (k1, k2, k3, k4, p1, p2, d1, d2, d3); [V, 6] is taken for one without the last three.
+    model: "perspective", "fisheye" or "equirectangular".
     The floating-point tensors share one type, which is that of the rays.
     """
 
@@ -46,7 +51,9 @@ class Cameras:
 
     def __post_init__(self):
         v = self.camera_to_world.shape[0]
-        shapes = dict(camera_to_world=(4, 4), focal=(2,), principal=(2,), size=(2,), distortion=(6,))
+        if self.distortion.shape == (v, 6):
+            object.__setattr__(self, "distortion", torch.nn.functional.pad(self.distortion, (0, 3)))
+        shapes = dict(camera_to_world=(4, 4), focal=(2,), principal=(2,), size=(2,), distortion=(9,))
         for name, shape in shapes.items():
             found = tuple(getattr(self, name).shape)
             if found != (v, *shape):
@@ -111,7 +118,9 @@ class Cameras:
         pose = self.camera_to_world[view]
         local = _rotate(pose.mT, points - pose[:, :3, 3])
         k = self.distortion[view]
-        if self.model == "fisheye":
+        if self.model == "equirectangular":
+            q = _equirectangular_project(local)
+        elif self.model == "fisheye":
             q = _fisheye_project(local, k)
         else:
             q = distort(local[:, :2] / local[:, 2:], k)
@@ -125,6 +134,8 @@ class Cameras:
     def _local_directions(self, view, pixel: Tensor) -> Tensor:
         # Unit directions [N, 3] in camera axes; view selects N lenses, or 1 that all pixels share.
         q = (pixel - self.principal[view]) / self.focal[view]
+        if self.model == "equirectangular":
+            return _equirectangular_unproject(q)
         if self.model == "fisheye":
             return _fisheye_unproject(q, self.distortion[view])
         if self.distorted:
@@ -157,11 +168,11 @@ def look_at(origin: Tensor, target: Tensor, up: Tensor) -> Tensor:
 
 
 def distort(q: Tensor, k: Tensor) -> Tensor:
-    """Perspective distortion of q [N, 2] (see the module) with k [N or 1, 6]."""
+    """Perspective distortion of q [N, 2] (see the module) with k [N or 1, 6 or 9]."""
     x, y = q.unbind(-1)
-    k1, k2, k3, k4, p1, p2 = k.unbind(-1)
+    p1, p2 = k[:, 4], k[:, 5]
     r2 = x * x + y * y
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    radial, _ = _radial(r2, k)
     dx = 2 * p1 * x * y + p2 * (r2 + 2 * x * x)
     dy = 2 * p2 * x * y + p1 * (r2 + 2 * y * y)
     return torch.stack((radial * x + dx, radial * y + dy), -1)
@@ -170,14 +181,26 @@ def distort(q: Tensor, k: Tensor) -> Tensor:
 def distort_jacobian(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(dX/dx, dX/dy = dY/dx, dY/dy), each [N], of `distort`; its Jacobian is symmetric."""
     x, y = q.unbind(-1)
-    k1, k2, k3, k4, p1, p2 = k.unbind(-1)
-    r2 = x * x + y * y
-    radial = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
-    slope = 2 * (k1 + r2 * (2 * k2 + r2 * (3 * k3 + r2 * 4 * k4)))
+    p1, p2 = k[:, 4], k[:, 5]
+    radial, slope = _radial(x * x + y * y, k)
+    slope = 2 * slope
     xx = radial + slope * x * x + 2 * p1 * y + 6 * p2 * x
     xy = slope * x * y + 2 * p1 * x + 2 * p2 * y
     yy = radial + slope * y * y + 2 * p2 * x + 6 * p1 * y
     return xx, xy, yy
+
+
+def _radial(r2: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    # the factor of distortion along the radius, and its derivative by r2
+    k1, k2, k3, k4 = k[:, :4].unbind(-1)
+    value = 1 + r2 * (k1 + r2 * (k2 + r2 * (k3 + r2 * k4)))
+    slope = k1 + r2 * (2 * k2 + r2 * (3 * k3 + r2 * 4 * k4))
+    if k.shape[-1] == 6:
+        return value, slope
+    d1, d2, d3 = k[:, 6:].unbind(-1)
+    under = 1 + r2 * (d1 + r2 * (d2 + r2 * d3))
+    value = value / under
+    return value, (slope - value * (d1 + r2 * (2 * d2 + r2 * 3 * d3))) / under
 
 
 def undistort(q: Tensor, k: Tensor) -> Tensor:
@@ -225,6 +248,17 @@ def _fisheye_unproject(q: Tensor, k: Tensor) -> Tensor:
             break
     ratio = theta.sin() / theta_d.clamp_min(torch.finfo(q.dtype).tiny)
     return torch.cat((q * ratio[:, None], theta.cos()[:, None]), -1)
+
+
+def _equirectangular_project(local: Tensor) -> Tensor:
+    x, y, z = local.unbind(-1)
+    return torch.stack((torch.atan2(x, z), torch.atan2(y, torch.hypot(x, z))), -1)
+
+
+def _equirectangular_unproject(q: Tensor) -> Tensor:
+    longitude, latitude = q.unbind(-1)
+    across = latitude.cos()
+    return torch.stack((across * longitude.sin(), latitude.sin(), across * longitude.cos()), -1)
 
 
 def _converged(step: Tensor) -> bool:
