@@ -41,7 +41,7 @@ def test_projecting_rays_returns_the_pixels(name, dtype, tolerance):
     model, distortion = LENSES[name]
     # A fisheye of this focal length sees beyond 90 degrees off its axis in the corners.
     cameras = make_cameras(
-        model, distortion, focal=137.5 if model == "perspective" else (60.0 if model == "fisheye" else 64.0)
+        model, distortion, focal=137.5 if model == "perspective" else (60.0 if model == "fisheye" else 80.0)
     ).to(dtype)
     for i in range(len(cameras)):
         pixel = cameras.pixel_centres(i)

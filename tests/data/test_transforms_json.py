@@ -7,7 +7,7 @@ import pytest
 
 from radfield.data import load
 from radfield.data.capture import ALL
-from radfield.data.transforms_json import read_transforms
+from radfield.data.formats import read_capture as read_transforms
 from radfield.errors import BadInput, RadfieldWarning
 
 

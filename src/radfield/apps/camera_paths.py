@@ -11,7 +11,7 @@ import math
 import torch
 
 from ..cameras import look_at
-from ..data.scene_box import nearest_to_axes
+from ..data import scene_box
 from ..errors import BadInput
 
 #: a path closer to the poles than this would spin the view around
@@ -26,7 +26,7 @@ def target(camera_to_world: torch.Tensor) -> torch.Tensor:
     Parallel axes have none; then it lies ahead of the mean camera, `_AHEAD` times as far as the cameras stand apart.
     """
     poses = camera_to_world.double()
-    found = nearest_to_axes(poses)
+    found = scene_box.nearest_to_axes(poses)
     if found is not None:
         return found
     centre = poses[:, :3, 3].mean(0)
@@ -36,16 +36,11 @@ def target(camera_to_world: torch.Tensor) -> torch.Tensor:
 
 
 def up_axis(camera_to_world: torch.Tensor) -> torch.Tensor:
-    """The scene's up `[3]`: the cameras' mean up, less what lies along their right axes, for those are level in
-    photographs taken upright, while the mean up leans wherever all cameras look down from one side."""
-    poses = camera_to_world.double()
-    right, up = poses[:, :3, 0], -poses[:, :3, 1].mean(0)
-    if up.norm() < 1e-3:
+    """The scene's up `[3]` (`data/scene_box.py`). Raises `BadInput` where the cameras have none in common."""
+    up = scene_box.up_axis(camera_to_world)
+    if up is None:
         raise BadInput("the cameras have no common up axis; the rule: photographs taken more or less upright")
-    level = (right[:, :, None] * right[:, None, :]).mean(0)
-    return torch.nn.functional.normalize(
-        torch.linalg.solve(level + 0.05 * torch.eye(3, dtype=torch.float64), up), dim=0
-    )
+    return up
 
 
 def orbit(camera_to_world: torch.Tensor, frames: int) -> torch.Tensor:
@@ -55,7 +50,7 @@ def orbit(camera_to_world: torch.Tensor, frames: int) -> torch.Tensor:
     distance, azimuth, elevation = _spherical(camera_to_world)
     angle = azimuth[0] + torch.arange(frames, dtype=torch.float64) / frames * 2 * math.pi
     height = elevation.median().clamp(-_STEEPEST, _STEEPEST)
-    frame = _frame(up_axis(camera_to_world))
+    frame = scene_box.frame_of(up_axis(camera_to_world))
     level = torch.stack([angle.cos() * height.cos(), angle.sin() * height.cos(), height.sin().expand_as(angle)], -1)
     focus = target(camera_to_world)
     return look_at(focus + distance.median() * level @ frame, focus, frame[2]).float()
@@ -82,18 +77,12 @@ def spiral(camera_to_world: torch.Tensor, frames: int, turns: int = 2, extent: f
 
 def _spherical(camera_to_world: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Distance, azimuth and elevation `[V]` (radians) of the cameras, seen from their focus."""
-    offset = (camera_to_world[:, :3, 3].double() - target(camera_to_world)) @ _frame(up_axis(camera_to_world)).T
+    offset = (camera_to_world[:, :3, 3].double() - target(camera_to_world)) @ scene_box.frame_of(
+        up_axis(camera_to_world)
+    ).T
     distance = offset.norm(dim=-1)
     elevation = torch.asin((offset[:, 2] / distance.clamp(min=1e-12)).clamp(-1, 1))
     return distance, torch.atan2(offset[:, 1], offset[:, 0]), elevation
-
-
-def _frame(up: torch.Tensor) -> torch.Tensor:
-    """A right-handed orthonormal frame `[3, 3]`, one axis per row, whose third is `up`."""
-    helper = torch.zeros(3, dtype=up.dtype)
-    helper[up.abs().argmin()] = 1.0
-    first = torch.nn.functional.normalize(torch.linalg.cross(helper, up), dim=0)
-    return torch.stack([first, torch.linalg.cross(up, first), up])
 
 
 def _check(camera_to_world: torch.Tensor, frames: int) -> None:

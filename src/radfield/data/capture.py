@@ -11,6 +11,8 @@ import numpy as np
 from ..errors import BadInput
 from .images import Header
 from .lens import Lens
+from .masks import Mask
+from .points import Points
 from .scene_box import SceneBox
 
 # The split name of a capture that leaves it to us what to hold out.
@@ -20,7 +22,7 @@ ALL = "all"
 @dataclass(frozen=True)
 class PosedImage:
     """One view. camera_to_world: [4, 4] float64, OpenCV axes, world units; lens: in pixels of the image as
-    it will be decoded; turned: by its EXIF orientation."""
+    it will be decoded; turned: by its EXIF orientation; mask: its mask's file, of either kind (`masks.py`)."""
 
     name: str
     path: Path
@@ -28,23 +30,31 @@ class PosedImage:
     lens: Lens
     header: Header
     turned: bool = False
+    mask: Mask | None = None
 
 
 @dataclass(frozen=True)
 class Capture:
-    """splits: {"train": [...], "val": ..., "test": ...} or {ALL: [...]}; box: None where it must be found."""
+    """splits: {"train": [...], "val": ..., "test": ...} or {ALL: [...]}; box: None where it must be found.
+
+    points: sparse points in the world, where the capture has any. upright: whether the world's z axis is known to
+    point up, or its axes mean something else worth keeping; where not, the scene is turned so that z does.
+    """
 
     path: Path
     splits: dict[str, list[PosedImage]]
     box: SceneBox | None
+    points: Points | None = None
+    upright: bool = True
 
 
-def fit_to_file(image: PosedImage) -> PosedImage:
-    """Makes an image whose lens has the declared size agree with its file.
+def fit_to_file(image: PosedImage, mask: Mask | None = None) -> PosedImage:
+    """Gives an image its mask, and makes its lens, which has the declared size, agree with its file.
 
     The file's size is the declared one, as stored or after turning by EXIF, or a uniform scaling of it (each
     side within a pixel), by which the intrinsics are scaled. BadInput otherwise.
     """
+    image = replace(image, mask=mask)
     declared, header = image.lens.size, image.header
     sizes = [(header.size, False)] + ([(header.upright, True)] if header.upright else [])
     for size, turned in sizes:

@@ -6,18 +6,20 @@ The orientation in a photograph's EXIF data does not turn it by itself, since po
 the pixels they were computed from: whoever knows the intended size decides (`Header.upright`).
 """
 
+import contextlib
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ..errors import BadInput
+from .masks import Mask, decode_mask, spans_of
 from .scene import Images
 
 # More threads gain little, since files of a capture come from one disk, and each holds a decoded image.
@@ -45,27 +47,38 @@ class Header:
 
 @dataclass(frozen=True)
 class Decode:
-    """One image to decode: from `path`, turned by its EXIF orientation or not, to (width, height) `size`."""
+    """One image to decode: from `path`, turned by its EXIF orientation or not, to (width, height) `size`; mask: what
+    becomes its alpha, or is ignored in it."""
 
     path: Path
     size: tuple[int, int]
     turned: bool = False
+    mask: Mask | None = None
 
 
-def read_header(path: Path) -> Header:
-    """The header of an image file; BadInput where it is none."""
+@contextlib.contextmanager
+def open_image(path: Path) -> Iterator:
+    """Pillow's image of a file; BadInput where it is none, is cut or damaged, on opening and in the block."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
-            # Asking a PNG for its EXIF data would decode all of it; Pillow turns TIFF files itself.
-            photograph = image.format in ("JPEG", "MPO", "WEBP")
-            orientation = image.getexif().get(_ORIENTATION) if photograph else None
-            upright = image.size[::-1] if orientation in _SWAPPED else None
-            return Header(image.size, alpha, _is_deep(image, path), upright)
+            yield image
+    except BadInput:
+        raise
     except (*_DAMAGE, Image.DecompressionBombError) as error:
         raise _unreadable(path, error) from None
+
+
+def read_header(path: Path) -> Header:
+    """The header of an image file; BadInput where it is none."""
+    with open_image(path) as image:
+        alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
+        # Asking a PNG for its EXIF data would decode all of it; Pillow turns TIFF files itself.
+        photograph = image.format in ("JPEG", "MPO", "WEBP")
+        orientation = image.getexif().get(_ORIENTATION) if photograph else None
+        upright = image.size[::-1] if orientation in _SWAPPED else None
+        return Header(image.size, alpha, _is_deep(image, path), upright)
 
 
 def decode(job: Decode, channels: int) -> np.ndarray:
@@ -75,17 +88,31 @@ def decode(job: Decode, channels: int) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(job.path) as image:
-            if job.turned:
-                image = ImageOps.exif_transpose(image)
-            image = _eight_bit(image)
-            image = image.convert("RGBA" if channels == 4 or "transparency" in image.info else "RGB")
-            if image.size != job.size:
-                image = image.resize(job.size, Image.Resampling.BOX)
-            return np.asarray(image.convert("RGBA" if channels == 4 else "RGB"))
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
-        raise _unreadable(job.path, error) from None
+    with open_image(job.path) as image:
+        stored = image.size
+        # A JPEG is decoded at the eighths of its size that still suffice; a quarter of the pixels, a third of the time.
+        image.draft(None, job.size[::-1] if job.turned else job.size)
+        if job.turned:
+            image = ImageOps.exif_transpose(image)
+        image = _eight_bit(image)
+        image = image.convert("RGBA" if channels == 4 or "transparency" in image.info else "RGB")
+        if image.size != job.size:
+            image = image.resize(job.size, Image.Resampling.BOX)
+        pixels = np.asarray(image.convert("RGBA" if channels == 4 else "RGB"))
+    if channels == 4 and job.mask is not None and job.mask.transparent:
+        pixels = pixels.copy()
+        pixels[..., 3] = np.minimum(pixels[..., 3], decode_mask(job.mask, stored, job.size, job.turned))
+    return pixels
+
+
+def kept_spans(job: Decode) -> np.ndarray:
+    """[S, 2] int64: the runs (first, past the last) of pixels, counted row by row, that the image's mask does not have
+    ignored. A pixel is kept where three quarters of it are."""
+    if job.mask is None or job.mask.transparent:
+        return np.array([[0, job.size[0] * job.size[1]]], dtype=np.int64)
+    with open_image(job.path) as image:
+        stored = image.size
+    return spans_of(decode_mask(job.mask, stored, job.size, job.turned).ravel() >= 192)
 
 
 def decode_all(jobs: Sequence[Decode], channels: int) -> Images:
@@ -93,13 +120,15 @@ def decode_all(jobs: Sequence[Decode], channels: int) -> Images:
     _check_memory([job.size for job in jobs], channels)
     images = Images.allocate([job.size for job in jobs], channels)
 
-    def fill(i: int) -> None:
+    def fill(i: int) -> np.ndarray:
         images[i].numpy()[:] = decode(jobs[i], channels)
+        return kept_spans(jobs[i]) + int(images.offset[i])
 
     with ThreadPoolExecutor(min(DECODING_THREADS, os.cpu_count() or 1)) as pool:
-        for _ in pool.map(fill, range(len(jobs))):  # iterating raises what a thread raised
-            pass
-    return images
+        spans = list(pool.map(fill, range(len(jobs))))  # iterating raises what a thread raised
+    if all(job.mask is None or job.mask.transparent for job in jobs):
+        return images
+    return replace(images, spans=torch.from_numpy(np.concatenate(spans)))
 
 
 def write_png(path: Path, image: np.ndarray | torch.Tensor) -> None:

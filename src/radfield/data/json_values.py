@@ -13,15 +13,20 @@ from ..errors import BadInput
 
 def read_object(path: Path) -> dict:
     """The JSON object in a file."""
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise BadInput(f"{path} holds a {type(values).__name__}; it must be a JSON object with frames")
+    return values
+
+
+def read_json(path: Path):
+    """What a JSON file holds."""
     try:
-        values = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{path} is not valid JSON: {error}") from None
     except OSError as error:
         raise BadInput(f"{path} cannot be read: {error.strerror}") from None
-    if not isinstance(values, dict):
-        raise BadInput(f"{path} holds a {type(values).__name__}; it must be a JSON object with frames")
-    return values
 
 
 def number(values: Mapping, key: str, where: str, default: float | None = None) -> float | None:

@@ -2,7 +2,9 @@
 
 Keys (instant-ngp, nerfstudio, NeRF-synthetic), each looked up in the frame first and then in the file:
 fl_x, fl_y, or camera_angle_x, camera_angle_y (the full field of view, radians), or x_fov, y_fov (degrees);
-cx, cy; w, h; k1, k2, k3, k4, p1, p2; camera_model, is_fisheye.
+cx, cy; w, h; k1, k2, k3, k4, p1, p2; camera_model, is_fisheye, latlong. A camera_model EQUIRECTANGULAR (nerfstudio) or
+latlong (instant-ngp) is a whole sphere, whatever focal length is written beside it. The camera_model FULL_OPENCV is
+ours: k1 to k6, p1, p2 are then COLMAP's.
 """
 
 import math
@@ -14,14 +16,17 @@ from . import json_values
 
 PERSPECTIVE = ("PERSPECTIVE", "SIMPLE_PINHOLE", "PINHOLE", "SIMPLE_RADIAL", "RADIAL", "OPENCV")
 FISHEYE = ("FISHEYE", "OPENCV_FISHEYE", "SIMPLE_RADIAL_FISHEYE", "RADIAL_FISHEYE")
-# Keys of instant-ngp for lenses and rays that are not read: taking them for pinhole cameras would be wrong.
-OTHER_LENSES = ("equirectangular", "latlong", "orthographic", "ftheta_p0", "enable_ray_loading")
+SPHERE, RATIONAL = "EQUIRECTANGULAR", "FULL_OPENCV"
+# Keys of instant-ngp for lenses and rays that are not read: taking them for pinhole cameras would be wrong. What it
+# calls equirectangular has rows of equal area, not of equal angles; its latlong has those.
+OTHER_LENSES = ("equirectangular", "orthographic", "ftheta_p0", "enable_ray_loading")
 DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2")
 
 
 @dataclass(frozen=True)
 class Lens:
-    """focal, principal: pixels (x, y) of an image of `size` (width, height). distortion: k1..k4, p1, p2."""
+    """focal, principal: pixels (x, y) of an image of `size` (width, height). distortion: k1..k4, p1, p2 and, where
+    there are any, d1..d3 (`cameras.py`). model: one of cameras.MODELS."""
 
     focal: tuple[float, float]
     principal: tuple[float, float]
@@ -44,16 +49,28 @@ class Lens:
 def read_lens(frame: dict, shared: dict, size: tuple[int, int], where: str) -> Lens:
     """The lens of a frame, in an image of `size`: the declared one, or the file's where none is declared."""
     values = ChainMap(frame, shared)
+    model = _model(values, where)
+    if model == "equirectangular":
+        return whole_sphere(size)
     focal = _focal(frame, size, where) or _focal(shared, size, where)
     if focal is None:
         raise BadInput(f"{where} has no intrinsics; it needs fl_x (pixels) or camera_angle_x (radians)")
     principal = tuple(json_values.number(values, k, where, size[i] / 2) for i, k in enumerate(("cx", "cy")))
-    model = _model(values, where)
+    if values.get("camera_model") == RATIONAL:
+        keys = ("k1", "k2", "k3", "", "p1", "p2", "k4", "k5", "k6")
+        rational = tuple(json_values.number(values, k, where, 0.0) if k else 0.0 for k in keys)
+        return Lens(focal, principal, size, rational, model)
     distortion = [json_values.number(values, k, where, 0.0) for k in DISTORTION]
     if model == "fisheye" and (distortion[4] or distortion[5]):
         warn("the fisheye model has no tangential distortion: p1 and p2 are not used")
         distortion[4:] = 0.0, 0.0
     return Lens(focal, principal, size, tuple(distortion), model)
+
+
+def whole_sphere(size: tuple[int, int]) -> Lens:
+    """The lens of an equirectangular image that shows all directions."""
+    focal = (size[0] / (2 * math.pi), size[1] / math.pi)
+    return Lens(focal, (size[0] / 2, size[1] / 2), size, (0.0,) * 6, "equirectangular")
 
 
 def declared_size(frame: dict, shared: dict, where: str) -> tuple[int, int] | None:
@@ -94,13 +111,17 @@ def _focal_along(values: dict, focal: str, radians: str, degrees: str, pixels: i
 def _model(values, where: str) -> str:
     for key in OTHER_LENSES:
         if values.get(key):
-            raise BadInput(f"{where}: {key} is not supported; lenses must be perspective or fisheye")
+            raise BadInput(f"{where}: {key} is not supported; lenses must be perspective, fisheye or latlong")
     if values.get("is_fisheye"):
         return "fisheye"
+    if values.get("latlong"):
+        return "equirectangular"
     name = values.get("camera_model") or "PERSPECTIVE"
-    if name in PERSPECTIVE:
+    if name == SPHERE:
+        return "equirectangular"
+    if name in PERSPECTIVE or name == RATIONAL:
         return "perspective"
     if name in FISHEYE:
         return "fisheye"
-    supported = ", ".join((*PERSPECTIVE, *FISHEYE))
+    supported = ", ".join((*PERSPECTIVE, RATIONAL, *FISHEYE, SPHERE))
     raise BadInput(f"{where}: camera_model is {name!r}; it must be one of {supported}")

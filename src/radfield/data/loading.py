@@ -2,20 +2,22 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..cameras import Cameras, distort_jacobian
+from ..cameras import DISTORTION, Cameras, distort_jacobian
 from ..errors import BadInput, warn
 from ..geometry import SceneTransform
 from .capture import ALL, Capture, PosedImage
+from .formats import read_capture
 from .images import Decode, decode, decode_all
+from .masks import MEANINGS, announce
 from .scene import SPLITS, Scene, Views
-from .scene_box import find_box
-from .transforms_json import read_transforms
+from .scene_box import SceneBox, find_box
 
 # How far a pixel may come back from where it was after undistorting and distorting again.
 LENS_TOLERANCE = 0.1
@@ -27,8 +29,9 @@ def load(
     holdout: int = 8,
     split: str | Sequence[str] | None = None,
     max_size: int | None = None,
+    masks: str = "auto",
 ) -> Scene:
-    """Reads a posed capture: a folder with transforms.json or transforms_train.json, or one such file.
+    """Reads a posed capture in any format of `data/formats.py`: its folder, or the file that makes the format.
 
     holdout: where the capture has no splits of its own, every holdout-th existing image in order of file name,
     the first one included, becomes "val"; 0 holds out none. split: decode the images of these splits only (the
@@ -38,11 +41,11 @@ def load(
     Cameras come in scene coordinates; `Scene.transform` leads there from the capture's own (`data/scene_box.py`
     has the rules). Anything wrong with the capture raises `BadInput`.
     """
-    wanted = _check_options(holdout, split, max_size)
-    capture = read_transforms(Path(path))
+    wanted = _check_options(holdout, split, max_size, masks)
+    capture = with_masks(read_capture(Path(path)), masks)
     splits = _divide(capture, holdout)
     has_alpha = _has_alpha(splits["train"])
-    box = capture.box or find_box(_poses(_all_of(capture)), _tangent(splits["train"]), has_alpha)
+    box = capture.box or _found_box(capture, splits["train"], has_alpha)
     views = {
         name: _views(images, box.transform, 4 if has_alpha else 3, max_size, wanted is None or name in wanted)
         for name, images in splits.items()
@@ -62,10 +65,35 @@ def load(
         background="white" if has_alpha else "black",
         has_alpha=has_alpha,
         path=capture.path,
+        points=None if capture.points is None else capture.points.transformed(box.transform),
     )
 
 
-def _check_options(holdout: int, split, max_size: int | None) -> tuple[str, ...] | None:
+def with_masks(capture: Capture, meaning: str) -> Capture:
+    """The capture with its masks taken for "ignore", "transparent" or "none", or with "auto" as they are."""
+    images = [image for split in capture.splits.values() for image in split]
+    if meaning != "none":
+        announce(sum(image.mask is not None for image in images), len(images))
+    if meaning == "auto":
+        return capture
+
+    def changed(image: PosedImage) -> PosedImage:
+        if image.mask is None or meaning == "none":
+            return replace(image, mask=None)
+        return replace(image, mask=replace(image.mask, transparent=meaning == "transparent"))
+
+    return replace(capture, splits={name: [changed(i) for i in split] for name, split in capture.splits.items()})
+
+
+def _found_box(capture: Capture, train: list[PosedImage], has_alpha: bool) -> SceneBox:
+    points = None if capture.points is None else torch.from_numpy(capture.points.position)
+    poses = _poses(_all_of(capture))
+    return find_box(poses, _tangent(train), has_alpha, upright=capture.upright, points=points)
+
+
+def _check_options(holdout: int, split, max_size: int | None, masks: str) -> tuple[str, ...] | None:
+    if masks not in MEANINGS:
+        raise BadInput(f"masks is {masks!r}; it must be one of {', '.join(MEANINGS)}")
     if holdout < 0 or holdout == 1:
         raise BadInput(f"holdout is {holdout}; it must be 0 (hold out none) or at least 2")
     if max_size is not None and max_size < 1:
@@ -97,6 +125,8 @@ def _all_of(capture: Capture) -> list[PosedImage]:
 
 def _has_alpha(images: list[PosedImage]) -> bool:
     # An alpha channel that is opaque everywhere says nothing; three views spread over the capture tell.
+    if any(image.mask is not None and image.mask.transparent for image in images):
+        return True
     with_alpha = [image for image in images if image.header.alpha]
     some = with_alpha[:: max(1, len(with_alpha) // 3)][:3]
     return any((decode(Decode(image.path, image.header.size), 4)[..., 3] < 255).any() for image in some)
@@ -120,7 +150,7 @@ def _views(
     names = [image.name for image in images]
     if not pixels:
         return Views(cameras, None, names)
-    jobs = [Decode(image.path, size, image.turned) for image, size in zip(images, sizes, strict=True)]
+    jobs = [Decode(image.path, size, image.turned, image.mask) for image, size in zip(images, sizes, strict=True)]
     return Views(cameras, decode_all(jobs, channels), names)
 
 
@@ -141,7 +171,7 @@ def _cameras(images: list[PosedImage], sizes: list[tuple[int, int]], transform: 
         focal=torch.tensor([lens.focal for lens in lenses], dtype=torch.float64),
         principal=torch.tensor([lens.principal for lens in lenses], dtype=torch.float64),
         size=torch.tensor(sizes, dtype=torch.int64),
-        distortion=torch.tensor([lens.distortion for lens in lenses], dtype=torch.float64),
+        distortion=torch.tensor([_padded(lens.distortion) for lens in lenses], dtype=torch.float64),
         model=lenses[0].model,
     )
     different = {lens: i for i, lens in enumerate(lenses)}
@@ -152,6 +182,10 @@ def _cameras(images: list[PosedImage], sizes: list[tuple[int, int]], transform: 
         name = images[int(finite.long().argmin())].name
         raise BadInput(f"{name}: its camera is out of range in scene units; positions must fit float32")
     return cameras
+
+
+def _padded(distortion: tuple[float, ...]) -> tuple[float, ...]:
+    return distortion + (0.0,) * (len(DISTORTION) - len(distortion))
 
 
 def _check_lenses(cameras: Cameras, names: list[str]) -> None:

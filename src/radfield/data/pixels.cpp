@@ -23,7 +23,8 @@ RADFIELD_OP(pixels_sample, PixelsSample) {
     const uint8_t* found[BLOCK];
     for (int64_t i = begin; i < end; ++i) {
       const uint32_t counter = (uint32_t)i * NUMBERS_PER_RAY;
-      const int64_t p = random_below(random_bits(seed, counter), random_bits(seed, counter + 1), a.P);
+      const int64_t q = random_below(random_bits(seed, counter), random_bits(seed, counter + 1), a.drawable);
+      const int64_t p = pixel_of(a.span_first, a.span_start, a.S, q);
       found[i - begin] = a.images + p * a.C;
       __builtin_prefetch(found[i - begin]);
       const int64_t view = view_of(a.offset, a.V, p);

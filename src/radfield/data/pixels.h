@@ -1,5 +1,5 @@
 // Random pixels of random views, for training. Letters: N rays, V views, P pixels of all images, C channels (3, or 4
-// with straight alpha), B backgrounds (1 or N).
+// with straight alpha), B backgrounds (1 or N), S spans of pixels that count (0: all do).
 #pragma once
 #include "../sampling/random.h"
 
@@ -15,8 +15,11 @@ struct PixelsSample {
   const int64_t* offset;
   const int64_t* size;
   const float* fixed;
+  const int64_t* span_first;
+  const int64_t* span_start;
   int64_t seed;
-  int64_t N, P, C, V, B;
+  int64_t drawable;
+  int64_t N, P, C, V, B, S;
 };
 
 // Random numbers per ray: two for the pixel, three for the background.
@@ -36,6 +39,13 @@ RADFIELD_FN int64_t view_of(const int64_t* offset, int64_t views, int64_t p) {
     n -= half;
   }
   return low;
+}
+
+// The pixel that is the q-th of those that count. An empty span has the start of the next, which is then the last.
+RADFIELD_FN int64_t pixel_of(const int64_t* span_first, const int64_t* span_start, int64_t spans, int64_t q) {
+  if (!spans) return q;
+  const int64_t span = view_of(span_start, spans, q);
+  return span_first[span] + q - span_start[span];
 }
 
 RADFIELD_FN float blend(float color, float background, float alpha) {

@@ -1,8 +1,12 @@
-"""Random training pixels: (view, pixel, colour), each pixel of all images as likely as any other.
+"""Random training pixels: (view, pixel, colour), each pixel of all images that counts as likely as any other.
 
 Colours are blended in sRGB space onto a background where the images have alpha: color = c alpha + b (1 - alpha).
 
-Letters: N rays, V views, P pixels of all images, C channels (3, or 4 with straight alpha), B backgrounds (1 or N).
+Where some pixels are ignored, the others are S runs ("spans") of pixels; a random number below the length of all of
+them finds its run by bisection, so that no ray is spent on an ignored pixel.
+
+Letters: N rays, V views, P pixels of all images, C channels (3, or 4 with straight alpha), B backgrounds (1 or N), S
+spans.
 """
 
 from __future__ import annotations
@@ -29,7 +33,16 @@ SAMPLE = Op(
     In("offset", "i64", "V+1"),
     In("size", "i64", "V 2", "width, height"),
     In("fixed", "f32", "3 B", "the background: of all rays, of each, or random per ray where absent", optional=True),
+    In(
+        "span_first",
+        "i64",
+        "S",
+        "the first pixel of each span of pixels that count; all do where absent",
+        optional=True,
+    ),
+    In("span_start", "i64", "S", "pixels that count in the spans before", optional=True),
     Scalar("seed", "int"),
+    Scalar("drawable", "int", "pixels that count"),
 )
 _NUMBERS_PER_RAY = 5
 _MOST_PIXELS = 2**31 - 1
@@ -55,9 +68,9 @@ def sample_pixels(
     background: sRGB [3] for all rays or [n, 3], from 0 to 1; None for a random one per ray.
     Raises `BadInput` without pixels, or with more than 2^31 - 1.
     """
-    total = len(images.pixels)
+    first, start, total = drawable(images)
     if not 1 <= total <= _MOST_PIXELS:
-        raise BadInput(f"the images have {total} pixels; the rule: from 1 to {_MOST_PIXELS}")
+        raise BadInput(f"the images have {total} pixels that are not ignored; the rule: from 1 to {_MOST_PIXELS}")
     if images.channels not in (3, 4):
         raise BadInput(f"the images have {images.channels} channels; the rule: 3 or 4")
     out = dict(
@@ -72,18 +85,35 @@ def sample_pixels(
         offset=images.offset,
         size=images.size,
         fixed=None if background is None else _fixed(background, n),
+        span_first=first,
+        span_start=start,
         seed=stream(seed, step),
+        drawable=total,
     )
     (SAMPLE if native(images.pixels) else sample_pixels_reference)(**out, **given)
     return Pixels(**{k: v.T if v.ndim == 2 else v for k, v in out.items()})
 
 
-def sample_pixels_reference(view, pixel, color, alpha, background, images, offset, size, fixed, seed) -> None:
+def drawable(images: Images) -> tuple[Tensor | None, Tensor | None, int]:
+    """(first pixel of each span [S], pixels in the spans before it [S], pixels in all of them)."""
+    if images.spans is None:
+        return None, None, len(images.pixels)
+    length = images.spans[:, 1] - images.spans[:, 0]
+    ends = length.cumsum(0)
+    return images.spans[:, 0].contiguous(), (ends - length).contiguous(), int(ends[-1]) if len(ends) else 0
+
+
+def sample_pixels_reference(
+    view, pixel, color, alpha, background, images, offset, size, fixed, span_first, span_start, seed, drawable
+) -> None:
     """The specification, with the arguments of the native op: same bits."""
     counter = torch.arange(len(view)) * _NUMBERS_PER_RAY
     # 64 random bits for the pixel: with 32, some of 10^9 pixels would be met twice as often
     high, low = random_bits(seed, counter), random_bits(seed, counter + 1)
-    p = (high * len(images) + ((low * len(images)) >> 32)) >> 32
+    p = (high * drawable + ((low * drawable) >> 32)) >> 32
+    if span_first is not None:
+        span = torch.searchsorted(span_start, p, right=True) - 1
+        p = span_first[span] + p - span_start[span]
     found = torch.searchsorted(offset, p, right=True) - 1
     inside, width = p - offset[found], size[found, 0]
     view.copy_(found.int())

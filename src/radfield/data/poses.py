@@ -42,3 +42,18 @@ def _rotation(block: np.ndarray, where: str) -> np.ndarray:
     if np.linalg.det(u @ v) < 0:
         raise BadInput(f"{where}: transform_matrix mirrors (determinant -1); a pose must be a rotation and a shift")
     return u @ v
+
+
+def rigid_inverse(rotation: np.ndarray, translation: np.ndarray) -> np.ndarray:
+    """[4, 4] camera to world from the rotation [3, 3] and translation [3] of world to camera."""
+    pose = np.eye(4)
+    pose[:3, :3], pose[:3, 3] = rotation.T, -rotation.T @ translation
+    return pose
+
+
+def checked(pose: np.ndarray, where: str, *, opengl: bool = False) -> np.ndarray:
+    """A [4, 4] or [3, 4] camera-to-world matrix as `read_pose` has it; from OpenGL axes where these are said so."""
+    pose = np.asarray(pose, dtype=np.float64)
+    if pose.shape == (3, 4):
+        pose = np.vstack([pose, (0, 0, 0, 1)])
+    return read_pose(pose if opengl else pose * (1, -1, -1, 1), where)

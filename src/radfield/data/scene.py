@@ -14,6 +14,7 @@ from torch import Tensor
 from ..cameras import Cameras
 from ..errors import BadInput
 from ..geometry import SceneTransform
+from .points import Points
 
 SPLITS = ("train", "val", "test")
 
@@ -23,12 +24,14 @@ class Images:
     """V images of any sizes, decoded once into one flat buffer, so that a batch of pixels is one gather.
 
     pixels: [P, C] uint8, image after image, each row by row. offset: [V + 1] int64, where each image
-    starts in `pixels` (the last entry is P). size: [V, 2] int64 (width, height).
+    starts in `pixels` (the last entry is P). size: [V, 2] int64 (width, height). spans: [S, 2] int64, the runs (first,
+    past the last) of `pixels` that count, in rising order; the others are ignored. None where all count.
     """
 
     pixels: Tensor
     offset: Tensor
     size: Tensor
+    spans: Tensor | None = None
 
     @staticmethod
     def allocate(sizes: Sequence[tuple[int, int]], channels: int) -> "Images":
@@ -50,6 +53,19 @@ class Images:
         i = range(len(self))[i]
         width, height = self.size[i].tolist()
         return self.pixels[self.offset[i] : self.offset[i + 1]].view(height, width, self.channels)
+
+    def kept(self, i: int) -> Tensor | None:
+        """[H, W] bool: the pixels of image i that are not ignored; None where all count."""
+        if self.spans is None:
+            return None
+        i = range(len(self))[i]
+        begin, end = self.offset[i : i + 2].tolist()
+        edges = torch.zeros(end - begin + 1, dtype=torch.int32)
+        inside = self.spans[(self.spans[:, 0] < end) & (self.spans[:, 1] > begin)].clamp(begin, end) - begin
+        edges.index_add_(0, inside[:, 0], torch.ones(len(inside), dtype=torch.int32))
+        edges.index_add_(0, inside[:, 1], -torch.ones(len(inside), dtype=torch.int32))
+        width, height = self.size[i].tolist()
+        return edges.cumsum(0)[:-1].view(height, width) > 0
 
     def composited(self, i: int, background: Sequence[float] | Tensor) -> Tensor:
         """[H, W, 3] float32 in [0, 1]: image i over a background colour [3], blended in sRGB."""
@@ -83,7 +99,7 @@ class Scene:
     transform: world (the capture's own units) to scene. cascades: how many nested cubes, of sides 1, 2,
     4, ..., hold the scene; 1 for an object in the unit cube. background: what stands behind the
     images, "white" for images with alpha and "black" without. val and test are None where the capture has
-    no such split.
+    no such split. points: sparse points in scene coordinates, where the capture has any.
     """
 
     name: str
@@ -95,6 +111,7 @@ class Scene:
     background: str
     has_alpha: bool
     path: Path
+    points: Points | None = None
 
     def split(self, name: str) -> Views:
         """The split "train", "val" or "test"; BadInput where there is none of that name."""

@@ -11,11 +11,10 @@ loader). A path to one .json file reads that file alone as a transforms.json.
 - Images: file_path relative to the file's folder, with or without extension. A path that leaves the folder (absolute,
   or through ..) is refused: a downloaded capture must not reach the user's other files. Images that do not
   exist are skipped with one warning.
+- Masks: nerfstudio's mask_path, instant-ngp's dynamic_mask_<name>.png (`masks.py`). Points: ply_file_path.
 """
 
 import math
-import os
-import posixpath
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,15 +23,18 @@ from . import json_values
 from .capture import ALL, Capture, PosedImage, fit_to_file
 from .images import read_header
 from .lens import declared_size, read_lens
+from .masks import Mask, find_dynamic_mask
+from .paths import Missing, find_image, tidy
+from .ply_points import read_points
+from .points import Points
 from .poses import read_pose
 from .scene import SPLITS
 from .scene_box import NGP_OFFSET, NGP_SCALE, SceneBox, scale_and_offset
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".bmp", ".tif", ".tiff")
+LOOKS_FOR = "transforms.json or transforms_train.json (instant-ngp, nerfstudio, NeRF-synthetic)"
 LARGEST_AABB_SCALE = 128
 # Keys that change what an image means; a capture that has them is read without, and told so.
 NOT_USED = {
-    "mask_path": "masks",
     "white_transparent": "transparency by white",
     "black_transparent": "transparency by black",
     "rolling_shutter": "rolling shutter",
@@ -43,13 +45,19 @@ NOT_USED = {
 class _Found:
     """What is gathered over a capture's files, to be announced once each."""
 
-    listed: int = 0
-    missing: list[str] = field(default_factory=list)
+    missing: Missing = field(default_factory=Missing)
     resized: list[tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=list)
     not_used: set[str] = field(default_factory=set)
 
 
-def read_transforms(path: Path) -> Capture:
+def find(path: Path) -> bool:
+    """Whether this is such a file (any .json but OpenSfM's), or a folder with one."""
+    if path.is_file():
+        return path.suffix.lower() == ".json" and not path.name.startswith("reconstruction")
+    return any((path / name).is_file() for name in ("transforms.json", "transforms_train.json"))
+
+
+def read(path: Path) -> Capture:
     """The capture at a folder or a .json file; BadInput, in one line, for what is wrong with it."""
     files = _find_files(path)
     found = _Found()
@@ -57,42 +65,29 @@ def read_transforms(path: Path) -> Capture:
     splits = {split: _read_frames(files[split], contents[split], found) for split in files}
     first = next(iter(files))  # train, or all
     if not splits[first]:
-        name = files[first].name
-        raise BadInput(f"none of the {len(found.missing)} images in {name} exists (first: {found.missing[0]})")
+        found.missing.refuse_all(files[first].name)
+        raise BadInput(f"none of the images in {files[first].name} exists (first: {found.missing.names[0]})")
     if first == ALL:
         splits = _listed_splits(contents[ALL], splits[ALL], str(files[ALL])) or splits
     _announce(found)
     folder = path if path.is_dir() else path.parent
-    return Capture(folder, splits, _read_box(contents[first], str(files[first])))
+    points = _read_points(contents[first], files[first])
+    return Capture(folder, splits, _read_box(contents[first], str(files[first])), points)
+
+
+def _read_points(content: dict, file: Path) -> Points | None:
+    # nerfstudio's ply_file_path; a file that is not there is no loss for training
+    if content.get("ply_file_path") is None:
+        return None
+    path = find_image(file.parent, json_values.file_path(content, "ply_file_path", str(file)), str(file))
+    return None if path is None else read_points(path)
 
 
 def _find_files(path: Path) -> dict[str, Path]:
     if path.is_file():
-        if path.suffix.lower() != ".json":
-            raise BadInput(f"{path} is a file; a capture is a folder with transforms.json, or that file")
         return {ALL: path}
-    if not path.is_dir():
-        raise BadInput(f"{path} does not exist; a capture is a folder with transforms.json")
     files = {s: path / f"transforms_{s}.json" for s in SPLITS if (path / f"transforms_{s}.json").is_file()}
-    if "train" in files:
-        return files
-    if (path / "transforms.json").is_file():
-        return {ALL: path / "transforms.json"}
-    raise BadInput(_why_no_capture(path))
-
-
-def _why_no_capture(path: Path) -> str:
-    names = sorted(os.listdir(path))
-    if not names:
-        return f"{path} is empty; a capture is a folder with transforms.json and its images"
-    inside = names + (os.listdir(path / "images") if (path / "images").is_dir() else [])
-    photographs = sum(name.lower().endswith(EXTENSIONS) for name in inside)
-    if photographs:
-        return (
-            f"{path} has {photographs} photographs but no transforms.json or transforms_train.json; camera poses are "
-            "needed: `radfield data poses` finds them, and so does `radfield train`"
-        )
-    return f"{path} has no transforms.json or transforms_train.json; a capture is a folder with one of them"
+    return files if "train" in files else {ALL: path / "transforms.json"}
 
 
 def _read_frames(file: Path, content: dict, found: _Found) -> list[PosedImage]:
@@ -123,35 +118,28 @@ def _read_frame(file: Path, frame: dict, content: dict, i: int, found: _Found) -
     if "transform_matrix" not in frame:
         raise BadInput(f"{where} has no transform_matrix; every frame needs its pose")
     pose = read_pose(frame["transform_matrix"], where)
-    path = _image_path(file.parent, name, where)
-    found.listed += 1
+    path = found.missing.find(file.parent, name, where)
     if path is None:
-        found.missing.append(name)
         return None
     found.not_used |= {NOT_USED[key] for key in NOT_USED if _is_set(frame.get(key))}
     header = read_header(path)
     declared = declared_size(frame, content, where)
     lens = read_lens(frame, content, declared or header.size, where)
-    image = fit_to_file(PosedImage(_tidy(name), path, pose, lens, header))
+    mask = _read_mask(file, frame, where) or find_dynamic_mask(path)
+    image = fit_to_file(PosedImage(tidy(name), path, pose, lens, header), mask)
     if declared and image.lens.size != declared:
         found.resized.append((declared, image.lens.size))
     return image
 
 
-def _image_path(folder: Path, name: str, where: str) -> Path | None:
-    # The file that a frame names, or None where there is none.
-    tidy = _tidy(name)
-    if posixpath.isabs(tidy) or os.path.isabs(tidy) or tidy == ".." or tidy.startswith("../"):
-        raise BadInput(f"{where}: file_path leaves the capture's folder; images must lie inside it")
-    for extension in ("", *EXTENSIONS):
-        path = os.path.join(folder, tidy + extension)
-        if os.path.isfile(path):
-            return Path(path)
-    return None
-
-
-def _tidy(name: str) -> str:
-    return posixpath.normpath(name.replace("\\", "/"))
+def _read_mask(file: Path, frame: dict, where: str) -> Mask | None:
+    if frame.get("mask_path") is None:
+        return None
+    name = json_values.file_path(frame, "mask_path", where)
+    path = find_image(file.parent, name, where)
+    if path is None:
+        raise BadInput(f"{where}: its mask {name} does not exist; a mask_path must name an image file")
+    return Mask(path)
 
 
 def _is_set(value) -> bool:
@@ -176,7 +164,7 @@ def _listed_splits(content: dict, images: list[PosedImage], where: str) -> dict[
             continue
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             raise BadInput(f"{where}: {split}_filenames must be a list of file paths")
-        listed[split] = {_tidy(name) for name in names}
+        listed[split] = {tidy(name) for name in names}
     if not listed:
         return None
     if "train" not in listed:
@@ -218,10 +206,7 @@ def _fit_aabb(value, where: str) -> tuple[float, tuple[float, float, float]]:
 
 
 def _announce(found: _Found) -> None:
-    if found.missing:
-        names = ", ".join(found.missing[:3]) + (", ..." if len(found.missing) > 3 else "")
-        count = len(found.missing)
-        warn(f"{count} of {found.listed} images do not exist and are skipped: {names}")
+    found.missing.announce()
     if found.resized:
         (w, h), (image_w, image_h) = found.resized[0]
         warn(
