@@ -73,7 +73,8 @@ def test_fisheye_without_tangential_terms():
         ({"fl_x": -3}, "here: fl_x is -3; it must be positive"),
         ({"camera_angle_x": 3.2}, "camera_angle_x is 3.2; a field of view must be below 180 degrees"),
         ({"fl_x": 1, "k1": "a"}, "k1 is 'a'; it must be a number"),
-        ({"fl_x": 1, "camera_model": "EQUIRECTANGULAR"}, "camera_model is 'EQUIRECTANGULAR'; it must be one of"),
+        ({"fl_x": 1, "camera_model": "VR180_L"}, "camera_model is 'VR180_L'; it must be one of"),
+        ({"fl_x": 1, "equirectangular": True}, "equirectangular is not supported"),
         ({"fl_x": 1, "camera_model": ["x"]}, r"camera_model is \['x'\]; it must be one of"),
         ({"fl_x": 1, "ftheta_p0": 0.5}, "ftheta_p0 is not supported"),
     ],
@@ -81,6 +82,19 @@ def test_fisheye_without_tangential_terms():
 def test_bad_intrinsics(keys, rule):
     with pytest.raises(BadInput, match=rule):
         read(keys)
+
+
+@pytest.mark.parametrize("keys", [{"camera_model": "EQUIRECTANGULAR", "fl_x": 3}, {"latlong": True}])
+def test_a_whole_sphere(keys):
+    lens = read(keys)
+    width, height = lens.size
+    assert lens.model == "equirectangular" and lens.principal == (width / 2, height / 2)
+    assert lens.focal == (width / (2 * math.pi), height / math.pi)
+
+
+def test_rational_coefficients_have_opencvs_names():
+    names = dict(k1=1, k2=2, k3=3, k4=4, k5=5, k6=6, p1=7, p2=8)
+    assert read({"fl_x": 9, "camera_model": "FULL_OPENCV", **names}).distortion == (1, 2, 3, 0, 7, 8, 4, 5, 6)
 
 
 def test_resized_lens_scales_with_the_image():

@@ -107,12 +107,15 @@ def test_uniformly_reduced_images_scale_their_intrinsics(capture):
     assert (lens.size, lens.focal, lens.principal) == ((16, 12), (20, 20), (9, 6))
 
 
-def test_masks_are_announced_as_not_used(capture):
+def test_masks_are_found_where_the_frame_says(capture):
     def change(content):
-        content["frames"][0]["mask_path"] = "masks/0.png"
+        content["frames"][0]["mask_path"] = "stencils/0.png"
 
-    with pytest.warns(RadfieldWarning, match=r"states masks, which this version does not use"):
+    with pytest.raises(BadInput, match=r"its mask stencils/0.png does not exist"):
         read_transforms(capture(change=change))
+    capture.image("stencils/0.png", mode="L")
+    images = read_transforms(capture.folder).splits[ALL]
+    assert images[0].mask.path.name == "0.png" and not images[0].mask.transparent and images[1].mask is None
 
 
 @pytest.mark.parametrize("name", ["/etc/passwd", "../other/000.png", "images/../../x.png", "..", "..\\x.png"])

@@ -40,6 +40,9 @@ PROGRAMS: dict[str, tuple[str, str]] = {
         "radfield.apps.synth",
         "write a capture of a synthetic scene or a mesh, with exact geometry",
     ),
+    "data inspect": ("radfield.apps.inspect", "draw a capture: cameras, points, scene box, thumbnails, held-out views"),
+    "data convert": ("radfield.apps.convert", "write a capture in another format: COLMAP or nerfstudio"),
+    "data synthetic": ("radfield.apps.synthetic", "write a small synthetic capture with exact geometry"),
 }
 #: the disk's fault or the user's, wherever in a program it strikes
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

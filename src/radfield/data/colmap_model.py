@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BadInput
-from .paths import read_bytes
+from .paths import read_bytes, tidy
 from .points import Points
 
 #: id of a camera model in binary files -> (its name, number of parameters)
@@ -83,7 +83,7 @@ def read_points(folder: Path, images: list[ColmapImage]) -> Points | None:
         np.array([color for _, color, _ in rows], dtype=np.uint8).reshape(-1, 3),
         start,
         np.array([i for t in tracks for i in t], dtype=np.int32),
-        tuple(image.name for image in images),
+        tuple(tidy(image.name) for image in images),
     ).finite()
 
 

@@ -17,7 +17,7 @@ from .formats import read_capture
 from .images import Decode, decode, decode_all
 from .masks import MEANINGS, announce
 from .scene import SPLITS, Scene, Views
-from .scene_box import SceneBox, find_box
+from .scene_box import SceneBox, find_box, upright_box
 
 # How far a pixel may come back from where it was after undistorting and distorting again.
 LENS_TOLERANCE = 0.1
@@ -45,7 +45,7 @@ def load(
     capture = with_masks(read_capture(Path(path)), masks)
     splits = _divide(capture, holdout)
     has_alpha = _has_alpha(splits["train"])
-    box = capture.box or _found_box(capture, splits["train"], has_alpha)
+    box = _box(capture, splits["train"], has_alpha)
     views = {
         name: _views(images, box.transform, 4 if has_alpha else 3, max_size, wanted is None or name in wanted)
         for name, images in splits.items()
@@ -85,9 +85,11 @@ def with_masks(capture: Capture, meaning: str) -> Capture:
     return replace(capture, splits={name: [changed(i) for i in split] for name, split in capture.splits.items()})
 
 
-def _found_box(capture: Capture, train: list[PosedImage], has_alpha: bool) -> SceneBox:
+def _box(capture: Capture, train: list[PosedImage], has_alpha: bool) -> SceneBox:
     points = None if capture.points is None else torch.from_numpy(capture.points.position)
     poses = _poses(_all_of(capture))
+    if capture.box is not None:
+        return capture.box if capture.upright else upright_box(capture.box, poses)
     return find_box(poses, _tangent(train), has_alpha, upright=capture.upright, points=points)
 
 

@@ -53,7 +53,9 @@ def read(path: Path) -> Capture:
         mask = Mask(masks[i], transparent=True) if len(masks) == len(images) else find_mask(folder, image.name)
         name = f"{image.parent.name}/{image.name}"
         posed.append(fit_to_file(PosedImage(name, image, pose, lens, header), mask))
-    return Capture(folder, {ALL: posed}, _box(arrays, file, any(image.mask is not None for image in posed)))
+    return Capture(
+        folder, {ALL: posed}, _box(arrays, file, any(image.mask is not None for image in posed)), upright=False
+    )
 
 
 def decompose(projection: np.ndarray, where: str) -> tuple[tuple[float, float], tuple[float, float], np.ndarray]:

@@ -66,6 +66,18 @@ def find_box(
     return SceneBox(box.transform, _cascades_around(box.transform, points, camera_to_world[:, :3, 3]))
 
 
+def upright_box(box: SceneBox, camera_to_world: Tensor) -> SceneBox:
+    """A box along the world's axes turned around the unit cube's centre, so that up is +z; where there is an up."""
+    up = up_axis(camera_to_world)
+    if up is None:
+        return box
+    middle = box.transform.inverse().points(torch.full((3,), 0.5, dtype=torch.float64))
+    turn = frame_of(up)
+    offset = (0.5 - box.transform.scale * (turn @ middle)).tolist()
+    rotation = tuple(tuple(row) for row in turn.tolist())
+    return SceneBox(SceneTransform(box.transform.scale, rotation, tuple(offset)), box.cascades)
+
+
 def _turned_upright(camera_to_world: Tensor, tangent: float, is_object: bool, points: Tensor | None) -> SceneBox:
     # The box in axes of which the third is up, and the turn to them before it.
     up = up_axis(camera_to_world)
