@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from ..geometry import SceneTransform
 from ..losses import mse
 from ..renderers import volume
 from ..sampling import occupancy
+from ..training import per_image
 from ..training.adam import Adam
 from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
@@ -55,6 +56,7 @@ class Config:
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
     uniform_cells: int = 1 << 19  # cells evaluated per update of the occupancy grid, taking turns over all cells
     occupied_cells: int = 1 << 16  # and at random among the occupied ones
+    per_image: per_image.Config = field(default_factory=per_image.Config)  # corrections per image; all off by default
 
 
 @dataclass
@@ -101,7 +103,7 @@ def build(config: Config, *, cascades: int, transform: SceneTransform, backgroun
     finest = config.finest_resolution * 2 ** (cascades - 1)
     growth = (finest / config.base_resolution) ** (1 / max(config.levels - 1, 1))
     grid = hash_grid.Config(config.levels, config.features, config.log2_size, config.base_resolution, growth)
-    field_config = radiance.Config(grid=grid, precision=config.precision)
+    field_config = radiance.Config(grid=grid, precision=config.precision, appearance=config.per_image.appearance)
     turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
     cells = occupancy.Config(cascades=cascades, **turns)
     return Model(
@@ -131,7 +133,7 @@ class Training:
         self.model, self.seed, self.step, self.rays = model, seed, 0, 1024
         self.seconds, self.samples = 0.0, 0  # trained so far
         self._recent: list[tuple[float, StepResult]] = []
-        self.images, self.cameras = scene.train.images, scene.train.cameras
+        self.images = scene.train.images
         self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
         field, config = model.field, model.config
@@ -143,10 +145,12 @@ class Training:
             ]
         )
         model.grid.mark_invisible(scene.train.cameras)
+        self.per_image = per_image.PerImage(config.per_image, scene.train.cameras)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps to continue from."""
-        return self.model.tensors() | {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
+        ours = {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
+        return self.model.tensors() | ours | {f"per_image.{k}": v for k, v in self.per_image.tensors().items()}
 
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
@@ -159,6 +163,7 @@ class Training:
         ours = self.tensors()
         load_tensors(folder, ours, tensors)
         self.optimizer.steps = int(ours["adam.steps"])
+        self.per_image.loaded({k[10:]: v for k, v in ours.items() if k.startswith("per_image.")})
         self.model.field.grid.stored()
         self.model.grid.refresh()
         try:
@@ -218,20 +223,20 @@ def train_step(training: Training, progress: float) -> StepResult:
 
     Raises `FloatingPointError`, with the model as before the step, when the loss is not finite.
     """
-    model, config, stages = training.model, training.model.config, training.stages
+    model, config, stages, images = training.model, training.model.config, training.stages, training.per_image
     with stages("pixels"):
         color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
         n = training.rays
         pixels = sample_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
-        rays = camera_rays(training.cameras, pixels.view, pixels.pixel)
+        rays = camera_rays(images.cameras, pixels.view, pixels.pixel)
     with stages("forward"):
         scale = step_scale(config, progress)
         sampling = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
-        render = volume.render_training(
-            model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
-        )
-        target = pixels.color[: render.rays]
-        loss = mse(render.color, target)
+        given = model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
+        render = volume.render_training(*given, latent=images.latent(pixels.view), traced=images.traces)
+        n = render.rays
+        color = images.exposed(render.color, render.left, pixels.background[:n], pixels.view[:n])
+        loss = mse(color, pixels.color[:n])
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss of step {training.step} is {value}")
@@ -243,6 +248,7 @@ def train_step(training: Training, progress: float) -> StepResult:
             if not network.grad_into.isfinite().all():
                 raise FloatingPointError(f"a gradient of step {training.step} is not finite")
         training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
+        images.finish(render, rays, pixels.view, pixels.pixel, progress)
     training.step += 1
     with stages("occupancy"):
         if training.step % config.occupancy_interval == 0:
@@ -292,22 +298,31 @@ def check(config: Config) -> None:
     for name, holds, rule in rules:
         if not holds:
             raise BadInput(f"--ngp.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
+    per_image.check(config.per_image, "--ngp.per-image.")
 
 
 def config_from(values: dict) -> Config:
     """The method's options in a run's config.json. Raises `BadInput` where they are none."""
     options = values.get("ngp")
-    names = {f.name for f in dataclasses.fields(Config)}
-    if values.get("app") != "ngp" or not isinstance(options, dict) or set(options) != names:
+    if values.get("app") != "ngp" or not isinstance(options, dict):
         raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
-    for f in dataclasses.fields(Config):
-        if type(options[f.name]) is not type(f.default) and not (
-            isinstance(f.default, float) and isinstance(options[f.name], int)
-        ):
-            raise BadInput(f"config.json: {f.name} is {options[f.name]!r}; the rule: a {type(f.default).__name__}")
-    config = Config(**options)
+    options = {"per_image": {}, **options}  # runs from before there were corrections per image
+    corrections = _typed(per_image.Config, options.pop("per_image"), partial=True)
+    config = _typed(Config, options, per_image=corrections)
     check(config)
     return config
+
+
+def _typed(kind: type, options, *, partial: bool = False, **given):
+    """The dataclass `kind` of a dict of its fields, those in `given` excepted; `partial`: some may be missing."""
+    fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in given}
+    if not isinstance(options, dict) or not (set(options) <= set(fields) if partial else set(options) == set(fields)):
+        raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
+    for name, value in options.items():
+        default = fields[name].default
+        if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
+            raise BadInput(f"config.json: {name} is {value!r}; the rule: a {type(default).__name__}")
+    return kind(**options, **given)
 
 
 def scene_from(folder: RunFolder) -> dict:

@@ -27,6 +27,7 @@ class Config:
     width: int = 64  # hidden width of both networks
     density_layers: int = 1  # hidden layers of the density network
     color_layers: int = 2  # hidden layers of the colour network
+    appearance: int = 0  # channels of a latent vector per image that the colour network gets
     degree: int = 4  # of the spherical harmonics of the direction, 1 to 8
     precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits; sums and masters stay fp32
 
@@ -50,7 +51,7 @@ class RadianceField(torch.nn.Module):
         harmonics = spherical_harmonics.Config(config.degree, config.precision)
         self.harmonics = spherical_harmonics.SphericalHarmonics(harmonics)
         self.density_network = mlp.MLP(self.grid.channels, config.features, density, generator)
-        self.color_network = mlp.MLP(config.features + self.harmonics.channels, 3, color, generator)
+        self.color_network = mlp.MLP(config.features + self.harmonics.channels + config.appearance, 3, color, generator)
 
     def density(self, x: Tensor) -> Tensor:
         """sigma [M] >= 0 at scene positions `x` [M, 3], per unit of scene length."""
@@ -74,13 +75,21 @@ class RadianceField(torch.nn.Module):
         features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1)
         return logit.squeeze(1), features
 
-    def color_logits(self, features: Tensor, d: Tensor) -> Tensor:
-        """Logits [M, 3] of the colour, from geometry features [M, C] and unit directions [M, 3]."""
-        return self.color_network(features, self.harmonics(d))
+    def color_logits(self, features: Tensor, d: Tensor, latent: Tensor | None = None) -> Tensor:
+        """Logits [M, 3] of the colour, from geometry features [M, C] and unit directions [M, 3]; latent: [M, A] of the
+        images' appearance, zero where it is not given."""
+        seen = self.harmonics(d)
+        if self.config.appearance:
+            seen = torch.cat((seen.T, _latent(latent, self.config.appearance, seen).T)).T
+        return self.color_network(features, seen)
 
     def grid_positions(self, x: Tensor) -> Tensor:
         """Scene positions to [0, 1]^3, the space of the grid."""
         return x if self.cascades == 1 else (x - 0.5) * 0.5 ** (self.cascades - 1) + 0.5
+
+
+def _latent(latent: Tensor | None, channels: int, like: Tensor) -> Tensor:
+    return like.new_zeros(channels, len(like)).T if latent is None else latent.to(like.dtype)
 
 
 def _with_precision(config: hash_grid.Config, precision: str) -> hash_grid.Config:

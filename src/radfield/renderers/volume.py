@@ -37,6 +37,18 @@ class TrainingRender:
     rays: int  # rays that fitted the budget, from the first on
     marched: int  # samples that were asked for their density
     live: int  # samples that their ray reaches: those that were trained
+    left: Tensor  # [rays] the part of the background that shines through
+    trace: Trace | None = None  # where asked for
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where the M trained samples are: position [M, 3], whose gradient the backward pass leaves in `position.grad`,
+    distance t [M], and index of their ray [M]."""
+
+    position: Tensor
+    t: Tensor
+    ray: Tensor
 
 
 class TrainingBuffers:
@@ -50,9 +62,19 @@ FIRST_SAMPLES = 16  # samples per ray that are asked for before it is known whet
 
 
 def render_training(
-    field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config, seed: int, buffers: TrainingBuffers
+    field,
+    grid: OccupancyGrid,
+    rays: Rays,
+    background: Tensor,
+    config: Config,
+    seed: int,
+    buffers: TrainingBuffers,
+    *,
+    latent: Tensor | None = None,
+    traced: bool = False,
 ) -> TrainingRender:
     """Renders `rays` with gradients, `background` [N, 3] behind them. What `buffers` cannot hold is left out.
+    latent: [N, A] of the rays' images, for a field with appearance; traced: keep the gradients by sample positions.
 
     Densities come first, of a ray's first samples and then, if light is left, of its others; what lies behind the point
     where the ray ends is dropped before anything is differentiated (instant-ngp's compaction), and the features found
@@ -67,8 +89,11 @@ def render_training(
         rest = _march(grid, further, config, buffers=buffers.rest)
         second, _ = _live_part(field, rest, config)
         x, directions, t_start, t_end, encoded, ray_start = _joined(first, second)
+        ray = _ray_index(ray_start, samples.ray_count, going) if traced or latent is not None else None
+    if traced:
+        x.requires_grad_()
     logit, features = field.geometry(x, encoded)
-    colors = field.color_logits(features, directions)
+    colors = field.color_logits(features, directions, *(() if latent is None else (latent[ray],)))
     result = composite_raw(logit, colors, t_start, t_end, ray_start, stop=0.0)
     n = samples.ray_count
     if rest.ray_count < len(going):  # the first ray whose samples do not all fit, and those after it, are left out
@@ -77,7 +102,14 @@ def render_training(
     color = result.color[:n].index_add(0, going, left[going, None] * result.color[after:])
     left = left.index_put((going,), left[going] * (1 - result.opacity[after:]))
     color = color + left[:, None] * background[:n]
-    return TrainingRender(color, n, len(samples.x) + len(rest.x), len(x))
+    trace = Trace(x, 0.5 * (t_start + t_end), ray) if traced else None
+    return TrainingRender(color, n, len(samples.x) + len(rest.x), len(x), left, trace)
+
+
+def _ray_index(ray_start: Tensor, rays: int, going: Tensor) -> Tensor:
+    """[M] int64: the ray of each sample, where the parts of `rays` rays are followed by those of the rays `going`."""
+    count = (ray_start[1:] - ray_start[:-1]).long()
+    return torch.cat((torch.arange(rays), going[: len(count) - rays])).repeat_interleave(count)
 
 
 def _live_part(field, samples: Samples, config: Config) -> tuple[tuple, Composited]:

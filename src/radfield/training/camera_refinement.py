@@ -1,0 +1,109 @@
+"""Camera refinement: poses (SE(3)) and lenses of the training views, corrected while the field is trained.
+
+With ray x(t) = o + t d of view v, and g = dL/dx the gradient at a sample, a shift tau_v of the camera and a small turn
+omega_v of it about its own centre, both along the scene's axes, give (Lin et al. 2021, BARF; the turn as in SE(3))
+
+    dL/dtau_v = sum g        dL/domega_v = sum t (d x g)        over the samples of the view's rays,
+
+and a change of the lens moves the ray's direction: q = (pixel - c) / f is the point of the image plane, q_k its change
+by parameter k of (log f, c_x / f, c_y / f): -q, -e_x, -e_y, for all views in common. Lens distortion is taken as the
+identity in these gradients (it only turns them a little), not in the rays. Only perspective lenses are refined.
+
+What all cameras do together changes the scene's frame, not the fit, and would move the training views against the
+held-out ones: the means of the shifts and of the turns stay 0. Letters: V views, N rays, M samples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..cameras import Cameras
+from ..errors import BadInput
+from ..rays import Rays
+from .adam import Adam
+
+
+@dataclass(frozen=True)
+class Config:
+    """How cameras are refined."""
+
+    rate: float = 1e-3  # learning rate of turns (radians) and shifts (scene units) at the start
+    final_rate: float = 0.01  # it ends at this part of it
+    begin: float = 0.05  # part of the budget after which it begins: before, there is nothing to align with
+
+
+class CameraRefinement:
+    """The corrections of V training cameras. `cameras` are the corrected ones."""
+
+    def __init__(self, cameras: Cameras, *, lens: bool, config: Config = Config()):
+        if lens and cameras.model != "perspective":
+            raise BadInput(f"the lens model is {cameras.model}; the rule: only perspective lenses can be refined")
+        self.given, self.config, self.with_lens = cameras, config, lens
+        views = len(cameras)
+        self.values = {"turn": torch.zeros(views, 3), "shift": torch.zeros(views, 3), "lens": torch.zeros(3)}
+        self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
+        groups = [{"parameter": value, "grad": self.grads[name]} for name, value in self.values.items()]
+        self.optimizer = Adam(groups, epsilon=1e-12)
+        self.cameras = cameras
+
+    def collect(self, grad: Tensor, t: Tensor, ray: Tensor, rays: Rays, view: Tensor, pixel: Tensor) -> None:
+        """Adds a batch's gradients. grad: [M, 3] by sample positions; t: [M] distances; ray: [M] the samples' rays;
+        view: [N] and pixel: [N, 2] of the rays."""
+        n = len(rays)
+        by_ray = torch.zeros(n, 3).index_add_(0, ray, grad)
+        moment = torch.zeros(n, 3).index_add_(0, ray, t[:, None] * grad)
+        view = view.long()
+        self.grads["shift"].index_add_(0, view, by_ray)
+        self.grads["turn"].index_add_(0, view, torch.linalg.cross(rays.directions, moment))
+        if self.with_lens:
+            self.grads["lens"] += self._lens_gradient(moment, rays, view, pixel)
+
+    def step(self, progress: float) -> None:
+        """One step of Adam; `progress` in [0, 1] is the part of the budget used."""
+        if progress < self.config.begin:
+            for grad in self.grads.values():
+                grad.zero_()
+            return
+        self.optimizer.step(lr=self.config.rate * self.config.final_rate**progress)
+        for name in ("turn", "shift"):
+            self.values[name] -= self.values[name].mean(0)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Makes `cameras` from the corrections."""
+        given = self.given
+        pose = given.camera_to_world.clone()
+        pose[:, :3, :3] = rotations(self.values["turn"]) @ pose[:, :3, :3]
+        pose[:, :3, 3] += self.values["shift"]
+        scale, centre = self.values["lens"][0].exp(), self.values["lens"][1:]
+        focal = given.focal * scale
+        self.cameras = replace(given, camera_to_world=pose, focal=focal, principal=given.principal + centre * focal)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps."""
+        moments = {f"adam.{name}": value for name, value in self.optimizer.state_dict().items()}
+        return {**self.values, **moments}
+
+    def _lens_gradient(self, moment: Tensor, rays: Rays, view: Tensor, pixel: Tensor) -> Tensor:
+        # d = R l / |l| with l = (q, 1), so that dd = (R dl - d (d . R dl)) / |l|
+        axes = self.cameras.camera_to_world[view, :3, :3]
+        local = (rays.directions[:, None, :] * axes.mT).sum(-1)  # in the camera's axes
+        across = moment - (moment * rays.directions).sum(-1, keepdim=True) * rays.directions
+        by_q = (axes[:, :, :2] * across[:, :, None]).sum(1) * local[:, 2:].clamp_min(1e-3)
+        q = (pixel - self.cameras.principal[view]) / self.cameras.focal[view]
+        return -torch.cat(((by_q * q).sum(0).sum(0, keepdim=True), by_q.sum(0)))
+
+
+def rotations(turn: Tensor) -> Tensor:
+    """[V, 3, 3] rotations by |turn| radians about turn [V, 3] (Rodrigues' formula)."""
+    angle = turn.norm(dim=-1)[:, None, None]
+    # sin(a) / a and (1 - cos(a)) / a^2 = 2 (sin(a / 2) / a)^2, both well behaved at 0 through torch's sinc
+    first = torch.sinc(angle / torch.pi)
+    second = 0.5 * torch.sinc(angle / (2 * torch.pi)) ** 2
+    x, y, z = turn.unbind(-1)
+    zero = torch.zeros_like(x)
+    cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).view(-1, 3, 3)
+    return torch.eye(3, dtype=turn.dtype) + first * cross + second * (cross @ cross)
