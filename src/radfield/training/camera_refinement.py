@@ -30,7 +30,7 @@ from .adam import Adam
 class Config:
     """How cameras are refined."""
 
-    rate: float = 1e-3  # learning rate of turns (radians) and shifts (scene units) at the start
+    rate: float = 3e-4  # learning rate of turns (radians) and shifts (scene units) at the start
     final_rate: float = 0.01  # it ends at this part of it
     begin: float = 0.05  # part of the budget after which it begins: before, there is nothing to align with
 

@@ -1,0 +1,110 @@
+"""Camera refinement: its gradients are those of autograd through the cameras, and it finds poses that were moved."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from radfield.camera_rays import camera_rays
+from radfield.cameras import Cameras, look_at
+from radfield.errors import BadInput
+from radfield.rays import Rays
+from radfield.training.camera_refinement import CameraRefinement, Config, rotations
+
+F64 = torch.float64
+
+
+def cameras_of(views=4, dtype=torch.float32, model="perspective"):
+    origin = torch.nn.functional.normalize(torch.randn(views, 3, dtype=F64), dim=-1) * 2
+    pose = look_at(origin, torch.zeros(3, dtype=F64), torch.tensor([0, 0.1, 1], dtype=F64)).to(dtype)
+    focal = torch.tensor([[90.0, 95.0]], dtype=dtype).repeat(views, 1)
+    principal = torch.tensor([[51.0, 38.0]], dtype=dtype).repeat(views, 1)
+    size = torch.tensor([[100, 80]]).repeat(views, 1)
+    return Cameras(pose, focal, principal, size, torch.zeros(views, 9, dtype=dtype), model)
+
+
+def by_autograd(cameras, view, pixel, ray, t, weight):
+    """Gradients of sum(weight * x) by turn, shift and lens at 0, through the cameras in float64."""
+    cameras = cameras.to(F64)
+    turn, shift, lens = (
+        torch.zeros(s, dtype=F64, requires_grad=True) for s in ((len(cameras), 3), (len(cameras), 3), 3)
+    )
+    pose = cameras.camera_to_world
+    moved = torch.cat((rotations(turn) @ pose[:, :3, :3], (pose[:, :3, 3] + shift)[..., None]), -1)
+    moved = torch.cat((moved, pose[:, 3:]), 1)
+    focal = cameras.focal * lens[0].exp()
+    changed = dataclasses.replace(
+        cameras, camera_to_world=moved, focal=focal, principal=cameras.principal + lens[1:] * focal
+    )
+    rays = changed.rays(view, pixel.to(F64))
+    x = rays.origins[ray] + t.to(F64)[:, None] * rays.directions[ray]
+    return torch.autograd.grad((weight.to(F64) * x).sum(), (turn, shift, lens))
+
+
+def test_gradients_are_those_of_autograd():
+    cameras = cameras_of()
+    view, pixel = torch.randint(4, (50,)), torch.rand(50, 2) * torch.tensor([100.0, 80.0])
+    ray, t, weight = torch.randint(50, (300,)), torch.rand(300) * 3, torch.randn(300, 3)
+    refinement = CameraRefinement(cameras, lens=True)
+    refinement.collect(weight, t, ray, camera_rays(cameras, view, pixel), view, pixel)
+    expected = by_autograd(cameras, view, pixel, ray, t, weight)
+    for name, gradient in zip(("turn", "shift", "lens"), expected, strict=True):
+        torch.testing.assert_close(refinement.grads[name].double(), gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_moved_poses_are_found_again():
+    # The samples are drawn to known points: the loss is the squared distance of each ray's point to its target.
+    true = cameras_of(6)
+    turn, shift = 0.02 * torch.randn(6, 3), 0.02 * torch.randn(6, 3)
+    turn, shift = turn - turn.mean(0), shift - shift.mean(0)
+    pose = true.camera_to_world.clone()
+    pose[:, :3, :3] = rotations(turn) @ pose[:, :3, :3]
+    pose[:, :3, 3] += shift
+    refinement = CameraRefinement(
+        dataclasses.replace(true, camera_to_world=pose), lens=False, config=Config(rate=3e-3, begin=0)
+    )
+
+    def errors():
+        found = refinement.cameras.camera_to_world
+        return (found[:, :3] - true.camera_to_world[:, :3]).abs().amax()
+
+    before = errors()
+    for step in range(300):
+        view, pixel = torch.randint(6, (200,)), torch.rand(200, 2) * torch.tensor([100.0, 80.0])
+        t = 0.5 + 4 * torch.rand(200)
+        target, rays = camera_rays(true, view, pixel), camera_rays(refinement.cameras, view, pixel)
+        grad = 2 * (rays.at(t) - target.at(t))
+        refinement.collect(grad, t, torch.arange(200), rays, view, pixel)
+        refinement.step(step / 300)
+    assert errors() < 0.15 * before
+
+
+def test_rotations():
+    turn = torch.randn(20, 3, dtype=F64) * torch.logspace(-9, -0.3, 20, dtype=F64)[:, None]
+    r = rotations(turn)
+    torch.testing.assert_close(r @ r.mT, torch.eye(3, dtype=F64).expand(20, 3, 3), atol=1e-14, rtol=0)
+    torch.testing.assert_close(r @ turn[..., None], turn[..., None])
+    cosine = (r.diagonal(dim1=1, dim2=2).sum(-1) - 1) / 2
+    torch.testing.assert_close(cosine, turn.norm(dim=-1).cos(), rtol=0, atol=1e-14)
+    axis = torch.tensor([[0, 0, torch.pi / 2]], dtype=F64)
+    torch.testing.assert_close(rotations(axis)[0], torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=F64))
+
+
+def test_nothing_moves_before_it_begins_and_the_means_stay():
+    cameras = cameras_of()
+    refinement = CameraRefinement(cameras, lens=True)
+    view, pixel, ray = torch.randint(4, (50,)), torch.rand(50, 2) * 80, torch.arange(50)
+    rays = Rays(torch.zeros(50, 3), torch.nn.functional.normalize(torch.randn(50, 3), dim=-1))
+    refinement.collect(torch.randn(50, 3), torch.ones(50), ray, rays, view, pixel)
+    refinement.step(0.0)
+    assert torch.equal(refinement.cameras.camera_to_world, cameras.camera_to_world)
+    refinement.collect(torch.randn(50, 3), torch.ones(50), ray, rays, view, pixel)
+    refinement.step(0.5)
+    assert not torch.equal(refinement.cameras.camera_to_world, cameras.camera_to_world)
+    for name in ("turn", "shift"):
+        assert refinement.values[name].mean(0).abs().max() < 1e-8
+
+
+def test_lenses_that_cannot_be_refined():
+    with pytest.raises(BadInput, match="the lens model is fisheye; the rule: only perspective"):
+        CameraRefinement(cameras_of(model="fisheye"), lens=True)
