@@ -55,7 +55,7 @@ def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[
     """Figures over the views of a split, and (name, render, truth) of each: sRGB, on the model's background."""
     import torch
 
-    from ..metrics import psnr, ssim
+    from ..metrics import ssim
     from .ngp import BACKGROUNDS
 
     views = scene.split(split)
@@ -67,7 +67,10 @@ def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[
         render = model.render_view(views.cameras, i).color.clamp(0, 1)
         seconds += time.perf_counter() - began
         truth = views.images.composited(i, background)
-        values.append((float(psnr(render, truth)), float(ssim(render, truth)) if min(truth.shape[:2]) >= 11 else None))
+        kept = views.images.kept(i)
+        if kept is not None:  # ignored pixels count as right: neither their colour nor what surrounds it is measured
+            render, truth = render.where(kept[..., None], 0), truth.where(kept[..., None], 0)
+        values.append((_psnr(render, truth, kept), float(ssim(render, truth)) if min(truth.shape[:2]) >= 11 else None))
         shown.append((views.names[i], render, truth))
     width, height = views.cameras.size[0].tolist()
     similarities = [s for _, s in values if s is not None]
@@ -83,6 +86,12 @@ def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[
         "seconds_per_view": seconds / count,
     }
     return figures, shown
+
+
+def _psnr(render, truth, kept) -> float:
+    from ..metrics import psnr
+
+    return float(psnr(render, truth) if kept is None else psnr(render[kept], truth[kept]))
 
 
 def write_run_report(folder: RunFolder, figures: dict, views: list, timings: dict) -> Path:

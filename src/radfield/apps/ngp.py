@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..camera_rays import camera_rays
 from ..cameras import Cameras
-from ..data.pixels import sample_pixels
+from ..data.resident import draw_pixels, source_of
 from ..data.scene import Scene
 from ..encodings import hash_grid
 from ..encodings.hash_grid_adam import SampleGradients
@@ -127,13 +127,15 @@ class StepResult:
 
 
 class Training:
-    """The state of training besides the model: optimiser, buffers, and how many rays fill a batch."""
+    """The state of training besides the model: optimiser, buffers, and how many rays fill a batch.
 
-    def __init__(self, model: Model, scene: Scene, seed: int):
+    memory: bytes that the images may take where the scene's are on disk."""
+
+    def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
         self.model, self.seed, self.step, self.rays = model, seed, 0, 1024
         self.seconds, self.samples = 0.0, 0  # trained so far
         self._recent: list[tuple[float, StepResult]] = []
-        self.images = scene.train.images
+        self.images = source_of(scene.train.images, seed=seed, memory=memory)
         self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
         field, config = model.field, model.config
@@ -227,7 +229,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("pixels"):
         color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
         n = training.rays
-        pixels = sample_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
+        pixels = draw_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(images.cameras, pixels.view, pixels.pixel)
     with stages("forward"):
         scale = step_scale(config, progress)

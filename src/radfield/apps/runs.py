@@ -81,7 +81,8 @@ def open_run(path: Path, split: str | None, *, capture: Path | None = None):
     if not place.exists():
         raise BadInput(f"{place}: the run's capture is not there; the rule: --capture says where it is")
     wanted = () if split is None else split
-    scene = load(place, holdout=options["holdout"], max_size=options["max_size"], split=wanted)
+    reading = {"holdout": options["holdout"], "max_size": options["max_size"], "masks": options.get("masks", "auto")}
+    scene = load(place, **reading, split=wanted)
     check_fits(scene, model.transform, model.field.cascades, folder)
     return folder, model, scene
 

@@ -27,7 +27,7 @@ from .runs import check, check_fits, device_rules, saved_options, use_device
 LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
 DEFAULT_SECONDS = 120.0
 #: options that are part of what was trained: --resume takes them from the run, and refuses others
-KEPT_ON_RESUME = ("method", "seed", "holdout", "max_size")
+KEPT_ON_RESUME = ("method", "seed", "holdout", "max_size", "masks", "memory_gb", "cache_gb")
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Options:
     overwrite: bool = False  # replace the run in the output folder
     holdout: int = 8  # every so many-th image is held out for validation, where the capture names no split
     max_size: int | None = None  # shrink images whose longer side has more pixels
+    masks: Literal["auto", "ignore", "transparent", "none"] = "auto"  # what masks mean; auto: what their place says
+    memory_gb: float | None = None  # memory for decoded images, others stay on disk; by default 0.4 of the machine's
+    cache_gb: float = 12.0  # disk space for decoded images where they do not fit into memory
     checkpoint_seconds: float = 60.0  # save the state this often
     evaluate: bool = True  # measure and report on held-out views at the end
     json: bool = False  # print the figures as one JSON object
@@ -62,11 +65,16 @@ def run(options: Options) -> dict:
     device = use_device(options.threads)
     from ..data import load
 
-    scene = load(options.capture, holdout=options.holdout, max_size=options.max_size)
+    limits = _limits(options, folder)
+    reading = {"holdout": options.holdout, "max_size": options.max_size, "masks": options.masks}
+    scene = load(options.capture, **reading, limits=limits)
+    options = dataclasses.replace(options, max_size=scene.max_size)
     background = ngp.report_background(options.ngp, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
     training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed)
     config = _config(options, scene, background, folder)
+    training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed, limits.memory)
+    config = _config(options, scene, background)
     if options.resume:
         _continue(training, scene, folder, config)
     else:
@@ -164,6 +172,8 @@ def _check(options: Options) -> None:
             ("seed", options.seed, 0 <= options.seed < 2**31, "from 0 to 2^31 - 1"),
             ("max-size", options.max_size, options.max_size is None or options.max_size >= 16, "at least 16"),
             ("holdout", options.holdout, options.holdout == 0 or options.holdout >= 2, "0 for none, or at least 2"),
+            ("memory-gb", options.memory_gb, options.memory_gb is None or 0 < options.memory_gb < math.inf, "positive"),
+            ("cache-gb", options.cache_gb, 0 < options.cache_gb < math.inf, "positive"),
             ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
             *device_rules(options.device, options.threads),
         ]
@@ -171,6 +181,15 @@ def _check(options: Options) -> None:
     ngp.check(options.ngp)
     if options.capture is None and not options.resume:
         raise BadInput("no capture is given; the rule: `radfield train CAPTURE --output RUN`")
+
+
+def _limits(options: Options, folder: RunFolder):
+    """What decoded images may take of memory and disk."""
+    from ..data.decoded_cache import Limits
+    from ..data.images import machine_memory
+
+    memory = 0.4 * (machine_memory() or 8e9) if options.memory_gb is None else options.memory_gb * 1e9
+    return Limits(folder.cache, int(memory), int(options.cache_gb * 1e9))
 
 
 def _with_budget(options: Options) -> Options:

@@ -157,10 +157,17 @@ def _eight_bit(image):
     return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
-def _check_memory(sizes: Sequence[tuple[int, int]], channels: int) -> None:
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where it does not say."""
     try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not known on this system
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        return None
+
+
+def _check_memory(sizes: Sequence[tuple[int, int]], channels: int) -> None:
+    memory = machine_memory()
+    if memory is None:
         return
     need = channels * sum(w * h for w, h in sizes)
     if need > 0.8 * memory:

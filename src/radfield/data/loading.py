@@ -13,6 +13,7 @@ from ..cameras import DISTORTION, Cameras, distort_jacobian
 from ..errors import BadInput, warn
 from ..geometry import SceneTransform
 from .capture import ALL, Capture, PosedImage
+from .decoded_cache import Limits, cached, fitting_size, reduced
 from .formats import read_capture
 from .images import Decode, decode, decode_all
 from .masks import MEANINGS, announce
@@ -30,6 +31,7 @@ def load(
     split: str | Sequence[str] | None = None,
     max_size: int | None = None,
     masks: str = "auto",
+    limits: Limits | None = None,
 ) -> Scene:
     """Reads a posed capture in any format of `data/formats.py`: its folder, or the file that makes the format.
 
@@ -46,8 +48,13 @@ def load(
     splits = _divide(capture, holdout)
     has_alpha = _has_alpha(splits["train"])
     box = _box(capture, splits["train"], has_alpha)
+    channels = 4 if has_alpha else 3
+    if limits is not None and not _fits(splits["train"], channels, max_size, limits.memory):
+        max_size = max_size or _announced_size(_all_images(splits), channels, limits.disk)
+    else:
+        limits = None
     views = {
-        name: _views(images, box.transform, 4 if has_alpha else 3, max_size, wanted is None or name in wanted)
+        name: _views(name, images, box.transform, channels, max_size, wanted is None or name in wanted, limits)
         for name, images in splits.items()
         if images
     }
@@ -65,6 +72,7 @@ def load(
         background="white" if has_alpha else "black",
         has_alpha=has_alpha,
         path=capture.path,
+        max_size=max_size,
         points=None if capture.points is None else capture.points.transformed(box.transform),
     )
 
@@ -144,22 +152,45 @@ def _tangent(images: list[PosedImage]) -> float:
     return float(np.median(tangents))
 
 
+def _all_images(splits: dict[str, list[PosedImage]]) -> list[PosedImage]:
+    return [image for images in splits.values() for image in images]
+
+
+def _fits(images: list[PosedImage], channels: int, max_size: int | None, memory: int) -> bool:
+    sizes = [reduced(image.lens.size, max_size) for image in images]
+    return channels * sum(width * height for width, height in sizes) <= memory
+
+
+def _announced_size(images: list[PosedImage], channels: int, disk: int) -> int:
+    longest = fitting_size([image.lens.size for image in images], channels, disk)
+    need = channels * sum(w * h for w, h in (reduced(image.lens.size, longest) for image in images))
+    warn(
+        f"the {len(images)} images do not fit into memory: they are kept decoded in the run's folder "
+        f"({need / 1e9:.1f} GB), reduced to {longest} pixels along the longer side; "
+        "--max-size, --memory-gb and --cache-gb say otherwise"
+    )
+    return longest
+
+
 def _views(
-    images: list[PosedImage], transform: SceneTransform, channels: int, max_size: int | None, pixels: bool
+    split: str,
+    images: list[PosedImage],
+    transform: SceneTransform,
+    channels: int,
+    max_size: int | None,
+    pixels: bool,
+    limits: Limits | None,
 ) -> Views:
-    sizes = [_reduced(image.lens.size, max_size) for image in images]
+    sizes = [reduced(image.lens.size, max_size) for image in images]
     cameras = _cameras(images, sizes, transform)
     names = [image.name for image in images]
     if not pixels:
         return Views(cameras, None, names)
     jobs = [Decode(image.path, size, image.turned, image.mask) for image, size in zip(images, sizes, strict=True)]
-    return Views(cameras, decode_all(jobs, channels), names)
-
-
-def _reduced(size: tuple[int, int], max_size: int | None) -> tuple[int, int]:
-    if max_size is None or max(size) <= max_size:
-        return size
-    return tuple(max(1, round(s * max_size / max(size))) for s in size)
+    if limits is None:
+        return Views(cameras, decode_all(jobs, channels), names)
+    limits.folder.mkdir(parents=True, exist_ok=True)
+    return Views(cameras, cached(jobs, channels, limits.folder / f"{split}.pixels"), names)
 
 
 def _cameras(images: list[PosedImage], sizes: list[tuple[int, int]], transform: SceneTransform) -> Cameras:

@@ -81,7 +81,8 @@ class Images:
 class Views:
     """One split: cameras in scene coordinates, their images, and their names (file paths in the capture).
 
-    images is None where `load` was asked for other splits only.
+    images is None where `load` was asked for other splits only, and `CachedImages` (`decoded_cache.py`), which answers
+    the same questions, where they are on disk.
     """
 
     cameras: Cameras
@@ -100,6 +101,7 @@ class Scene:
     4, ..., hold the scene; 1 for an object in the unit cube. background: what stands behind the
     images, "white" for images with alpha and "black" without. val and test are None where the capture has
     no such split. points: sparse points in scene coordinates, where the capture has any.
+    max_size: the longer side that larger images were reduced to.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Scene:
     has_alpha: bool
     path: Path
     points: Points | None = None
+    max_size: int | None = None
 
     def split(self, name: str) -> Views:
         """The split "train", "val" or "test"; BadInput where there is none of that name."""

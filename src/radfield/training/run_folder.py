@@ -1,6 +1,8 @@
 """A run is a folder: config.json, checkpoint.safetensors, metrics.jsonl, renders/, report.html; capture/ where it was
 trained on bare photographs.
 
+Where images do not fit into memory there is also cache/, which may be removed when no training is to be continued.
+
 metrics.jsonl holds one JSON object per line, each with its "step" (steps done so far). A line is lost or cut short when
 the process is killed while it writes; reading skips such a line. Everything else is written atomically.
 
@@ -36,6 +38,7 @@ class RunFolder:
     renders = property(lambda self: self.path / "renders")
     #: cameras found for bare photographs, kept for the next training in this folder
     capture = property(lambda self: self.path / "capture")
+    cache = property(lambda self: self.path / "cache")
 
     @classmethod
     def create(cls, path: Path | str, *, resume: bool = False, overwrite: bool = False) -> RunFolder:
@@ -147,6 +150,8 @@ class RunFolder:
 
     def _is_capture(self, path: Path) -> bool:
         return path == self.capture and path.is_dir() and all((each / "poses.json").exists() for each in path.iterdir())
+        """Whether nothing would be lost: no folder, or one with at most what an interrupted start of a run left."""
+        return not self.path.exists() or all(is_temporary(path) or path == self.cache for path in self.path.iterdir())
 
     def _check_resumable(self) -> None:
         if not self.config_path.exists():

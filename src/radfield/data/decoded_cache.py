@@ -1,0 +1,176 @@
+"""Decoded images on disk, for captures whose images do not all fit into memory.
+
+One file of pixels, image after image as in `Images`, and one JSON file that says what it holds: which image files, of
+which size and time, at which resolution. It is written once, under a temporary name, and lies in the run's folder: the
+capture's own folder may be read-only. A cache that does not match the capture is made again. Letters: V images, P
+pixels of all of them, C channels.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import BadInput
+from .images import DECODING_THREADS, Decode, decode, kept_spans
+from .scene import Images
+
+VERSION = 1
+#: longer side in pixels that images are reduced to where they do not fit and nothing else is asked for
+LONGEST = 1600
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where decoded images go that do not fit: folder: of the cache files; memory: bytes that those of the training
+    split may take without it, and that the resident ones take with it; disk: bytes of all splits' files."""
+
+    folder: Path
+    memory: int
+    disk: int
+
+
+def fitting_size(sizes: Sequence[tuple[int, int]], channels: int, disk: int) -> int:
+    """The longer side, at most LONGEST, at which images of these (width, height)s take at most `disk` bytes."""
+    longest = min(LONGEST, max(map(max, sizes)))
+    while longest > 16 and channels * sum(w * h for w, h in (reduced(size, longest) for size in sizes)) > disk:
+        longest = int(longest * 0.98)
+    return longest
+
+
+def reduced(size: tuple[int, int], longest: int | None) -> tuple[int, int]:
+    """(width, height) with its longer side at most `longest`."""
+    if longest is None or max(size) <= longest:
+        return size
+    return tuple(max(1, round(side * longest / max(size))) for side in size)
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """V images on disk: what `Images` says of them, and each when asked for. size: [V, 2]; offset: [V + 1], in pixels;
+    kept_pixels: per image its spans [S, 2] from its own first pixel, or None where all pixels of all images count."""
+
+    path: Path
+    channels: int
+    size: Tensor
+    offset: Tensor
+    spans: list[np.ndarray] | None
+
+    def __len__(self) -> int:
+        return len(self.size)
+
+    def read_into(self, i: int, target: np.ndarray) -> None:
+        """Image i's pixels into target [pixels, C] uint8, without mapping the file: memory stays what was asked for."""
+        begin, end = self.offset[i : i + 2].tolist()
+        flat = target.reshape(-1)[: (end - begin) * self.channels]
+        with open(self.path, "rb", buffering=0) as file:
+            file.seek(begin * self.channels)
+            view, done = memoryview(flat), 0
+            while done < len(view):
+                count = file.readinto(view[done:])
+                if not count:
+                    raise BadInput(f"{self.path} ends too early; remove it, and it is made again")
+                done += count
+
+    def only(self, i: int) -> Images:
+        """Image i alone in memory."""
+        width, height = self.size[i].tolist()
+        images = Images.allocate([(width, height)], self.channels)
+        self.read_into(i, images.pixels.numpy())
+        if self.spans is None:
+            return images
+        return Images(images.pixels, images.offset, images.size, torch.from_numpy(self.spans[i]))
+
+    def composited(self, i: int, background) -> Tensor:
+        """As `Images.composited`."""
+        return self.only(i).composited(0, background)
+
+    def kept(self, i: int) -> Tensor | None:
+        """As `Images.kept`."""
+        return self.only(i).kept(0)
+
+    def __getitem__(self, i: int) -> Tensor:
+        """[H, W, C] uint8."""
+        return self.only(i)[0]
+
+
+def cached(
+    jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> CachedImages:
+    """The decoded images at `path`, decoded now unless the file there is of the same jobs. `progress` gets (done, all).
+
+    BadInput where the disk has no room, or an image cannot be read; then nothing is left behind.
+    """
+    about = path.with_suffix(".json")
+    wanted = _describe(jobs, channels)
+    found = _read(about)
+    total = channels * sum(w * h for w, h in (job.size for job in jobs))
+    if found is None or found["images"] != wanted or not path.is_file() or path.stat().st_size != total:
+        about.unlink(missing_ok=True)
+        _check_room(path.parent, total)
+        spans = _write(jobs, channels, path, progress)
+        found = {"images": wanted, "spans": spans}
+        temporary = about.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(found))
+        os.replace(temporary, about)
+    size = torch.tensor([job.size for job in jobs], dtype=torch.int64).view(-1, 2)
+    offset = torch.cat((torch.zeros(1, dtype=torch.int64), size.prod(-1).cumsum(0)))
+    spans = found["spans"] and [np.array(s, dtype=np.int64).reshape(-1, 2) for s in found["spans"]]
+    return CachedImages(path, channels, size, offset, spans)
+
+
+def _describe(jobs: Sequence[Decode], channels: int) -> list:
+    # what the pixels depend on, as JSON gives it back
+    def stamp(path: Path) -> list:
+        status = path.stat()
+        return [str(path), status.st_size, status.st_mtime_ns]
+
+    masks = [job.mask and [*stamp(job.mask.path), job.mask.transparent, job.mask.inverted] for job in jobs]
+    rows = [[*stamp(job.path), *job.size, job.turned, mask] for job, mask in zip(jobs, masks, strict=True)]
+    return [VERSION, channels, *rows]
+
+
+def _read(about: Path) -> dict | None:
+    try:
+        found = json.loads(about.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and {"images", "spans"} <= set(found) else None
+
+
+def _write(jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int, int], None]) -> list | None:
+    temporary = path.with_suffix(".tmp")
+    masked = any(job.mask is not None and not job.mask.transparent for job in jobs)
+
+    def one(job: Decode) -> tuple[np.ndarray, list | None]:
+        return decode(job, channels), kept_spans(job).tolist() if masked else None
+
+    spans = []
+    try:
+        with open(temporary, "wb") as file, ThreadPoolExecutor(min(DECODING_THREADS, os.cpu_count() or 1)) as pool:
+            # A few images at a time: each is decoded at its full size before it is reduced.
+            for begin in range(0, len(jobs), 8):
+                for pixels, kept in pool.map(one, jobs[begin : begin + 8]):
+                    file.write(np.ascontiguousarray(pixels).data)
+                    spans.append(kept)
+                progress(min(begin + 8, len(jobs)), len(jobs))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return spans if masked else None
+
+
+def _check_room(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise BadInput(
+            f"{folder}: the decoded images need {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            "a smaller --max-size needs less"
+        )
