@@ -43,8 +43,8 @@ def pose_errors(found, given) -> tuple[float, float]:
     return rms[0] * 180 / torch.pi, rms[1]
 
 
-def train(scene, cameras, steps: int, refine: bool) -> dict:
-    config = ngp.Config(per_image=per_image.Config(cameras=refine))
+def train(scene, cameras, steps: int, refine: bool, rate: float) -> dict:
+    config = ngp.Config(per_image=per_image.Config(cameras=refine, camera_rate=rate))
     place = {"cascades": scene.cascades, "transform": scene.transform}
     scene = dataclasses.replace(scene, train=dataclasses.replace(scene.train, cameras=cameras))
     model = ngp.build(config, **place, background=ngp.report_background(config, scene))
@@ -62,6 +62,8 @@ def main() -> None:
     parser.add_argument("--max-size", type=int, default=480)
     parser.add_argument("--degrees", type=float, default=0.5)
     parser.add_argument("--shift", type=float, default=0.01)
+    parser.add_argument("--rate", type=float, default=per_image.Config.camera_rate)
+    parser.add_argument("--poses", choices=("given", "perturbed"), nargs="+", default=("given", "perturbed"))
     parser.add_argument("--refined-only", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", type=Path)
@@ -71,14 +73,16 @@ def main() -> None:
     scene = load(options.capture, max_size=options.max_size)
     given = scene.train.cameras
     rows = []
-    for poses, cameras in (("given", given), ("perturbed", perturbed(given, options.degrees, options.shift))):
+    moved = perturbed(given, options.degrees, options.shift)
+    for poses in options.poses:
+        cameras = given if poses == "given" else moved
         for refine in (True,) if options.refined_only else (False, True):
-            result = train(scene, cameras, options.steps, refine)
+            result = train(scene, cameras, options.steps, refine, options.rate)
             degrees, shift = pose_errors(result["cameras"], given)
             rows.append({"poses": poses, "refined": refine, "psnr": result["psnr"], "degrees": degrees, "shift": shift,
                          "seconds": sum(result["stages"].values())})  # fmt: skip
             print(rows[-1], file=sys.stderr, flush=True)
-    settings = {name: getattr(options, name) for name in ("steps", "max_size", "degrees", "shift")}
+    settings = {name: getattr(options, name) for name in ("steps", "max_size", "degrees", "shift", "rate")}
     report({"capture": scene.name, **settings, "rows": rows}, options.json, options.save)
 
 

@@ -61,6 +61,17 @@ def rays_per_second(training: ngp.Training, steps: int) -> float:
     return rays / (time.perf_counter() - began)
 
 
+def swap_seconds(training: ngp.Training, swaps: int = 20) -> float:
+    """Median time that taking in the next image costs a step, when it has been read ahead."""
+    times = []
+    for step in range(training.step, training.step + swaps):
+        time.sleep(0.05)  # as long as a step at least: the thread has read by then
+        began = time.perf_counter()
+        training.images.at(step)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
@@ -95,6 +106,7 @@ def main() -> None:
         "cache_bytes": on_disk,
         "cache_seconds": seconds,
         "peak_bytes": peak,
+        "swap_seconds": swap_seconds(resident),
         "rays_per_s_resident": statistics.median(a for a, _ in pairs),
         "rays_per_s_in_memory": statistics.median(b for _, b in pairs),
         "ratio": statistics.median(a / b for a, b in pairs),

@@ -136,7 +136,8 @@ def test_options_of_train(tiny_capture, tmp_path, refused, rule):
 
 def test_no_capture_no_output(tiny_capture, tmp_path, refused):
     refused("train", "--output", tmp_path / "run", "--steps", 1, rule="no capture is given")
-    refused("train", tiny_capture, "--steps", 1, rule="--output")
+    for option in ("--resume", "--overwrite"):
+        refused("train", tiny_capture, option, "--steps", 1, rule="--output is not given")
 
 
 def test_an_output_that_is_no_run(tiny_capture, tmp_path, refused):

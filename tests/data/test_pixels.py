@@ -1,10 +1,13 @@
 """Random training pixels: the same bits as in torch, uniform, blended as the whole images are."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from radfield import backend
 from radfield.cpu import library
+from radfield.data.masks import spans_of
 from radfield.data.pixels import sample_pixels
 from radfield.data.scene import Images
 from radfield.errors import BadInput
@@ -54,6 +57,46 @@ def test_every_pixel_is_as_likely():
     assert ((counts - 2000.0) ** 2 / 2000).sum() < 31 + 5 * (2 * 31) ** 0.5
     assert (found.alpha == 1).all()
     assert (found.background.mean(0) - 0.5).abs().max() < 0.01 and found.background.std() > 0.28
+
+
+def with_spans(images, share=0.5):
+    """The images with about a share of the pixels ignored, in runs; all of the second image."""
+    generator = torch.Generator().manual_seed(5)
+    kept = (
+        torch.rand(len(images.pixels) // 3 + 1, generator=generator).repeat_interleave(3)[: len(images.pixels)] > share
+    )
+    kept[images.offset[1] : images.offset[2]] = False
+    spans = torch.from_numpy(spans_of(kept.numpy()))
+    return dataclasses.replace(images, spans=spans), kept
+
+
+@pytest.mark.parametrize("n", [0, 1, 300, 1001])
+def test_ignored_pixels_are_never_drawn(n):
+    images, kept = with_spans(images_of([(16, 8), (3, 50), (1, 1), (40, 30)], 4))
+    ours = sample_pixels(images, n, seed=7, step=n)
+    with backend.use("reference"):
+        same(ours, sample_pixels(images, n, seed=7, step=n))
+    column, row = (ours.pixel - 0.5).long().unbind(-1)
+    p = images.offset[ours.view.long()] + row * images.size[ours.view.long(), 0] + column
+    assert kept[p].all()
+    for i in range(4):
+        part = kept[images.offset[i] : images.offset[i + 1]]
+        assert torch.equal(images.kept(i).flatten(), part)
+
+
+def test_kept_pixels_are_as_likely():
+    images, kept = with_spans(images_of([(4, 3), (2, 10), (5, 5)], 3))
+    found = sample_pixels(images, 64000, seed=4)
+    column, row = (found.pixel - 0.5).long().unbind(-1)
+    p = images.offset[found.view.long()] + row * images.size[found.view.long(), 0] + column
+    counts, each = p.bincount(minlength=57)[kept], 64000 / int(kept.sum())
+    assert ((counts - each) ** 2 / each).sum() < len(counts) - 1 + 5 * (2 * len(counts)) ** 0.5
+
+
+def test_everything_ignored_is_refused():
+    images = dataclasses.replace(images_of([(4, 4)], 3), spans=torch.zeros(0, 2, dtype=torch.int64))
+    with pytest.raises(BadInput, match="0 pixels that are not ignored"):
+        sample_pixels(images, 5)
 
 
 def test_steps_and_seeds_differ():

@@ -8,6 +8,7 @@ interrupted equals an uninterrupted one bit for bit if `--resume` continues it w
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 import os
@@ -36,7 +37,11 @@ class Options:
 
     output: Path  # folder of the run
     # folder of photographs (or a video), or of a posed capture (transforms.json); with --resume the run's by default
+    # a posed capture: its folder, or the file that makes its format; with --resume the run's by default
     capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
+    output: Path | None = (
+        None  # folder of the run; runs/NAME of the capture by default, with a number where it is taken
+    )
     method: Literal["ngp"] = "ngp"  # the method to train with
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
@@ -59,6 +64,7 @@ class Options:
 def run(options: Options) -> dict:
     """Trains, and returns the figures of the run."""
     _check(options)
+    options = _with_output(options)
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
     options = _resumed(folder, options) if options.resume else _with_budget(options)
     options = _with_cameras(options, folder)
@@ -94,6 +100,17 @@ def _with_cameras(options: Options, folder: RunFolder) -> Options:
     figures = photographs.find_cameras(options.capture, output, threads=options.threads, copy=False)
     photographs.announce(figures)
     return dataclasses.replace(options, capture=output)
+def _with_output(options: Options) -> Options:
+    """The options with a folder for the run: a new one below runs/ where none is given."""
+    if options.output is not None:
+        return options
+    if options.resume or options.overwrite:
+        raise BadInput("--output is not given; the rule: --resume and --overwrite need the run's folder")
+    name = options.capture.resolve().stem
+    names = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    output = next(path for each in names if not (path := Path("runs") / each).exists())
+    print(f"run folder: {output}", file=sys.stderr)
+    return dataclasses.replace(options, output=output)
 
 
 def loop(options: Options, training: ngp.Training, folder: RunFolder) -> None:
@@ -180,7 +197,7 @@ def _check(options: Options) -> None:
     )
     ngp.check(options.ngp)
     if options.capture is None and not options.resume:
-        raise BadInput("no capture is given; the rule: `radfield train CAPTURE --output RUN`")
+        raise BadInput("no capture is given; the rule: `radfield train CAPTURE`")
 
 
 def _limits(options: Options, folder: RunFolder):

@@ -38,6 +38,11 @@ def read_capture(path: Path, form: str | None = None) -> Capture:
     raise BadInput(_why_no_capture(path, form))
 
 
+def is_capture(path: Path) -> bool:
+    """Whether a path holds a capture of a known format: something with poses."""
+    return path.exists() and any(_reader(name).find(path) for name in FORMATS)
+
+
 def _reader(name: str):
     return importlib.import_module(f".{FORMATS[name]}", __package__)
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ..cameras import Cameras
 from ..errors import BadInput
+from . import camera_refinement
 from .adam import Adam
-from .camera_refinement import CameraRefinement
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Config:
     appearance: int = 0  # channels of a latent vector per image, for photographs of different light; 8 is usual
     cameras: bool = False  # refine the poses of the training views
     lenses: bool = False  # refine focal length and principal point with them, in common for all views
+    camera_rate: float = 3e-4  # learning rate of turns (radians) and shifts (scene units)
     exposure_rate: float = 3e-3  # learning rate of the exposures' logarithms
     appearance_rate: float = 1e-2  # learning rate of the latent vectors
 
@@ -40,7 +41,7 @@ def check(config: Config, prefix: str) -> None:
         raise BadInput(f"{prefix}appearance is {config.appearance}; the rule: from 0 (none) to 32 channels")
     if config.lenses and not config.cameras:
         raise BadInput(f"{prefix}lenses is given without {prefix}cameras; the rule: lenses are refined with poses")
-    for name in ("exposure_rate", "appearance_rate"):
+    for name in ("camera_rate", "exposure_rate", "appearance_rate"):
         if not 0 < getattr(config, name) < 1:
             raise BadInput(f"{prefix}{name.replace('_', '-')} is {getattr(config, name)}; the rule: between 0 and 1")
 
@@ -50,7 +51,10 @@ class PerImage:
 
     def __init__(self, config: Config, cameras: Cameras):
         self.config, self.given = config, cameras
-        self.refinement = CameraRefinement(cameras, lens=config.lenses) if config.cameras else None
+        self.refinement = None
+        if config.cameras:
+            rates = camera_refinement.Config(rate=config.camera_rate)
+            self.refinement = camera_refinement.CameraRefinement(cameras, lens=config.lenses, config=rates)
         self.values: dict[str, Tensor] = {}
         if config.exposure:
             self.values["exposure"] = torch.zeros(len(cameras), 3)
