@@ -42,7 +42,6 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     ),
     "data inspect": ("radfield.apps.inspect", "draw a capture: cameras, points, scene box, thumbnails, held-out views"),
     "data convert": ("radfield.apps.convert", "write a capture in another format: COLMAP or nerfstudio"),
-    "data synthetic": ("radfield.apps.synthetic", "write a small synthetic capture with exact geometry"),
 }
 #: the disk's fault or the user's, wherever in a program it strikes
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

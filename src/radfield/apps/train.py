@@ -35,9 +35,8 @@ KEPT_ON_RESUME = ("method", "seed", "holdout", "max_size", "masks", "memory_gb",
 class Options:
     """Train a radiance field from photographs and write a run: config, checkpoint, metrics, renders, report."""
 
-    output: Path  # folder of the run
-    # folder of photographs (or a video), or of a posed capture (transforms.json); with --resume the run's by default
-    # a posed capture: its folder, or the file that makes its format; with --resume the run's by default
+    # folder of photographs (or a video), or a posed capture: its folder, or the file that makes its format; with
+    # --resume the run's by default
     capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
     output: Path | None = (
         None  # folder of the run; runs/NAME of the capture by default, with a number where it is taken
@@ -77,10 +76,8 @@ def run(options: Options) -> dict:
     options = dataclasses.replace(options, max_size=scene.max_size)
     background = ngp.report_background(options.ngp, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
-    training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed)
-    config = _config(options, scene, background, folder)
     training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed, limits.memory)
-    config = _config(options, scene, background)
+    config = _config(options, scene, background, folder)
     if options.resume:
         _continue(training, scene, folder, config)
     else:
@@ -100,6 +97,8 @@ def _with_cameras(options: Options, folder: RunFolder) -> Options:
     figures = photographs.find_cameras(options.capture, output, threads=options.threads, copy=False)
     photographs.announce(figures)
     return dataclasses.replace(options, capture=output)
+
+
 def _with_output(options: Options) -> Options:
     """The options with a folder for the run: a new one below runs/ where none is given."""
     if options.output is not None:

@@ -59,6 +59,6 @@ def _why_no_capture(path: Path, form: str | None) -> str:
     if photographs:
         return (
             f"{path} has {photographs} photographs but no transforms.json or transforms_train.json; camera poses are "
-            f"needed, and estimating them from photographs is not in this version; looked for: {looked_for}"
+            f"needed: `radfield data poses` finds them, and so does `radfield train`; looked for: {looked_for}"
         )
     return f"{path} has no transforms.json or transforms_train.json; a capture is a folder with one of: {looked_for}"

@@ -143,15 +143,14 @@ class RunFolder:
 
     def _is_vacant(self) -> bool:
         """Whether nothing would be lost: no folder, or one with at most the leftovers of an interrupted write, and
-        cameras found for a training that then did not start."""
+        cameras found or images decoded for a training that then did not start."""
         if not self.path.exists():
             return True
-        return all(is_temporary(path) or self._is_capture(path) for path in self.path.iterdir())
+        made = (is_temporary(path) or path == self.cache or self._is_capture(path) for path in self.path.iterdir())
+        return all(made)
 
     def _is_capture(self, path: Path) -> bool:
         return path == self.capture and path.is_dir() and all((each / "poses.json").exists() for each in path.iterdir())
-        """Whether nothing would be lost: no folder, or one with at most what an interrupted start of a run left."""
-        return not self.path.exists() or all(is_temporary(path) or path == self.cache for path in self.path.iterdir())
 
     def _check_resumable(self) -> None:
         if not self.config_path.exists():

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import BadInput, warn
+from ..formats import is_capture
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v")
@@ -17,10 +18,8 @@ HEIC = (".heic", ".heif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw")
 SUBFOLDERS = ("images", "input")
 #: files and folders by which a capture that already has its cameras is known
-POSED = (
-    *("transforms.json", "transforms_train.json", "poses_bounds.npy", "cameras_sphere.npz", "cameras.npz"),
-    *("sparse", "colmap", "cameras.bin", "cameras.txt"),
-)
+# Beside what `formats.py` finds: remains of a COLMAP model, which are told rather than replaced.
+POSED = ("sparse", "colmap", "cameras.bin", "cameras.txt")
 LEAST = 3
 # CIPA DC-008: a focal length "in 35 mm film" has the same diagonal field of view on a 36 x 24 mm frame.
 FILM_DIAGONAL = math.hypot(36, 24)
@@ -44,7 +43,7 @@ def is_bare(path: Path) -> bool:
     """Whether `path` is a video, or a folder with photographs or videos but no cameras."""
     if path.is_file():
         return path.suffix.lower() in (*VIDEOS, *HEIC, *RAW)
-    if not path.is_dir() or any((path / name).exists() for name in POSED) or any(path.glob("*_par.txt")):
+    if not path.is_dir() or is_capture(path) or any((path / name).exists() for name in POSED):
         return False
     return any(_files(folder, (*PHOTOGRAPHS, *VIDEOS, *HEIC, *RAW)) for folder in _folders(path))
 
