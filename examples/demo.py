@@ -1,10 +1,10 @@
-"""The demo, `make demo`: from nothing to a rendered scene in about two minutes.
+"""The demo, `make demo`: from bare photographs to a rendered scene in about two minutes.
 
     .venv/bin/python examples/demo.py --output demo
 
-It writes a small synthetic capture (60 views of solids on a slab, so there is nothing to download), trains a radiance
-field on it, and renders a few views and an orbit. Each step is a program of the command line, and is printed as one:
-with another CAPTURE they do the same for photographs. What an earlier demo left in the output folder is replaced.
+It draws 32 photographs of a small scene (so there is nothing to download), finds their cameras, trains a radiance field
+on them, and renders a few views and an orbit. Each step is a program of the command line, and is printed as one: with
+your own folder of PHOTOS they do the same. What an earlier demo left in the output folder is replaced.
 """
 
 import argparse
@@ -23,8 +23,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="radfield's demo: generate photographs, train, render, report.")
     parser.add_argument("--output", type=Path, default=Path("demo"), help="folder for capture, run and pictures")
     parser.add_argument("--seconds", type=float, default=45.0, help="of training")
-    parser.add_argument("--views", type=int, default=60, help="training views to generate")
-    parser.add_argument("--size", type=int, default=200, help="width and height of a view in pixels")
+    parser.add_argument("--views", type=int, default=32, help="photographs to draw")
+    parser.add_argument("--size", default="640x480", help="of a photograph, in pixels")
+    parser.add_argument("--posed", action="store_true", help="photographs with their cameras, which need not be found")
     parser.add_argument("--frames", type=int, default=60, help="of the orbit")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     options = parser.parse_args()
@@ -40,11 +41,13 @@ def main() -> int:
 def demo(options: argparse.Namespace) -> dict:
     """Runs the programs in turn; returns the figures and the files made."""
     began = time.perf_counter()
-    capture, run, pictures = (options.output / name for name in ("capture", "run", "pictures"))
-    show("data synth", "solids", capture, "--views", options.views, "--size", options.size, "--overwrite")
-    synth.run(synth.Options("solids", capture, views=options.views, size=str(options.size), overwrite=True))
-    show("train", capture, "--output", run, "--overwrite", "--seconds", options.seconds)
-    train.run(train.Options(run, capture, overwrite=True, seconds=options.seconds, evaluate=False))
+    photographs, run, pictures = (options.output / name for name in ("photographs", "run", "pictures"))
+    form = "instant-ngp" if options.posed else "photographs"
+    drawn = {"views": options.views, "val_views": 0, "size": options.size, "format": form, "overwrite": True}
+    show("data synth", "carved", photographs, "--views", options.views, "--size", options.size, "--format", form)
+    synth.run(synth.Options(scene="carved", folder=photographs, **drawn))
+    show("train", photographs, "--output", run, "--overwrite", "--seconds", options.seconds)
+    train.run(train.Options(capture=photographs, output=run, overwrite=True, seconds=options.seconds, evaluate=False))
     show("eval", run)
     figures = evaluate.run(evaluate.Options(run))
     show("render", run, "--output", pictures, "--views", 3, "--depth")

@@ -20,7 +20,8 @@ def run(name, *arguments):
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo") / "demo"
-    options = ("--output", output, "--seconds", 1, "--views", 12, "--size", 32, "--frames", 2, "--json")
+    small = ("--seconds", 1, "--views", 12, "--size", 32, "--frames", 2)  # too small to find cameras in
+    options = ("--output", output, *small, "--posed", "--json")
     for _ in range(2):  # the second replaces what the first has left
         done = run("demo.py", *options)
         assert done.returncode == 0, done.stderr
@@ -43,6 +44,6 @@ def test_the_python_example(demo, tmp_path):
 
 
 def test_the_demo_refuses_in_one_line(tmp_path):
-    done = run("demo.py", "--output", tmp_path, "--seconds", 0, "--size", 8, "--views", 2)
+    done = run("demo.py", "--output", tmp_path, "--seconds", 0, "--size", 8, "--views", 3, "--posed")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("radfield: --seconds is 0")
