@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 import torch
+from cuda_emulator.backend import SCHEDULES, emulator
 
 from radfield import backend
+from radfield.cuda import library as cuda
 from radfield.errors import BadInput
 
-NATIVE_BACKENDS = ("cpu",)
+NATIVE_BACKENDS = ("cpu", backend.EMULATED) + (() if cuda.unavailable() else ("cuda",))
 SIZES = (0, 1, 7, 33, 1000)
+MOST_EMULATED = 100  # samples in an emulated run: a block and a bit of a warp show what there is to see
 
 
 @dataclass
@@ -43,15 +46,19 @@ def check_op(case: OpCase) -> None:
     """Values and derivatives on every size and backend; layouts; dtypes; the reference's gradcheck."""
     for name in NATIVE_BACKENDS:
         with backend.use(name):
-            for size in case.sizes:
-                check_values(case, case.inputs(size, torch.Generator().manual_seed(size)))
+            for schedule in SCHEDULES if name == backend.EMULATED else (0,):
+                emulator.order = schedule
+                for size in case.sizes:
+                    size = min(size, MOST_EMULATED) if name == backend.EMULATED else size
+                    check_values(case, case.inputs(size, torch.Generator().manual_seed(size)), name)
             check_layouts(case)
             check_dtypes(case)
     check_reference(case)
 
 
-def check_values(case: OpCase, inputs: dict) -> None:
+def check_values(case: OpCase, inputs: dict, name: str = "cpu") -> None:
     """The native result and its derivatives equal those of the reference in float64."""
+    inputs = {k: v.cuda() if name == "cuda" and isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
     ours = derivatives(case, case.function, inputs)
     with backend.use("reference"):
         theirs = derivatives(case, case.reference, {k: to_float64(v) for k, v in inputs.items()})
