@@ -29,7 +29,13 @@ template <class T> EMU T atomicExch(T* p, cuda_emu::plain<T> v) {
 }
 template <class T> EMU T atomicCAS(T* p, cuda_emu::plain<T> expected, cuda_emu::plain<T> v) {
   T old = cuda_emu::atomic(p, [&](T now) { return now == expected ? v : now; });
-  if (old == expected) cuda_emu::failures = 0; else cuda_emu::spin();
+  if (old == expected) {
+    cuda_emu::failures = 0;
+  } else {
+    cuda_emu::instruction = __builtin_return_address(0);
+    cuda_emu::spin();
+    cuda_emu::instruction = nullptr;
+  }
   return old;
 }
 EMU __half2 atomicAdd(__half2* p, __half2 v) {

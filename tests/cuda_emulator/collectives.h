@@ -75,13 +75,18 @@ template <class T, class Tag> EMU T& shared_array(Tag) {
 template <class T> EMU T* dynamic_shared() { return reinterpret_cast<T*>(shared_arena); }
 
 template <class T> EMU T shuffle(const char* what, unsigned mask, T value, int source, SITE) {
-  struct Payload { T value; int source; T result; } mine = {value, source, value};
+  struct Payload { T value; int source; T result; Site site; unsigned thread; };
+  Payload mine = {value, source, value, {what, fn, line}, self->linear};
   warp_collective({what, fn, line}, mask, &mine, [](void** p, unsigned lanes) {
     for (unsigned i = 0; i < 32; ++i)
       if (Payload* me = static_cast<Payload*>(p[i])) {
         if (me->source < 0) continue;
         Payload* from = static_cast<Payload*>(p[me->source]);
-        if (!from) fail("shuffle: lane %u reads lane %d, which is not in mask %08x", i, me->source, lanes);
+        if (!from) {
+          self = &threads[me->thread], instruction = nullptr;
+          fail("%s at %s:%d reads lane %d, which is not in mask %08x", me->site.what, me->site.fn, me->site.line,
+               me->source, lanes);
+        }
         me->result = from->value;
       }
   });

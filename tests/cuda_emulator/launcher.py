@@ -23,7 +23,11 @@ from radfield.cuda.source import flat_source, place
 
 HERE = Path(__file__).parent
 CACHE = Path(tempfile.gettempdir()) / f"radfield_cuda_emulator_{os.getuid()}"
-_BASE = "-std=c++20 -fPIC -fno-semantic-interposition -x c++ -fno-strict-aliasing -ffp-contract=off -g1 -w".split()
+# no-gnu-unique: statics of templates, such as where a shared array lies, are each library's own
+_BASE = [
+    *"-std=c++20 -x c++ -fPIC -fno-semantic-interposition -fno-gnu-unique -fno-strict-aliasing".split(),
+    *"-ffp-contract=off -g1 -w".split(),
+]
 BUILDS = {
     "fast": ["-O2"],
     "checked": [
