@@ -69,24 +69,29 @@ template <int D, int F, class T, class G, bool TANGENT>
 __global__ void hash_grid_backward_x(const HashGridBackwardX a) {
   const int64_t i = thread_number();
   if (i >= a.M) return;
-  float sum[D] = {}, tangent[D], values[F];
+  float sum[D] = {}, tangent[D], values[F], g[F];
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
   for (int64_t l = 0; l < a.L; ++l) {
     const GridLevel level = grid_level(a.levels, a.scales, l);
     const T* const table = (const T*)a.table + level.offset * F;
     const G* const grad = (const G*)a.grad_features + l * F * a.M;
     const auto cell = cell_of<D>(a.x, a.M, i, level, a.smoothstep);
+    for (int f = 0; f < F; ++f) g[f] = read(grad + f * a.M + i);
 #pragma unroll
     for (int c = 0; c < 1 << D; ++c) {
       read_vector(values, table + (int64_t)corner_entry(cell, c, level) * F);
-      float along = 0.0f;
-      for (int f = 0; f < F; ++f) along = fma(values[f], read(grad + f * a.M + i), along);
-      for (int d = 0; d < D; ++d)
-        sum[d] = fma(along, TANGENT ? tangent_weight_derivative(cell, c, d, tangent) : corner_weight_derivative(cell, c, d),
-                     sum[d]);
+      float along = values[0] * g[0];
+      for (int f = 1; f < F; ++f) along = fma(values[f], g[f], along);
+      for (int d = 0; d < D; ++d) {
+        const float w = TANGENT ? tangent_weight_derivative(cell, c, d, tangent) : corner_weight_derivative(cell, c, d);
+        sum[d] = fma(along, w, sum[d]);
+      }
     }
   }
-  for (int d = 0; d < D; ++d) a.grad_x[d * a.M + i] = inside_derivative(a.x[d * a.M + i], sum[d]);
+  for (int d = 0; d < D; ++d) {
+    const float x = a.x[d * a.M + i];
+    a.grad_x[d * a.M + i] = x >= 0.0f && x <= 1.0f ? sum[d] : 0.0f;  // clamped points do not move
+  }
 }
 
 }  // namespace radfield
