@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -13,7 +16,9 @@ from radfield import backend
 from radfield.cuda import library as cuda
 from radfield.errors import BadInput
 
-NATIVE_BACKENDS = ("cpu", backend.EMULATED) + (() if cuda.unavailable() else ("cuda",))
+# The emulator is x86-64 code for GCC on Linux; a run that tests a library of another machine is about that library.
+EMULATES = sys.platform == "linux" and platform.machine() == "x86_64" and "RADFIELD_TEST_DRIVER" not in os.environ
+NATIVE_BACKENDS = ("cpu", *([backend.EMULATED] if EMULATES else []), *([] if cuda.unavailable() else ["cuda"]))
 SIZES = (0, 1, 7, 33, 1000)
 MOST_EMULATED = 100  # samples in an emulated run: a block and a bit of a warp show what there is to see
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import NATIVE_BACKENDS
+from cuda_emulator.backend import SCHEDULES, emulator
 
+from radfield import backend
 from radfield.cpu import library
 
 
@@ -12,6 +15,20 @@ from radfield.cpu import library
 def seeded():
     """Every test draws the same random numbers, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(
+    params=[(name, order) for name in NATIVE_BACKENDS for order in (SCHEDULES if name == backend.EMULATED else (0,))],
+    ids=lambda each: each[0] if each[0] != backend.EMULATED else f"{each[0]}-{each[1]}",
+)
+def each_backend(request):
+    """The test runs on each native backend whose tensors are on the CPU, emulated CUDA in each of its schedules; the
+    name of the backend."""
+    name, emulator.order = request.param
+    if name == "cuda":
+        pytest.skip("the tensors of this test are on the CPU")
+    with backend.use(name):
+        yield name
 
 
 @pytest.fixture
