@@ -135,4 +135,18 @@ RADFIELD_FN T block_sum_before(T x, T& total) {
   return before;
 }
 
+// Turns values[0..n-1] into the sums of those before each, by one block (1D, a multiple of 32); returns the sum of all.
+template <class T>
+RADFIELD_FN T scan_before(T* values, int64_t n) {
+  T done = T();
+  for (int64_t begin = 0; begin < n; begin += blockDim.x) {
+    const int64_t i = begin + threadIdx.x;
+    T total;
+    const T before = block_sum_before(i < n ? values[i] : T(), total);
+    if (i < n) values[i] = done + before;
+    done = done + total;
+  }
+  return done;
+}
+
 }  // namespace radfield
