@@ -17,16 +17,25 @@ def seeded():
     torch.manual_seed(0)
 
 
-@pytest.fixture(
-    params=[(name, order) for name in NATIVE_BACKENDS for order in (SCHEDULES if name == backend.EMULATED else (0,))],
-    ids=lambda each: each[0] if each[0] != backend.EMULATED else f"{each[0]}-{each[1]}",
-)
+def _runs(schedules):
+    """(backend, schedule) of the native backends whose tensors are on the CPU."""
+    names = [name for name in NATIVE_BACKENDS if name != "cuda"]
+    runs = [(name, order) for name in names for order in (schedules if name == backend.EMULATED else (0,))]
+    return {"params": runs, "ids": [name if name == "cpu" else f"{name}-{order}" for name, order in runs]}
+
+
+@pytest.fixture(**_runs(SCHEDULES))
 def each_backend(request):
-    """The test runs on each native backend whose tensors are on the CPU, emulated CUDA in each of its schedules; the
-    name of the backend."""
+    """The test runs on each native backend, emulated CUDA in each of its schedules; the name of the backend."""
     name, emulator.order = request.param
-    if name == "cuda":
-        pytest.skip("the tensors of this test are on the CPU")
+    with backend.use(name):
+        yield name
+
+
+@pytest.fixture(**_runs(SCHEDULES[-1:]))
+def each_backend_once(request):
+    """As `each_backend`, in one schedule, for tests that take long."""
+    name, emulator.order = request.param
     with backend.use(name):
         yield name
 

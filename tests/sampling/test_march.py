@@ -41,7 +41,7 @@ def same(a, b):
         assert torch.equal(value, getattr(b, name)), name
 
 
-@pytest.mark.usefixtures("each_backend")
+@pytest.mark.usefixtures("each_backend_once")
 @pytest.mark.parametrize("n", [0, 1, 7, 33, 200])
 @pytest.mark.parametrize(
     ("resolution", "cascades", "step"), [(32, 1, MIN_STEP), (64, 1, 0.03), (16, 3, 0.01), (32, 2, 0.1)]
@@ -60,7 +60,7 @@ def test_constant_steps_give_the_bits_of_the_reference(n, resolution, cascades, 
         assert len(march(rays_towards(n, cascades), grid, step=step)) > 100
 
 
-@pytest.mark.usefixtures("each_backend")
+@pytest.mark.usefixtures("each_backend_once")
 @pytest.mark.parametrize(("cascades", "near"), [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.0)])
 def test_cone_steps_agree_with_the_reference(cascades, near):
     grid, rays = grid_of(0.1, 32, cascades), rays_towards(200, cascades, near=torch.full((200,), near))

@@ -23,7 +23,7 @@ def run(mode, size, dtype=torch.float32, steps=5, native=True, density=0.3):
     return parameter, shadow, optimizer
 
 
-@pytest.mark.usefixtures("each_backend")
+@pytest.mark.usefixtures("each_backend_once")
 @pytest.mark.parametrize("mode", ["dense", "skip"])
 @pytest.mark.parametrize("size", [0, 1, 17, 1000, 70_000])
 @pytest.mark.parametrize("density", [0.3, 0.002])
