@@ -44,7 +44,9 @@ def backend_for(tensor: torch.Tensor) -> str:
     if name:
         _check(name)
         if name in ("cpu", EMULATED, "cuda") and tensor.device.type != _DEVICE[name]:
-            raise BadInput(f"backend is {name!r} and a tensor is on {tensor.device}; the rule: it is on {_DEVICE[name]}")
+            raise BadInput(
+                f"backend is {name!r} and a tensor is on {tensor.device}; the rule: it is on {_DEVICE[name]}"
+            )
         return name
     if tensor.device.type == "cuda":
         return _cuda_backend()

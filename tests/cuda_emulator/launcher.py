@@ -25,8 +25,8 @@ HERE = Path(__file__).parent
 CACHE = Path(tempfile.gettempdir()) / f"radfield_cuda_emulator_{os.getuid()}"
 # no-gnu-unique: statics of templates, such as where a shared array lies, are each library's own
 _BASE = [
-    *"-std=c++20 -x c++ -fPIC -fno-semantic-interposition -fno-gnu-unique -fno-strict-aliasing".split(),
-    *"-ffp-contract=off -g1 -w".split(),
+    *["-std=c++20", "-x", "c++", "-fPIC", "-fno-semantic-interposition", "-fno-gnu-unique", "-fno-strict-aliasing"],
+    *["-ffp-contract=off", "-g1", "-w"],
 ]
 BUILDS = {
     "fast": ["-O2"],

@@ -83,9 +83,7 @@ def sample_pixels(
     if images.channels not in (3, 4):
         raise BadInput(f"the images have {images.channels} channels; the rule: 3 or 4")
     new = functools.partial(torch.empty, device=images.pixels.device)
-    out = dict(
-        view=new(n, dtype=torch.int32), pixel=new(2, n), color=new(3, n), alpha=new(n), background=new(3, n)
-    )
+    out = dict(view=new(n, dtype=torch.int32), pixel=new(2, n), color=new(3, n), alpha=new(n), background=new(3, n))
     given = dict(
         images=images.pixels,
         offset=images.offset,

@@ -212,7 +212,9 @@ class _Call:
 
     def forward(self, x, table, tangent=None):
         features = streams(x, self.grid.channels, self.dtype)
-        FORWARD(features=features, x=feature_major(x), table=table, tangent=_optional(tangent), **self.grid.tables(x.device))
+        FORWARD(
+            features=features, x=feature_major(x), table=table, tangent=_optional(tangent), **self.grid.tables(x.device)
+        )
         return features.T
 
     def backward(self, grad, x, entries, tangent=None, into=None):
