@@ -32,6 +32,8 @@ FORWARD = Op(
     Scalar("activation", "int"),
     Scalar("output_activation", "int"),
     Scalar("bias", "int"),
+    Scalar("channels", "int"),
+    Scalar("widest", "int"),
     Scalar("kernel", "int"),
 )
 
@@ -51,7 +53,7 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
         return network(grid(x), dtype=dtype)
     stored = grid.stored()
     y = streams(x, network.layers.outputs, dtype)
-    call = _Call(network.layers, kernel_of(network.config), dtype, 0, None)
+    call = _Call(network.layers, kernel_of(network.config, x), dtype, 0, None)
     FORWARD(
         y=y,
         x=feature_major(x),
