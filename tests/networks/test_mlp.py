@@ -63,6 +63,7 @@ def test_activations(activation):
         (3, 0, 1, Config(24, 2, "relu")),
     ],
 )
+@pytest.mark.usefixtures("each_backend_once")
 def test_second_derivatives(first, second, outputs, config):
     """Gradients of the inputs' gradient, as surfaces need them for normals."""
     test = case(first, second, outputs, config)

@@ -164,13 +164,9 @@ __global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* 
 }
 
 // grad_parameters += the rows of `partial`, in their order: a thread is a parameter.
-template <class Args>
-__global__ void mlp_add_partial(const Args a) {
+__global__ void mlp_add_partial(const MlpBackward a) {
   const int64_t p = thread_number();
-  if (p >= a.P) return;
-  float sum = a.grad_parameters[p];
-  for (int64_t r = 0; r < a.R; ++r) sum = sum + a.partial[r * a.P + p];
-  a.grad_parameters[p] = sum;
+  if (p < a.P) add_rows(a.grad_parameters + p, a.partial + p, a.P, a.R);
 }
 
 }  // namespace radfield

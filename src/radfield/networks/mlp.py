@@ -78,24 +78,27 @@ SECOND = Op(
 def _(a):
     mma = flag(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest
-    return _pack(a, mma), _tiles(a, f"mlp_forward<{mma}>", rows, -(-a.M // _TILE))
+    return _per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), _tiles(a, f"mlp_forward<{mma}>", rows, -(-a.M // _TILE))
 
 
 @BACKWARD.cuda
 def _(a):
     mma = flag(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest + a.channels
-    launches = _pack(a, mma), _tiles(a, f"mlp_backward<{mma}>", rows, a.R)
-    return (*launches, _add_partial(a, "MlpBackward")) if a.grad_parameters else launches
+    pack = _per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")
+    launches = pack, _tiles(a, f"mlp_backward<{mma}>", rows, a.R)
+    return (*launches, _per_parameter(a, "mlp_add_partial")) if a.grad_parameters else launches
 
 
-def _pack(a, mma: str, struct: str | None = None):
-    struct = struct or ("MlpBackward" if "partial" in a.values else "MlpForward")
-    return Launch(f"mlp_pack<{mma}, radfield::{struct}>", blocks(a.P if a.M else 0))
+@SECOND.cuda_in("mlp_second.cu")
+def _(a):
+    rows = _padded(a.A, 16) + 2 * a.widest + 5 * a.channels
+    tiles = _tiles(a, "mlp_second", rows, a.R)
+    return _per_parameter(a, "mlp_second_pack"), tiles, _per_parameter(a, "mlp_second_add_partial")
 
 
-def _add_partial(a, struct: str):
-    return Launch(f"mlp_add_partial<radfield::{struct}>", blocks(a.P if a.M else 0))
+def _per_parameter(a, kernel: str) -> Launch:
+    return Launch(kernel, blocks(a.P if a.M else 0))
 
 
 _TILE, _ROW_BYTES = 32, 144  # mlp_tiles.h

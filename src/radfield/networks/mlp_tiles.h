@@ -165,6 +165,13 @@ RADFIELD_FN void add_bias_gradient(float* sums, const float* g, int outputs) {
   }
 }
 
+// *sum += the R values at `partial`, P apart, in their order.
+RADFIELD_FN void add_rows(float* sum, const float* partial, int64_t P, int64_t R) {
+  float total = *sum;
+  for (int64_t r = 0; r < R; ++r) total = total + partial[r * P];
+  *sum = total;
+}
+
 // One element of a stream of fp32 or bf16.
 RADFIELD_FN float read_stream(const void* stream, int64_t type, int64_t at) {
   return type == F32 ? read((const float*)stream + at) : read((const bf16*)stream + at);
