@@ -20,7 +20,6 @@ from radfield.errors import BadInput
 EMULATES = sys.platform == "linux" and platform.machine() == "x86_64" and "RADFIELD_TEST_DRIVER" not in os.environ
 NATIVE_BACKENDS = ("cpu", *([backend.EMULATED] if EMULATES else []), *([] if cuda.unavailable() else ["cuda"]))
 SIZES = (0, 1, 7, 33, 1000)
-MOST_EMULATED = 100  # samples in an emulated run: a block and a bit of a warp show what there is to see
 
 
 @dataclass
@@ -44,6 +43,7 @@ class OpCase:
     rtol: float = 2e-5
     atol: float = 2e-6
     sizes: tuple[int, ...] = SIZES
+    most_emulated: int = 100  # samples of an emulated run: some warps and a part of one show what there is to see
     wrong_dtype: tuple[str, ...] = field(default_factory=tuple)  # inputs that must be refused as float64
 
 
@@ -53,8 +53,8 @@ def check_op(case: OpCase) -> None:
         with backend.use(name):
             for schedule in SCHEDULES if name == backend.EMULATED else (0,):
                 emulator.order = schedule
-                for size in case.sizes:
-                    size = min(size, MOST_EMULATED) if name == backend.EMULATED else size
+                most = case.most_emulated if name == backend.EMULATED else max(case.sizes)
+                for size in sorted({min(size, most) for size in case.sizes}):
                     check_values(case, case.inputs(size, torch.Generator().manual_seed(size)), name)
             check_layouts(case)
             check_dtypes(case)

@@ -30,6 +30,16 @@ KERNELS = {
         *(f"spherical_harmonics_backward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
     ],
     "image_loss.cu": ["image_loss_similarity<true>", "image_loss_similarity<false>", "image_loss_gradient"],
+    "networks/grid_mlp.cu": [
+        *(f"grid_mlp_pack<{mma}>" for mma in ("false", "true")),
+        *(f"grid_mlp_forward<{mma}, 3, 2, {t}>" for mma, t in (("false", "float"), ("true", B))),
+    ],
+    "networks/mlp.cu": [
+        *(f"mlp_pack<{mma}, radfield::Mlp{way}>" for mma in ("false", "true") for way in ("Forward", "Backward")),
+        *(f"mlp_{way}<{mma}>" for mma in ("false", "true") for way in ("forward", "backward")),
+        "mlp_add_partial",
+    ],
+    "networks/mlp_second.cu": ["mlp_second_pack", "mlp_second", "mlp_second_add_partial"],
     "renderers/composite.cu": [
         *(f"composite_{way}<{raw}>" for way in ("forward", "backward") for raw in ("false", "true")),
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),

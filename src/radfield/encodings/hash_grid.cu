@@ -3,25 +3,9 @@
 // load and its gradients added by one vector of atomics; so sums of gradients are in no fixed order.
 #include "hash_grid.h"
 
-#include "../cuda/device.h"
+#include "hash_grid_device.h"
 
 namespace radfield {
-
-template <int D>
-RADFIELD_FN void read_point(float (&x)[D], const float* streams, int64_t M, int64_t i) {
-  for (int d = 0; d < D; ++d) x[d] = streams[d * M + i];
-}
-
-// The cell of sample i in a level.
-template <int D>
-RADFIELD_FN GridCell<D, float, int32_t> cell_of(const float* x, int64_t M, int64_t i, const GridLevel& level,
-                                                bool smooth) {
-  float point[D];
-  uint32_t factor[D];
-  read_point(point, x, M, i);
-  for (int d = 0; d < D; ++d) factor[d] = axis_factor(level, d);
-  return locate<D, int32_t>(point, level, factor, smooth);
-}
 
 // TANGENT: the derivative of the features along a.tangent.
 template <int D, int F, class T, class Out, bool TANGENT>
@@ -31,14 +15,11 @@ __global__ void hash_grid_forward(const HashGridForward a) {
   const GridLevel level = grid_level(a.levels, a.scales, l);
   const T* const table = (const T*)a.table + level.offset * F;
   const auto cell = cell_of<D>(a.x, a.M, i, level, a.smoothstep);
-  float tangent[D], sum[F] = {}, values[F];
+  float tangent[D], sum[F] = {};
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
-#pragma unroll
-  for (int c = 0; c < 1 << D; ++c) {
-    read_vector(values, table + (int64_t)corner_entry(cell, c, level) * F);
-    const float w = TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
-    for (int f = 0; f < F; ++f) sum[f] = fma(values[f], w, sum[f]);
-  }
+  add_corners<D, F>(sum, cell, level, table, [&](int c) {
+    return TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
+  });
   Out* const out = (Out*)a.features + l * F * a.M;
   for (int f = 0; f < F; ++f) write(out + f * a.M + i, sum[f]);
 }

@@ -7,7 +7,7 @@ namespace radfield {
 template <bool MMA, class Args>
 __global__ void mlp_pack(const Args a) {
   SHARED_ARRAY(TileShape, shape, [1]);
-  read_shape(shape[0], a);
+  read_shape(shape[0], a.layers, a.L, a.bias);
   pack_weights<MMA>(a, shape[0]);
 }
 
@@ -22,43 +22,23 @@ RADFIELD_FN void load_inputs(const Args& a, float* x, int64_t i, int rows) {
   });
 }
 
-// Behind the hidden channels of a skip layer stand the network's inputs; then nothing up to the padding.
-RADFIELD_FN void finish_inputs(float* h, const float* x, const TileLayer& layer, int hidden, int channels) {
-  for_rows(layer.rows - hidden, [&](int c, int s) {
-    h[(hidden + c) * STRIDE + s] = layer.skip && c < channels ? x[c * STRIDE + s] : 0.0f;
-  });
-}
-
 template <bool MMA>
 __global__ void __launch_bounds__(128) mlp_forward(const MlpForward a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shared_shape, [1]);
-  read_shape(shared_shape[0], a);
+  read_shape(shared_shape[0], a.layers, a.L, a.bias);
   const TileShape& shape = shared_shape[0];
   Rows memory = block_rows(scratch, rows);
-  const int channels = (int)(a.A + a.B);
-  float* const x = memory.take(padded(channels));
+  const int inputs = shape.layer[0].rows;
+  float* const x = memory.take(inputs);
   float* const h[2] = {memory.take((int)a.widest), memory.take((int)a.widest)};
   for (int64_t i = (int64_t)blockIdx.x * TILE; i < a.M; i += (int64_t)gridDim.x * TILE) {
-    load_inputs(a, x, i, padded(channels));
+    load_inputs(a, x, i, inputs);
     __syncthreads();
-    for (int l = 0; l < shape.layers; ++l) {
-      const TileLayer& layer = shape.layer[l];
-      const bool last = l + 1 == shape.layers;
-      float* const to = h[l & 1];
-      product<MMA>(a.packed + layer.forward, a.packed + layer.packed_bias, l ? h[(l - 1) & 1] : x, layer.outputs_padded,
-                   layer.rows, [&](int o, int s, float z) {
-                     if (o >= layer.outputs) return;
-                     const float value = activate(last ? a.output_activation : a.activation, z).value;
-                     if (!last) {
-                       to[o * STRIDE + s] = value;
-                     } else if (i + s < a.M) {
-                       write_stream(a.y, a.y_type, o * a.M + i + s, value);
-                       if (a.head && o < a.H) a.head[o * a.M + i + s] = value;
-                     }
-                   });
-      if (!last) finish_inputs(to, x, shape.layer[l + 1], layer.outputs, channels);
-      __syncthreads();
-    }
+    run_layers<MMA>(a, shape, x, h, [&](int o, int s, float value) {
+      if (i + s >= a.M) return;
+      write_stream(a.y, a.y_type, o * a.M + i + s, value);
+      if (a.head && o < a.H) a.head[o * a.M + i + s] = value;
+    });
   }
 }
 
@@ -143,7 +123,7 @@ RADFIELD_FN void store_grad_inputs(const MlpBackward& a, const float* grad_x, in
 template <bool MMA>
 __global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shared_shape, [1]);
-  read_shape(shared_shape[0], a);
+  read_shape(shared_shape[0], a.layers, a.L, a.bias);
   const TileShape& shape = shared_shape[0];
   Tape tape;
   tape.take(block_rows(scratch, rows), shape, (int)(a.A + a.B), (int)a.widest);

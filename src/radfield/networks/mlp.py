@@ -78,26 +78,27 @@ SECOND = Op(
 def _(a):
     mma = flag(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest
-    return _per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), _tiles(a, f"mlp_forward<{mma}>", rows, -(-a.M // _TILE))
+    return per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), tiles(f"mlp_forward<{mma}>", rows, -(-a.M // _TILE))
 
 
 @BACKWARD.cuda
 def _(a):
     mma = flag(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest + a.channels
-    pack = _per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")
-    launches = pack, _tiles(a, f"mlp_backward<{mma}>", rows, a.R)
-    return (*launches, _per_parameter(a, "mlp_add_partial")) if a.grad_parameters else launches
+    pack = per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")
+    launches = pack, tiles(f"mlp_backward<{mma}>", rows, a.R)
+    return (*launches, per_parameter(a, "mlp_add_partial")) if a.grad_parameters else launches
 
 
 @SECOND.cuda_in("mlp_second.cu")
 def _(a):
     rows = _padded(a.A, 16) + 2 * a.widest + 5 * a.channels
-    tiles = _tiles(a, "mlp_second", rows, a.R)
-    return _per_parameter(a, "mlp_second_pack"), tiles, _per_parameter(a, "mlp_second_add_partial")
+    pack, add = per_parameter(a, "mlp_second_pack"), per_parameter(a, "mlp_second_add_partial")
+    return pack, tiles("mlp_second", rows, a.R), add
 
 
-def _per_parameter(a, kernel: str) -> Launch:
+def per_parameter(a, kernel: str) -> Launch:
+    """A launch with a thread per parameter of the network."""
     return Launch(kernel, blocks(a.P if a.M else 0))
 
 
@@ -106,7 +107,7 @@ _MOST_SHARED = 60 << 10  # what every architecture has, less what the kernels de
 _MOST_BLOCKS = 1024
 
 
-def _tiles(a, kernel: str, rows: int, tasks: int) -> Launch:
+def tiles(kernel: str, rows: int, tasks: int) -> Launch:
     """A launch of 128 threads per block whose rows are in shared memory, or where they do not fit in scratch memory.
     The kernel's further arguments are the scratch memory's address, or 0, and the rows."""
     if rows * _ROW_BYTES <= _MOST_SHARED:

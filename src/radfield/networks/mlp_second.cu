@@ -31,13 +31,6 @@ RADFIELD_FN void load_rows(float* to, const float* stream, int rows, int64_t cha
   });
 }
 
-// Behind the hidden channels of a skip layer stand the network's inputs; then nothing up to the padding.
-RADFIELD_FN void finish_rows(float* h, const float* x, const TileLayer& layer, int hidden, int64_t channels) {
-  for_rows(layer.rows - hidden, [&](int c, int s) {
-    h[(hidden + c) * STRIDE + s] = layer.skip && c < channels ? x[c * STRIDE + s] : 0.0f;
-  });
-}
-
 // Fills everything but the adjoints, and the derivative of the outputs along the tangent.
 RADFIELD_FN void second_forward(const MlpSecond& a, const TileShape& shape, const SecondTape& tape, int64_t i) {
   load_rows(tape.h[0], a.x, shape.layer[0].rows, a.A, a.M, i);
@@ -64,8 +57,8 @@ RADFIELD_FN void second_forward(const MlpSecond& a, const TileShape& shape, cons
       if (!last) dh[o * STRIDE + s] = along;
       else if (i + s < a.M) a.grad_grad_y[o * a.M + i + s] = along;
     });
-    if (!last) finish_rows(h, tape.h[0], shape.layer[l + 1], layer.outputs, a.A);
-    if (!last) finish_rows(dh, tape.dh[0], shape.layer[l + 1], layer.outputs, a.A);
+    if (!last) finish_inputs(h, tape.h[0], shape.layer[l + 1], layer.outputs, (int)a.A);
+    if (!last) finish_inputs(dh, tape.dh[0], shape.layer[l + 1], layer.outputs, (int)a.A);
     __syncthreads();
   }
 }
@@ -120,7 +113,7 @@ RADFIELD_FN void second_tile(const MlpSecond& a, const TileShape& shape, const S
 
 __global__ void mlp_second_pack(const MlpSecond a) {
   SHARED_ARRAY(TileShape, shape, [1]);
-  read_shape(shape[0], a);
+  read_shape(shape[0], a.layers, a.L, a.bias);
   pack_weights<false>(a, shape[0]);
 }
 
@@ -128,7 +121,7 @@ __global__ void mlp_second_pack(const MlpSecond a) {
 __global__ void __launch_bounds__(128) mlp_second(const MlpSecond a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shape, [1]);
   SHARED_ARRAY(SecondTape, tape, [1]);
-  read_shape(shape[0], a);
+  read_shape(shape[0], a.layers, a.L, a.bias);
   if (threadIdx.x == 0) tape[0].take(block_rows(scratch, rows), shape[0], (int)a.A, (int)a.widest);
   __syncthreads();
   for (int64_t r = blockIdx.x; r < a.R; r += gridDim.x) {

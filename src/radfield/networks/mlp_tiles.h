@@ -27,19 +27,18 @@ struct TileShape {
   int layers;
 };
 
-// Thread 0 reads the table; all wait.
-template <class Args>
-RADFIELD_FN void read_shape(TileShape& shape, const Args& a) {
+// Thread 0 reads the table [layers, 4]; all wait.
+RADFIELD_FN void read_shape(TileShape& shape, const int64_t* table, int64_t layers, int64_t bias) {
   if (threadIdx.x == 0) {
-    shape.layers = (int)a.L;
+    shape.layers = (int)layers;
     int64_t at = 0;
-    for (int l = 0; l < (int)a.L; ++l) {
+    for (int l = 0; l < (int)layers; ++l) {
       TileLayer& layer = shape.layer[l];
-      layer.inputs = (int)a.layers[4 * l], layer.outputs = (int)a.layers[4 * l + 1];
+      layer.inputs = (int)table[4 * l], layer.outputs = (int)table[4 * l + 1];
       layer.rows = padded(layer.inputs), layer.outputs_padded = padded(layer.outputs);
-      layer.skip = a.layers[4 * l + 3] != 0;
-      layer.weights = a.layers[4 * l + 2];
-      layer.bias = a.bias ? layer.weights + (int64_t)layer.inputs * layer.outputs : -1;
+      layer.skip = table[4 * l + 3] != 0;
+      layer.weights = table[4 * l + 2];
+      layer.bias = bias ? layer.weights + (int64_t)layer.inputs * layer.outputs : -1;
       const int64_t size = (int64_t)layer.rows * layer.outputs_padded;
       layer.forward = at, layer.backward = at + size, layer.packed_bias = at + 2 * size;
       at += 2 * size + layer.outputs_padded;
@@ -185,6 +184,33 @@ RADFIELD_FN void write_stream(void* stream, int64_t type, int64_t at, float x) {
 template <class Each>
 RADFIELD_FN void for_rows(int channels, Each each) {
   for (int k = (int)threadIdx.x; k < channels * TILE; k += MLP_THREADS) each(k / TILE, k % TILE);
+}
+
+// Behind the hidden channels of a skip layer stand the network's inputs; then nothing up to the padding.
+RADFIELD_FN void finish_inputs(float* h, const float* x, const TileLayer& layer, int hidden, int channels) {
+  for_rows(layer.rows - hidden, [&](int c, int s) {
+    h[(hidden + c) * STRIDE + s] = layer.skip && c < channels ? x[c * STRIDE + s] : 0.0f;
+  });
+}
+
+// out(o, s, y) for every output and sample of the tile whose inputs are the rows x; a is any op's arguments, h two sets
+// of rows as wide as the widest layer. Ends with all threads at one place.
+template <bool MMA, class Args, class Out>
+RADFIELD_FN void run_layers(const Args& a, const TileShape& shape, const float* x, float* const (&h)[2], Out out) {
+  for (int l = 0; l < shape.layers; ++l) {
+    const TileLayer& layer = shape.layer[l];
+    const bool last = l + 1 == shape.layers;
+    float* const to = h[l & 1];
+    product<MMA>(a.packed + layer.forward, a.packed + layer.packed_bias, l ? h[(l - 1) & 1] : x, layer.outputs_padded,
+                 layer.rows, [&](int o, int s, float z) {
+                   if (o >= layer.outputs) return;
+                   const float value = activate(last ? a.output_activation : a.activation, z).value;
+                   if (last) out(o, s, value);
+                   else to[o * STRIDE + s] = value;
+                 });
+    if (!last) finish_inputs(to, x, shape.layer[l + 1], layer.outputs, shape.layer[0].inputs);
+    __syncthreads();
+  }
 }
 
 // Rows handed out one after another.
