@@ -212,7 +212,7 @@ def test_nvrtc_that_is_not_installed_or_too_old(monkeypatch):
     assert compiler.missing().startswith("NVRTC cannot be loaded (libnvrtc.so.13: cannot open)")
     monkeypatch.setattr(compiler, "version", lambda: (12, 4))
     assert compiler.missing() == "NVRTC is 12.4, the rule: 12.8 or newer"
-    with pytest.raises(BadInput, match="NVRTC is 12.4"):
+    with pytest.raises(BadInput, match=r"NVRTC is 12\.4"):
         compiler.compile_cubin("", "x.cu", ("k",), "sm_90")
 
 

@@ -1,4 +1,4 @@
-"""NVRTC: CUDA C++ to a cubin for one architecture, through NVIDIA's package `cuda.core`. It needs no GPU and no driver."""
+"""NVRTC: CUDA C++ to a cubin for one architecture, through NVIDIA's package `cuda.core`. No GPU or driver is needed."""
 
 from __future__ import annotations
 

@@ -78,7 +78,9 @@ SECOND = Op(
 def _(a):
     mma = flag(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest
-    return per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), tiles(f"mlp_forward<{mma}>", rows, -(-a.M // _TILE))
+    return per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), tiles(
+        f"mlp_forward<{mma}>", rows, -(-a.M // _TILE)
+    )
 
 
 @BACKWARD.cuda
