@@ -56,14 +56,19 @@ def check_op(case: OpCase) -> None:
                 most = case.most_emulated if name == backend.EMULATED else max(case.sizes)
                 for size in sorted({min(size, most) for size in case.sizes}):
                     check_values(case, case.inputs(size, torch.Generator().manual_seed(size)), name)
-            check_layouts(case)
-            check_dtypes(case)
+            check_layouts(case, name)
+            check_dtypes(case, name)
     check_reference(case)
+
+
+def on_backend(inputs: dict, name: str) -> dict:
+    """The inputs where a backend's tensors are."""
+    return {k: v.cuda() if name == "cuda" and isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
 
 
 def check_values(case: OpCase, inputs: dict, name: str = "cpu") -> None:
     """The native result and its derivatives equal those of the reference in float64."""
-    inputs = {k: v.cuda() if name == "cuda" and isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+    inputs = on_backend(inputs, name)
     ours = derivatives(case, case.function, inputs)
     with backend.use("reference"):
         theirs = derivatives(case, case.reference, {k: to_float64(v) for k, v in inputs.items()})
@@ -95,12 +100,12 @@ def derivatives(case: OpCase, function: Callable, inputs: dict) -> dict[str, tor
 def combine(x: torch.Tensor, seed: int) -> torch.Tensor:
     """A fixed random linear combination of `x`, the same in every float type."""
     weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(torch.float32)
-    return (x * weights.to(x.dtype)).sum()
+    return (x * weights.to(x)).sum()
 
 
-def check_layouts(case: OpCase) -> None:
+def check_layouts(case: OpCase, name: str) -> None:
     """Non-contiguous tensors give the same bits as contiguous ones."""
-    inputs = case.inputs(33, torch.Generator().manual_seed(5))
+    inputs = on_backend(case.inputs(33, torch.Generator().manual_seed(5)), name)
     strided = {k: spread(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
     for a, b in zip(case.outputs(case.function(**inputs)), case.outputs(case.function(**strided)), strict=True):
         assert torch.equal(a, b)
@@ -111,12 +116,12 @@ def spread(x: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, x], dim=-1)[..., 0]
 
 
-def check_dtypes(case: OpCase) -> None:
+def check_dtypes(case: OpCase, name: str) -> None:
     """A wrong dtype is refused with a message that names the argument."""
-    inputs = case.inputs(7, torch.Generator().manual_seed(5))
-    for name in case.wrong_dtype:
-        with pytest.raises(BadInput, match=name):
-            case.function(**{**inputs, name: inputs[name].double()})
+    inputs = on_backend(case.inputs(7, torch.Generator().manual_seed(5)), name)
+    for argument in case.wrong_dtype:
+        with pytest.raises(BadInput, match=argument):
+            case.function(**{**inputs, argument: inputs[argument].double()})
 
 
 def check_reference(case: OpCase) -> None:
