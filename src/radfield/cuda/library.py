@@ -72,7 +72,6 @@ def build_all(kernels: dict[Path, tuple[str, ...]], arch: str) -> None:
                 cache.store(entries[kernel], cubin.code, cubin.symbols[kernel])
 
 
-
 class Kernel:
     """A kernel loaded into the context of one device."""
 
