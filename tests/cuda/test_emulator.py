@@ -9,6 +9,8 @@ import torch
 from cuda_emulator.backend import SCHEDULES
 from cuda_emulator.launcher import HERE, IN_PLACE, INPUT, OUTPUT, EmulationError, Memory, Reach, compile_file
 
+from radfield.cuda.source import PACKAGE
+
 FILE = HERE / "faults.cu"
 RIGHT = (11, 14)
 WORDS = {
@@ -116,6 +118,15 @@ def test_mma_has_the_layout_that_cute_describes(shuffles, order):
     run(f"mma_fragments<{str(shuffles).lower()}>", *fragments, d, order=order, threads=32)
     expected = (a.float() @ b.float().T).T.flatten()[torch.from_numpy(at_d)]
     torch.testing.assert_close(d, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_every_instruction_of_ptx_has_a_twin():
+    functions = re.compile(r"^(?:RADFIELD_FN|EMU) \w+ (\w+)\(", re.MULTILINE)
+    on_gpu = (PACKAGE / "cuda" / "ptx.h").read_text().split("#ifndef CUDA_EMU")[1].split("#endif\n\nnamespace")[0]
+    declared = {name for name in functions.findall(on_gpu) if name != "mma_by_shuffles"}
+    assert len(declared) == 4 and declared == set(functions.findall((HERE / "ptx_twins.h").read_text()))
+    kernels = [path for path in PACKAGE.rglob("*.cu") if "asm" in path.read_text()]
+    assert kernels == []
 
 
 def test_half_and_bfloat16_have_torchs_bits():
