@@ -87,7 +87,7 @@ def test_pictures(called):
 def test_rays(called, monkeypatch):
     eye = torch.eye(4).expand(2, 4, 4)
     two = torch.ones(2, 2)
-    cameras = Cameras(eye, two, two, torch.full((2, 2), 4), torch.zeros(2, 6), "perspective")
+    cameras = Cameras(eye, two, two, torch.full((2, 2), 4), torch.zeros(2, 9), "perspective")
     moved = {name: value.to(META) for name, value in vars(cameras).items() if isinstance(value, torch.Tensor)}
     for name, value in moved.items():
         object.__setattr__(cameras, name, value)

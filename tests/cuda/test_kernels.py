@@ -12,7 +12,7 @@ from radfield.cuda.source import PACKAGE, flat_source, place
 B = "radfield::bf16"
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
-    "camera_rays.cu": [f"camera_rays<{a}, {b}>" for a in ("false", "true") for b in ("false", "true")],
+    "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2) for b in ("false", "true")],
     "data/pixels.cu": ["pixels_sample"],
     "encodings/frequency.cu": ["frequency_forward", "frequency_backward"],
     "encodings/hash_grid.cu": [
