@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
 import torch
+from cuda_emulator.backend import SCHEDULES, emulator
 
 from radfield import backend
+from radfield.cuda import library as cuda
 from radfield.errors import BadInput
 
-NATIVE_BACKENDS = ("cpu",)
+# The emulator is x86-64 code for GCC on Linux; a run that tests a library of another machine is about that library.
+EMULATES = sys.platform == "linux" and platform.machine() == "x86_64" and "RADFIELD_TEST_DRIVER" not in os.environ
+NATIVE_BACKENDS = ("cpu", *([backend.EMULATED] if EMULATES else []), *([] if cuda.unavailable() else ["cuda"]))
 SIZES = (0, 1, 7, 33, 1000)
 
 
@@ -36,6 +43,7 @@ class OpCase:
     rtol: float = 2e-5
     atol: float = 2e-6
     sizes: tuple[int, ...] = SIZES
+    most_emulated: int = 100  # samples of an emulated run: some warps and a part of one show what there is to see
     wrong_dtype: tuple[str, ...] = field(default_factory=tuple)  # inputs that must be refused as float64
 
 
@@ -43,15 +51,24 @@ def check_op(case: OpCase) -> None:
     """Values and derivatives on every size and backend; layouts; dtypes; the reference's gradcheck."""
     for name in NATIVE_BACKENDS:
         with backend.use(name):
-            for size in case.sizes:
-                check_values(case, case.inputs(size, torch.Generator().manual_seed(size)))
-            check_layouts(case)
-            check_dtypes(case)
+            for schedule in SCHEDULES if name == backend.EMULATED else (0,):
+                emulator.order = schedule
+                most = case.most_emulated if name == backend.EMULATED else max(case.sizes)
+                for size in sorted({min(size, most) for size in case.sizes}):
+                    check_values(case, case.inputs(size, torch.Generator().manual_seed(size)), name)
+            check_layouts(case, name)
+            check_dtypes(case, name)
     check_reference(case)
 
 
-def check_values(case: OpCase, inputs: dict) -> None:
+def on_backend(inputs: dict, name: str) -> dict:
+    """The inputs where a backend's tensors are."""
+    return {k: v.cuda() if name == "cuda" and isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
+
+
+def check_values(case: OpCase, inputs: dict, name: str = "cpu") -> None:
     """The native result and its derivatives equal those of the reference in float64."""
+    inputs = on_backend(inputs, name)
     ours = derivatives(case, case.function, inputs)
     with backend.use("reference"):
         theirs = derivatives(case, case.reference, {k: to_float64(v) for k, v in inputs.items()})
@@ -83,12 +100,12 @@ def derivatives(case: OpCase, function: Callable, inputs: dict) -> dict[str, tor
 def combine(x: torch.Tensor, seed: int) -> torch.Tensor:
     """A fixed random linear combination of `x`, the same in every float type."""
     weights = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed)).to(torch.float32)
-    return (x * weights.to(x.dtype)).sum()
+    return (x * weights.to(x)).sum()
 
 
-def check_layouts(case: OpCase) -> None:
+def check_layouts(case: OpCase, name: str) -> None:
     """Non-contiguous tensors give the same bits as contiguous ones."""
-    inputs = case.inputs(33, torch.Generator().manual_seed(5))
+    inputs = on_backend(case.inputs(33, torch.Generator().manual_seed(5)), name)
     strided = {k: spread(v) if isinstance(v, torch.Tensor) else v for k, v in inputs.items()}
     for a, b in zip(case.outputs(case.function(**inputs)), case.outputs(case.function(**strided)), strict=True):
         assert torch.equal(a, b)
@@ -99,12 +116,12 @@ def spread(x: torch.Tensor) -> torch.Tensor:
     return torch.stack([x, x], dim=-1)[..., 0]
 
 
-def check_dtypes(case: OpCase) -> None:
+def check_dtypes(case: OpCase, name: str) -> None:
     """A wrong dtype is refused with a message that names the argument."""
-    inputs = case.inputs(7, torch.Generator().manual_seed(5))
-    for name in case.wrong_dtype:
-        with pytest.raises(BadInput, match=name):
-            case.function(**{**inputs, name: inputs[name].double()})
+    inputs = on_backend(case.inputs(7, torch.Generator().manual_seed(5)), name)
+    for argument in case.wrong_dtype:
+        with pytest.raises(BadInput, match=argument):
+            case.function(**{**inputs, argument: inputs[argument].double()})
 
 
 def check_reference(case: OpCase) -> None:

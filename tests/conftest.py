@@ -4,7 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from checks import NATIVE_BACKENDS
+from cuda_emulator.backend import SCHEDULES, emulator
 
+from radfield import backend
 from radfield.cpu import library
 
 
@@ -12,6 +15,29 @@ from radfield.cpu import library
 def seeded():
     """Every test draws the same random numbers, whatever ran before it."""
     torch.manual_seed(0)
+
+
+def _runs(schedules):
+    """(backend, schedule) of the native backends whose tensors are on the CPU."""
+    names = [name for name in NATIVE_BACKENDS if name != "cuda"]
+    runs = [(name, order) for name in names for order in (schedules if name == backend.EMULATED else (0,))]
+    return {"params": runs, "ids": [name if name == "cpu" else f"{name}-{order}" for name, order in runs]}
+
+
+@pytest.fixture(**_runs(SCHEDULES))
+def each_backend(request):
+    """The test runs on each native backend, emulated CUDA in each of its schedules; the name of the backend."""
+    name, emulator.order = request.param
+    with backend.use(name):
+        yield name
+
+
+@pytest.fixture(**_runs(SCHEDULES[-1:]))
+def each_backend_once(request):
+    """As `each_backend`, in one schedule, for tests that take long."""
+    name, emulator.order = request.param
+    with backend.use(name):
+        yield name
 
 
 @pytest.fixture

@@ -7,16 +7,15 @@ What `Op` packs holds addresses; the declaration tells how many bytes lie there,
 from __future__ import annotations
 
 import ctypes
-import math
 import os
 import shlex
 import struct
 import subprocess
 
-from radfield.cpu import library
-from radfield.op import DTYPES, Scalar
+from op_memory import tensors
 
-_ITEM_BYTES = {code: dtype.itemsize for dtype, _, code in DTYPES.values()}
+from radfield.cpu import library
+
 _driver: subprocess.Popen | None = None
 
 
@@ -29,32 +28,17 @@ def driver() -> subprocess.Popen:
     return _driver
 
 
-def tensors(op, fields: list[int]) -> list[tuple[int, int, bool]]:
-    """(index of the pointer in the struct, bytes, whether it is written) of every tensor argument."""
-    letters = dict(zip(op.letters, fields[len(fields) - len(op.letters) :], strict=True))
-    found, index = [], 0
-    for argument, sizes_of, dtypes in op._plan:
-        if isinstance(argument, Scalar):
-            index += 1
-            continue
-        code = fields[index + 1] if len(dtypes) > 1 else next(iter(dtypes.values()))
-        items = math.prod((letters[letter] if letter else 0) + constant for letter, constant in sizes_of)
-        found.append((index, items * _ITEM_BYTES[code], argument.role != "in"))
-        index += 2 if len(dtypes) > 1 else 1
-    return found
-
-
-def call(op, packed: bytes) -> None:
+def call(op, packed: bytes, device=None) -> None:
     """Stands in for `library.call`."""
     fields = list(struct.unpack(f"={len(packed) // 8}q", packed))
     places = tensors(op, fields)
     buffers: dict[int, tuple[int, bool]] = {}  # address -> bytes, written; an address given twice is one buffer
-    for index, size, written in places:
+    for argument, index, size in places:
         if fields[index]:
             known, was_written = buffers.get(fields[index], (0, False))
-            buffers[fields[index]] = max(known, size), written or was_written
+            buffers[fields[index]] = max(known, size), argument.role != "in" or was_written
     numbers = {address: i + 1 for i, address in enumerate(buffers)}
-    for index, _, _ in places:
+    for _, index, _ in places:
         fields[index] = numbers.get(fields[index], 0)
 
     name = op.name.encode()
@@ -62,7 +46,7 @@ def call(op, packed: bytes) -> None:
     pipe.write(struct.pack("=q", len(name)) + name)
     pipe.write(struct.pack(f"=q{len(fields)}q", len(packed), *fields))
     pipe.write(struct.pack(f"=q{2 * len(buffers)}q", len(buffers), *(int(n) for b in buffers.values() for n in b)))
-    pipe.write(struct.pack(f"=q{len(places)}q", len(places), *(index for index, _, _ in places)))
+    pipe.write(struct.pack(f"=q{len(places)}q", len(places), *(index for _, index, _ in places)))
     for address, (size, _) in buffers.items():
         pipe.write((ctypes.c_char * size).from_address(address))
     pipe.flush()

@@ -1,6 +1,7 @@
-"""Which implementation an op runs on: "reference" (plain torch), "cpu" (the C++ library) or, later, "cuda".
+"""Which implementation an op runs on: "reference" (plain torch), "cpu" (the C++ library) or "cuda" (CUDA kernels).
 
 `RADFIELD_BACKEND` forces one; without it the tensors' device decides. `use("reference")` forces one within a block.
+"cuda-emulated" runs the CUDA kernels on the host, for tests: there only where a test has set `emulator`.
 """
 
 from __future__ import annotations
@@ -8,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+from collections.abc import Callable
 
 import torch
 
 from .errors import BadInput, warn
 
 BACKENDS = ("reference", "cpu", "cuda")
+EMULATED = "cuda-emulated"
+#: runs an op on host memory as CUDA would: emulator(op, packed, device)
+emulator: Callable | None = None
 _forced: list[str] = []
 
 
@@ -28,20 +33,54 @@ def use(name: str):
         _forced.pop()
 
 
+def forced() -> str | None:
+    """The backend that `use` or `RADFIELD_BACKEND` asks for."""
+    return _forced[-1] if _forced else os.environ.get("RADFIELD_BACKEND") or None
+
+
 def backend_for(tensor: torch.Tensor) -> str:
     """The backend for ops on `tensor`; falls back to "reference", announced once, where there is no native library."""
-    name = _forced[-1] if _forced else os.environ.get("RADFIELD_BACKEND")
+    name = forced()
     if name:
         _check(name)
+        if name in ("cpu", EMULATED, "cuda") and tensor.device.type != _DEVICE[name]:
+            raise BadInput(
+                f"backend is {name!r} and a tensor is on {tensor.device}; the rule: it is on {_DEVICE[name]}"
+            )
         return name
+    if tensor.device.type == "cuda":
+        return _cuda_backend()
     if tensor.device.type != "cpu":
-        raise BadInput(f"a tensor is on {tensor.device}; the rule: this version has kernels for cpu only")
+        raise BadInput(f"a tensor is on {tensor.device}; the rule: there are kernels for cpu and cuda")
     return _cpu_backend()
 
 
 def native(tensor: torch.Tensor) -> bool:
     """Whether ops on `tensor` run on a native backend."""
     return backend_for(tensor) != "reference"
+
+
+def on_cuda(tensor: torch.Tensor) -> bool:
+    """Whether ops on `tensor` run as CUDA kernels, on a GPU or emulated."""
+    return backend_for(tensor) in ("cuda", EMULATED)
+
+
+def runner(device: torch.device) -> Callable:
+    """What runs an op whose tensors are on `device`: runner(op, packed, device)."""
+    if device.type == "cuda":
+        from .cuda import library
+
+        return library.call
+    if device.type != "cpu":
+        raise BadInput(f"the tensors are on {device}; the rule: there are kernels for cpu and cuda")
+    if _forced and _forced[-1] == EMULATED:
+        return emulator
+    from .cpu import library
+
+    return library.call
+
+
+_DEVICE = {"cpu": "cpu", EMULATED: "cpu", "cuda": "cuda"}
 
 
 @functools.cache
@@ -54,8 +93,23 @@ def _cpu_backend() -> str:
     return "reference"
 
 
+@functools.cache
+def _cuda_backend() -> str:
+    from .cuda import library
+
+    if reason := library.unavailable():
+        warn(f"no CUDA kernels here ({reason}): ops on a GPU run as plain torch, slowly")
+        return "reference"
+    return "cuda"
+
+
 def _check(name: str) -> None:
+    if name == EMULATED and emulator is not None:
+        return
     if name not in BACKENDS:
         raise BadInput(f"backend is {name!r}; the rule: one of {', '.join(BACKENDS)}")
     if name == "cuda":
-        raise BadInput("backend is 'cuda'; the rule: this version has kernels for cpu only")
+        from .cuda import library
+
+        if reason := library.unavailable():
+            raise BadInput(f"backend is 'cuda': {reason}")

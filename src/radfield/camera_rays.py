@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .backend import native
 from .cameras import MODELS, Cameras
+from .cuda.plan import Launch, blocks, flag
 from .errors import BadInput
 from .op import In, Op, Out, Scalar
 from .rays import Rays
@@ -30,6 +31,11 @@ RAYS = Op(
 )
 
 
+@RAYS.cuda
+def _(a):
+    return Launch(f"camera_rays<{a.model}, {flag(a.distorted)}>", blocks(a.N))
+
+
 def camera_rays_reference(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
     """The specification: in the cameras' floating-point type."""
     return cameras.rays(view.long(), pixel)
@@ -44,7 +50,7 @@ def camera_rays(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
         raise BadInput(f"view reaches {int(view.min())} to {int(view.max())}; the rule: from 0 to {len(cameras) - 1}")
     if not native(pixel):
         return camera_rays_reference(cameras, view, pixel)
-    origins, directions = torch.empty(3, len(view)), torch.empty(3, len(view))
+    origins, directions = (torch.empty(3, len(view), device=pixel.device) for _ in range(2))
     RAYS(
         origins=origins,
         directions=directions,

@@ -22,7 +22,8 @@ import functools
 import torch
 from torch.autograd.function import once_differentiable
 
-from .backend import native
+from .backend import native, on_cuda
+from .cuda.plan import Launch, flag
 from .errors import BadInput
 from .op import In, Op, Out, Scalar
 
@@ -38,6 +39,15 @@ IMAGE_LOSS = Op(
     Scalar("ssim_weight", "float"),
 )
 _TILE_ROWS = 64
+_CUDA_TILE = 16  # rows and columns
+
+
+@IMAGE_LOSS.cuda
+def _(a):
+    grid = (-(-a.W // _CUDA_TILE), -(-a.H // _CUDA_TILE))
+    shape = {"grid": grid, "block": (_CUDA_TILE, _CUDA_TILE), "scratch": 12 * a.H * a.W * a.C if a.grad else 4}
+    similarity = Launch(f"image_loss_similarity<{flag(a.grad)}>", **shape)
+    return (similarity, Launch("image_loss_gradient", **shape)) if a.grad else similarity
 
 
 @functools.cache
@@ -49,8 +59,8 @@ def _window() -> torch.Tensor:
 
 
 @functools.cache
-def _native_window() -> torch.Tensor:
-    return _window().float()
+def _native_window(device: torch.device) -> torch.Tensor:
+    return _window().float().to(device)
 
 
 def ssim_reference(image: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -83,12 +93,14 @@ class _ImageLoss(torch.autograd.Function):
     def forward(ctx, image, target, ssim_weight, differentiate):
         image, target = image.contiguous(), target.contiguous()
         rows, columns, channels = image.shape
-        tile_columns = max(16, 384 // channels)
-        tiles = -(-rows // _TILE_ROWS) * -(-columns // tile_columns)
+        tile_rows, tile_columns = _TILE_ROWS, max(16, 384 // channels)
+        if on_cuda(image):
+            tile_rows = tile_columns = _CUDA_TILE
+        tiles = -(-rows // tile_rows) * -(-columns // tile_columns)
         sums = torch.empty(tiles, 2, dtype=torch.float32, device=image.device)
         grad = torch.empty_like(image) if differentiate else None
-        options = {"tile_rows": _TILE_ROWS, "tile_columns": tile_columns, "ssim_weight": ssim_weight}
-        IMAGE_LOSS(sums=sums, grad=grad, image=image, target=target, window=_native_window(), **options)
+        options = {"tile_rows": tile_rows, "tile_columns": tile_columns, "ssim_weight": ssim_weight}
+        IMAGE_LOSS(sums=sums, grad=grad, image=image, target=target, window=_native_window(image.device), **options)
         ctx.save_for_backward(grad)
         l1, ssim = sums.double().sum(0) / image.numel()
         return ((1 - ssim_weight) * l1 + ssim_weight * (1 - ssim)).float()

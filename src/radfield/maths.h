@@ -31,18 +31,38 @@ struct bf16 {
 // Codes of op.py's DTYPES.
 enum DType { F32 = 0, BF16 = 1 };
 
+#ifdef RADFIELD_CPU
 RADFIELD_FN int32_t as_int(float x) { int32_t i; __builtin_memcpy(&i, &x, 4); return i; }
 RADFIELD_FN float as_float(int32_t i) { float x; __builtin_memcpy(&x, &i, 4); return x; }
 RADFIELD_FN float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 RADFIELD_FN float sqrt(float x) { return __builtin_sqrtf(x); }
 RADFIELD_FN float floor(float x) { return __builtin_floorf(x); }
+RADFIELD_FN int32_t to_int(float x) { return (int32_t)x; }
+RADFIELD_FN float abs(float x) { return __builtin_fabsf(x); }
+RADFIELD_FN int bit_count(uint64_t x) { return __builtin_popcountll(x); }
+RADFIELD_FN int lowest_bit(uint64_t x) { return __builtin_ctzll(x); }  // x is not 0
+inline double natural_log(double x) { return __builtin_log(x); }
+inline double log_of_one_plus(double x) { return __builtin_log1p(x); }
+inline double power(double x, double y) { return __builtin_pow(x, y); }
+#else  // the names of CUDA, which has no builtins of GCC
+RADFIELD_FN int32_t as_int(float x) { return __float_as_int(x); }
+RADFIELD_FN float as_float(int32_t i) { return __int_as_float(i); }
+RADFIELD_FN float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
+RADFIELD_FN float sqrt(float x) { return __fsqrt_rn(x); }
+RADFIELD_FN float floor(float x) { return floorf(x); }
+RADFIELD_FN int32_t to_int(float x) { return __float2int_rz(x); }  // the nearest int where x is beyond
+RADFIELD_FN float abs(float x) { return fabsf(x); }
+RADFIELD_FN int bit_count(uint64_t x) { return __popcll(x); }
+RADFIELD_FN int lowest_bit(uint64_t x) { return __ffsll((long long)x) - 1; }
+RADFIELD_FN double natural_log(double x) { return ::log(x); }
+RADFIELD_FN double log_of_one_plus(double x) { return ::log1p(x); }
+RADFIELD_FN double power(double x, double y) { return ::pow(x, y); }
+#endif
 RADFIELD_FN float min(float a, float b) { return a < b ? a : b; }  // b where either is NaN
 RADFIELD_FN float max(float a, float b) { return a > b ? a : b; }
 RADFIELD_FN float select(bool mask, float a, float b) { return mask ? a : b; }
 RADFIELD_FN int32_t select(bool mask, int32_t a, int32_t b) { return mask ? a : b; }
-RADFIELD_FN int32_t to_int(float x) { return (int32_t)x; }
 RADFIELD_FN float to_float(int32_t i) { return (float)i; }
-RADFIELD_FN float abs(float x) { return __builtin_fabsf(x); }
 
 // Round to nearest, ties to even; NaN stays NaN because its quiet bit is set.
 RADFIELD_FN bf16 to_bf16(float x) {

@@ -23,9 +23,12 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from . import backend
+from .cuda.plan import Arguments, Launch, Plan
 from .errors import BadInput
 
 #: name in declarations -> (torch dtype, C type, code handed to native code)
@@ -88,8 +91,10 @@ class Op:
         self.name = name
         self.arguments = arguments
         self.letters: list[str] = []
+        self.plan: Plan | None = None  # how it runs on CUDA
         self._plan = [self._compile(a) for a in arguments]
         self._format = "=" + "".join(self._formats())
+        self._names = [*self._field_names()]
         Op.registry[name] = self
 
     def __call__(self, **values) -> None:
@@ -121,6 +126,33 @@ class Op:
                 fields.append(dtypes[value.dtype])
         fields.extend(sizes.get(letter, 0) for letter in self.letters)
         return struct.pack(self._format, *fields), device or torch.device("cpu")
+
+    def cuda(self, function):
+        """Decorates the op's plan (cuda/plan.py), a function of its `Arguments` that lists the launches of kernels in
+        the `.cu` file of the same stem as the function's own file, or in the one that `@OP.cuda_in(name)` names."""
+        return self.cuda_in(Path(function.__code__.co_filename).with_suffix(".cu").name)(function)
+
+    def cuda_in(self, name: str):
+        """As `cuda`, for kernels in the file `name` beside the function's own."""
+
+        def keep(function):
+            self.plan = Plan(Path(function.__code__.co_filename).with_name(name), function)
+            return function
+
+        return keep
+
+    def launches(self, packed: bytes) -> tuple[Launch, ...]:
+        """The CUDA launches of a call with these packed arguments. Raises `BadInput` where the op has no kernels."""
+        if self.plan is None:
+            raise BadInput(f"{self.name}: has no CUDA kernel in this version; the rule: its tensors are on the cpu")
+        try:
+            return self.plan.launches(self.unpack(packed))
+        except BadInput as error:
+            raise BadInput(f"{self.name}: {error}") from None
+
+    def unpack(self, packed: bytes) -> Arguments:
+        """The fields of a packed struct by name."""
+        return Arguments(dict(zip(self._names, struct.unpack(self._format, packed), strict=True)))
 
     def c_struct(self) -> str:
         """The C struct that native code takes, as it stands in `name.h`."""
@@ -177,6 +209,13 @@ class Op:
                 yield "qq" if len(dtypes) > 1 else "q"
         yield "q" * len(self.letters)
 
+    def _field_names(self):
+        for argument, _, dtypes in self._plan:
+            yield argument.name
+            if dtypes is not None and len(dtypes) > 1:
+                yield argument.name + "_type"
+        yield from self.letters
+
     def _check(self, argument, value, sizes_of, dtypes, sizes):
         if not isinstance(value, torch.Tensor):
             raise self._error(argument, f"is {type(value).__name__} {value!r:.40}", "it is a torch.Tensor")
@@ -207,8 +246,4 @@ class Op:
         raise BadInput(f"{self.name}: missing {missing}, unknown {unknown}; the arguments are {wanted}")
 
     def _launch(self, packed: bytes, device: torch.device) -> None:
-        if device.type != "cpu":
-            raise BadInput(f"{self.name}: the tensors are on {device}; the rule: this version has kernels for cpu only")
-        from .cpu import library
-
-        library.call(self, packed)
+        backend.runner(device)(self, packed, device)

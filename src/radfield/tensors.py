@@ -34,3 +34,12 @@ class _GradientInto(torch.autograd.Function):
 def gradient_into(parameter: torch.Tensor, into: torch.Tensor | None) -> torch.Tensor:
     """`parameter`, whose gradient autograd adds to `into`, where there is one, instead of returning it."""
     return parameter if into is None else _GradientInto.apply(parameter, into)
+
+
+def on_device(tables: tuple[torch.Tensor, ...], device: torch.device, copies: dict) -> tuple[torch.Tensor, ...]:
+    """Small tables on `device`: themselves, or copies that are made once and kept in `copies`."""
+    if tables[0].device == device:
+        return tables
+    if device not in copies:
+        copies[device] = tuple(table.to(device) for table in tables)
+    return copies[device]

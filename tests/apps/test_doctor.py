@@ -11,7 +11,17 @@ from radfield.apps.command_line import main
 def test_the_report_is_json_and_names_what_it_should(capsys):
     assert main(["doctor", "--json"]) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(report) == {"device", "versions", "cpu", "library", "cuda", "packages", "settings", "findings"}
+    assert set(report) == {
+        "device",
+        "versions",
+        "cpu",
+        "library",
+        "cuda",
+        "kernels",
+        "packages",
+        "settings",
+        "findings",
+    }
     assert report["versions"]["torch"] and report["versions"]["radfield"]
     assert report["cpu"]["cores"] >= 1
     assert set(report["packages"]) == set(doctor.OPTIONAL)
@@ -74,7 +84,7 @@ def test_a_gpu_is_named_and_said_to_be_unused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA H200")
     report = doctor.run(doctor.Options())
     assert report["cuda"] == "NVIDIA H200"
-    assert any("CUDA kernels are not in this version" in finding for finding in report["findings"])
+    assert any("programs of this version run on the CPU" in finding for finding in report["findings"])
 
 
 def test_machines_that_tell_little(monkeypatch):

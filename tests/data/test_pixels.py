@@ -24,6 +24,7 @@ def same(a, b):
         assert torch.equal(value, getattr(b, name)), name
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("n", [0, 1, 7, 300, 1001])
 @pytest.mark.parametrize("channels", [3, 4])
 @pytest.mark.parametrize("sizes", [[(5, 3)], [(16, 8), (3, 50), (1, 1), (40, 30)]])
@@ -37,6 +38,7 @@ def test_gives_the_bits_of_the_reference(n, channels, sizes):
             same(ours, sample_pixels(images, n, **options))
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_colors_are_those_of_the_images():
     images = images_of([(16, 8), (3, 50), (40, 30)], 4)
     found = sample_pixels(images, 500, seed=1, background=(0.2, 0.4, 0.6))

@@ -68,6 +68,7 @@ def test_gradient_of_each_output_alone(used):
     assert torch.allclose(*results, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_live_counts_agree_with_reference():
     inputs = case(3, False, False).inputs(3000, torch.Generator().manual_seed(2))
     inputs["sigma"] *= 20
@@ -96,6 +97,7 @@ def test_slab_has_the_analytic_opacity_and_depth(sigma):
         assert torch.allclose(found.depth.double(), depth[None], rtol=1e-3)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_thin_samples_keep_their_digits():
     found = slab(1e-6, 64)
     assert torch.allclose(found.weights, torch.full((64,), 1e-6 * 2 / 64), rtol=1e-5)
@@ -129,6 +131,7 @@ def test_splitting_intervals_leaves_the_colour():
     assert torch.allclose(whole.opacity, halves.opacity, atol=2e-6)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_early_stop_misses_less_than_its_threshold():
     rays = random_rays(scale=100.0)
     exact = composite(**rays, stop=0.0)
@@ -139,6 +142,7 @@ def test_early_stop_misses_less_than_its_threshold():
         assert (exact.opacity - found.opacity).abs().max() < stop
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_samples_after_the_stop_get_nothing():
     rays = random_rays(scale=100.0)
     rays["sigma"].requires_grad_(), rays["rgb"].requires_grad_()
@@ -151,6 +155,7 @@ def test_samples_after_the_stop_get_nothing():
         assert (found.weights[a : a + found.live[i]] > 0).all()
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_stop_within_and_between_vectors():
     """Opaque from sample k on: k + 1 samples are live, whatever the width of a vector."""
     for k in range(40):
@@ -162,6 +167,7 @@ def test_stop_within_and_between_vectors():
         assert found.live.tolist() == [k + 1] and found.opacity.tolist() == [1.0]
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_no_channels_finds_the_live_samples():
     logits = torch.randn(500, 4) * 4
     rays = packed(500)
@@ -224,6 +230,7 @@ def test_compaction_keeps_the_live_samples(dtype, name):
     assert torch.equal(kept, streams.T[inside]) and torch.equal(t_start, rays["t_start"][inside])
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_compacted_rays_have_the_same_colour():
     rays = random_rays(scale=100.0)
     before = composite(**rays)
@@ -234,6 +241,7 @@ def test_compacted_rays_have_the_same_colour():
     assert torch.equal(after.color, before.color) and torch.equal(after.live, before.live)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_compaction_of_nothing():
     start, kept = compact_streams(
         torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32), torch.zeros(0, 3)

@@ -41,6 +41,7 @@ def same(a, b):
         assert torch.equal(value, getattr(b, name)), name
 
 
+@pytest.mark.usefixtures("each_backend_once")
 @pytest.mark.parametrize("n", [0, 1, 7, 33, 200])
 @pytest.mark.parametrize(
     ("resolution", "cascades", "step"), [(32, 1, MIN_STEP), (64, 1, 0.03), (16, 3, 0.01), (32, 2, 0.1)]
@@ -59,6 +60,7 @@ def test_constant_steps_give_the_bits_of_the_reference(n, resolution, cascades, 
         assert len(march(rays_towards(n, cascades), grid, step=step)) > 100
 
 
+@pytest.mark.usefixtures("each_backend_once")
 @pytest.mark.parametrize(("cascades", "near"), [(1, 0.0), (3, 0.0), (3, 0.1), (5, 0.0)])
 def test_cone_steps_agree_with_the_reference(cascades, near):
     grid, rays = grid_of(0.1, 32, cascades), rays_towards(200, cascades, near=torch.full((200,), near))
@@ -135,6 +137,7 @@ def test_jitter_is_uniform_within_a_step():
     assert not torch.equal(samples.t_start, march(rays, grid, step=0.1, jitter_seed=12).t_start)
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_limits():
     grid, rays = grid_of(0.3, 32), rays_towards(100)
     full = march(rays, grid, step=0.005)
@@ -170,6 +173,7 @@ def test_buffers_are_used_again():
     assert len(second) <= 1000 and second.x.stride() == (1, len(second))
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_rays_that_are_not_finite_have_no_samples(bad):
     grid = OccupancyGrid(Config(resolution=16))

@@ -33,6 +33,7 @@ def both(call):
         return ours, call()
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("resolution", "cascades"), SHAPES)
 def test_cells_and_their_points(resolution, cascades):
     cells = torch.randperm(cascades * resolution**3, generator=torch.Generator().manual_seed(0))[:1001].int()
@@ -44,6 +45,7 @@ def test_cells_and_their_points(resolution, cascades):
     assert place.min() > 0 and place.max() < 1 and (place.mean(0) - 0.5).abs().max() < 0.05
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("resolution", "cascades"), SHAPES)
 @pytest.mark.parametrize("number", [1, 100, 5000, 10**7])
 def test_uniform_cells(resolution, cascades, number):
@@ -61,6 +63,7 @@ def test_uniform_cells_take_turns():
     assert torch.equal(met, (grid.values >= 0).long())
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize("number", [0, 1, 500, 10**6])
 @pytest.mark.parametrize("fraction", [0.0, 0.001, 0.3, 1.0])
 def test_occupied_cells(number, fraction):
@@ -83,6 +86,7 @@ def test_occupied_cells_are_met_equally_often():
     assert (met[occupied] - expected).abs().max() < 5 * expected.sqrt()
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("resolution", "cascades"), SHAPES)
 def test_update(resolution, cascades):
     def call():
@@ -102,6 +106,7 @@ def test_update(resolution, cascades):
     assert (ours[(before >= 0) & before.isfinite()] >= before[(before >= 0) & before.isfinite()] * 0.95 - 1e-9).all()
 
 
+@pytest.mark.usefixtures("each_backend")
 def test_update_decays_once_and_replaces_unknown():
     grid = OccupancyGrid(Config(resolution=16))
     grid.values[:4] = torch.tensor([1.0, 1.0, -1.0, math.inf])
@@ -110,6 +115,7 @@ def test_update_decays_once_and_replaces_unknown():
     assert grid.values[4:].isinf().all()
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("resolution", "cascades"), SHAPES)
 @pytest.mark.parametrize("m", [0, 1, 5, 20000])
 def test_observe(resolution, cascades, m):
@@ -127,6 +133,7 @@ def test_observe(resolution, cascades, m):
     assert m < 10 or not torch.equal(ours, random_grid(resolution, cascades).values)
 
 
+@pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(("resolution", "cascades"), [*SHAPES, (16, 8)])
 def test_bitfield(resolution, cascades):
     def call():

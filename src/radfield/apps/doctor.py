@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import warnings
 from dataclasses import dataclass
 from importlib import metadata
@@ -19,6 +20,7 @@ REQUIRED = {
     "pillow": "reading images",
     "av": "writing videos",
     "tyro": "the command line",
+    **({"cuda-core": "CUDA kernels"} if sys.platform in ("linux", "win32") else {}),
     "rich": "progress",
     "trimesh": "mesh files",
 }
@@ -27,9 +29,8 @@ OPTIONAL = {
     "viser": "the interactive viewer",
     "open3d": "TSDF and Poisson meshes",
     "gsplat": "Gaussians on a GPU, for comparison",
-    "cuda-core": "CUDA kernels",
 }
-_SETTINGS = ("RADFIELD_BACKEND", "RADFIELD_ISA", "RADFIELD_NUM_THREADS")
+_SETTINGS = ("RADFIELD_BACKEND", "RADFIELD_CACHE", "RADFIELD_ISA", "RADFIELD_NUM_THREADS")
 
 
 @dataclass
@@ -49,6 +50,7 @@ def run(options: Options) -> dict[str, Any]:
         "cpu": _cpu(),
         "library": _library(findings),
         "cuda": _cuda(findings),
+        "kernels": _kernels(findings),
         "packages": {name: {"version": version_of(name), "for": use} for name, use in OPTIONAL.items()},
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
@@ -60,7 +62,7 @@ def describe(report: dict[str, Any]) -> str:
     """The report as text for a terminal."""
     cpu, library = report["cpu"], report["library"]
     lines = [("radfield", ", ".join(f"{name} {version}" for name, version in report["versions"].items()))]
-    lines.append(("device", "cpu (the CUDA kernels are not in this version)"))
+    lines.append(("device", "cpu (the programs of this version do not compute on a GPU yet)"))
     lines.append(("cpu", f"{cpu['model']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB of memory"))
     if library:
         extra = ", ".join(library.get("features") or []) or "none"
@@ -69,6 +71,7 @@ def describe(report: dict[str, Any]) -> str:
     else:
         lines.append(("library", "none: plain torch, slowly"))
     lines.append(("cuda", report["cuda"] or "no GPU that torch can use"))
+    lines += _kernel_lines(report["kernels"])
     lines += [(name, value) for name, value in report["settings"].items()]
     lines.append(("optional", "packages, and what they are for"))
     for name, package in report["packages"].items():
@@ -77,6 +80,17 @@ def describe(report: dict[str, Any]) -> str:
     lines.append(("findings", findings[0] if findings else "none: everything that this version needs is there"))
     lines += [("", finding) for finding in findings[1:]]
     return "\n".join(f"{name:12}{text}".rstrip() for name, text in lines)
+
+
+def _kernel_lines(kernels: dict[str, Any] | None) -> list[tuple[str, str]]:
+    if kernels is None:
+        return []
+    cache = kernels["cache"]
+    size = f"{cache['entries']} kernels, {cache['bytes'] / 2**20:.1f} MiB"
+    return [
+        ("kernels", f"NVRTC {kernels['nvrtc'] or 'missing'}; {kernels['unavailable'] or 'they run on this GPU'}"),
+        ("cache", f"{cache['folder']}: {size}{'' if cache['writable'] else ', cannot be written'}"),
+    ]
 
 
 def version_of(distribution: str) -> str | None:
@@ -150,5 +164,21 @@ def _cuda(findings: list[str]) -> str | None:
         return None
     findings += [f"torch says of CUDA: {' '.join(str(warning.message).split())}" for warning in said]
     if name is not None:
-        findings.append(f"torch sees a GPU ({name}), but the CUDA kernels are not in this version: it runs on the CPU")
+        findings.append(f"torch sees a GPU ({name}), but the programs of this version run on the CPU")
     return name
+
+
+def _kernels(findings: list[str]) -> dict[str, Any] | None:
+    """What `radfield.cuda.library` says; None, with a finding, where it cannot be asked."""
+    try:
+        from ..cuda import compiler, library
+
+        described = library.describe()
+    except Exception as error:  # see _library
+        findings.append(f"the CUDA kernels cannot be asked for: {type(error).__name__}: {error}")
+        return None
+    if not described["cache"]["writable"]:
+        findings.append(f"compiled CUDA kernels cannot be kept in {described['cache']['folder']} (set RADFIELD_CACHE)")
+    if described["nvrtc"] is None and sys.platform in ("linux", "win32"):
+        findings.append(f"no CUDA kernel can be compiled: {compiler.missing()}")
+    return described

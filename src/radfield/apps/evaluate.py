@@ -22,7 +22,7 @@ class Options:
     split: Literal["train", "val", "test"] = "val"  # the views to measure on
     views: int | None = None  # measure the first so many views only
     capture: Path | None = None  # where the run's capture is now, if it has moved
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # this version computes on the cpu
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; the programs of this version do on the cpu
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -35,7 +35,7 @@ def run(options: Options) -> dict:
             *device_rules(options.device, options.threads),
         ]
     )
-    device = use_device(options.threads)
+    device = use_device(options.device, options.threads)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {device}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)

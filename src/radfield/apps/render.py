@@ -27,7 +27,7 @@ class Options:
     size: int | None = None  # longer side of the pictures in pixels; the capture's by default
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
     capture: Path | None = None  # where the run's capture is now, if it has moved
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # this version computes on the cpu
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; the programs of this version do on the cpu
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -35,7 +35,7 @@ class Options:
 def run(options: Options) -> dict:
     """Renders, and returns what was written and how long a picture took."""
     _check(options)
-    device = use_device(options.threads)
+    device = use_device(options.device, options.threads)
     folder, model, scene = open_run(options.run, None, capture=options.capture)
     cameras = _sized(_cameras(options, scene), options.size)
     _make_folder(options.output)

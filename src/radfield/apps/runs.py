@@ -33,12 +33,19 @@ def device_rules(device: str, threads: int | None) -> list[tuple[str, object, bo
     """The rules of --device and --threads, for `check`."""
     return [
         ("threads", threads, threads is None or 1 <= threads <= 1024, "from 1 to 1024"),
-        ("device", device, device != "cuda", "auto or cpu: this version has no CUDA kernels"),
+        ("device", device, device != "cuda", f"auto or cpu here: {_why_not_cuda()}" if device == "cuda" else ""),
     ]
 
 
-def use_device(threads: int | None) -> str:
-    """Sets the number of threads (None: all), and returns what there is to announce: device, instruction set, threads.
+def _why_not_cuda() -> str:
+    from ..cuda import library
+
+    return library.unavailable() or "the programs of this version compute on the cpu, only single ops run on a GPU"
+
+
+def use_device(device: str, threads: int | None) -> str:
+    """Sets the number of threads (None: all), and returns what there is to announce: device, instruction set, threads,
+    and why it was taken where that was left to us.
 
     The device is the CPU: `check` has refused others.
     """
@@ -49,7 +56,8 @@ def use_device(threads: int | None) -> str:
     library.set_num_threads(threads or library.default_num_threads())
     torch.set_num_threads(1)  # torch's own threads would compete with ours for the same cores
     count = library.num_threads()
-    return f"cpu ({library.choose_isa() or 'plain torch'}, {count} thread{'s' if count > 1 else ''})"
+    why = f"; no GPU: {_why_not_cuda()}" if device == "auto" else ""
+    return f"cpu ({library.choose_isa() or 'plain torch'}, {count} thread{'s' if count > 1 else ''}{why})"
 
 
 def saved_options(folder: RunFolder) -> dict:

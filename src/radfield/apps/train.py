@@ -45,7 +45,7 @@ class Options:
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
     seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # this version computes on the cpu
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; the programs of this version do on the cpu
     threads: int | None = None  # threads to use; all by default
     resume: bool = False  # continue the run in the output folder from its checkpoint, to its budget or a new one
     overwrite: bool = False  # replace the run in the output folder
@@ -67,7 +67,7 @@ def run(options: Options) -> dict:
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
     options = _resumed(folder, options) if options.resume else _with_budget(options)
     options = _with_cameras(options, folder)
-    device = use_device(options.threads)
+    device = use_device(options.device, options.threads)
     from ..data import load
 
     limits = _limits(options, folder)

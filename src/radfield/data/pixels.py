@@ -11,12 +11,14 @@ spans.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..sampling.random import random_bits, stream, unit_float
@@ -44,6 +46,13 @@ SAMPLE = Op(
     Scalar("seed", "int"),
     Scalar("drawable", "int", "pixels that count"),
 )
+
+
+@SAMPLE.cuda
+def _(a):
+    return Launch("pixels_sample", blocks(a.N))
+
+
 _NUMBERS_PER_RAY = 5
 _MOST_PIXELS = 2**31 - 1
 
@@ -73,18 +82,13 @@ def sample_pixels(
         raise BadInput(f"the images have {total} pixels that are not ignored; the rule: from 1 to {_MOST_PIXELS}")
     if images.channels not in (3, 4):
         raise BadInput(f"the images have {images.channels} channels; the rule: 3 or 4")
-    out = dict(
-        view=torch.empty(n, dtype=torch.int32),
-        pixel=torch.empty(2, n),
-        color=torch.empty(3, n),
-        alpha=torch.empty(n),
-        background=torch.empty(3, n),
-    )
+    new = functools.partial(torch.empty, device=images.pixels.device)
+    out = dict(view=new(n, dtype=torch.int32), pixel=new(2, n), color=new(3, n), alpha=new(n), background=new(3, n))
     given = dict(
         images=images.pixels,
         offset=images.offset,
         size=images.size,
-        fixed=None if background is None else _fixed(background, n),
+        fixed=None if background is None else _fixed(background, n).to(images.pixels.device),
         span_first=first,
         span_start=start,
         seed=stream(seed, step),

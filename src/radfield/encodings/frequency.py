@@ -14,6 +14,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..tensors import feature_major, streams
@@ -31,6 +32,16 @@ BACKWARD = Op(
     In("x", "f32", "D M"),
     Scalar("frequencies", "int", "K"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch("frequency_forward", blocks(a.M, a.D))
+
+
+@BACKWARD.cuda
+def _(a):
+    return Launch("frequency_backward", blocks(a.M, a.D))
 
 
 @dataclass(frozen=True)

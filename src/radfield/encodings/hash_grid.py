@@ -15,15 +15,16 @@ T = 2^log2_size entries of a hashed level, E entries in all. Points outside [0, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
-from ..tensors import feature_major, gradient_into, streams
+from ..tensors import feature_major, gradient_into, on_device, streams
 
 if TYPE_CHECKING:
     from .hash_grid_adam import SampleGradients
@@ -60,6 +61,33 @@ BACKWARD_X = Op(
     In("tangent", "f32", "D M", "of the derivative along it", optional=True),
     Scalar("smoothstep", "int"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    a.aligned("table", _entry_bytes(a, "table"))
+    types = f"{a.cxx('table')}, {a.cxx('features')}, {flag(a.tangent)}"
+    return Launch(f"hash_grid_forward<{a.D}, {a.F}, {types}>", blocks(a.M, a.L))
+
+
+@BACKWARD.cuda
+def _(a):
+    a.aligned("grad_table", min(4 * a.F, 16))
+    return Launch(f"hash_grid_backward<{a.D}, {a.F}, {a.cxx('grad_features')}, {flag(a.tangent)}>", blocks(a.M, a.L))
+
+
+@BACKWARD_X.cuda
+def _(a):
+    a.aligned("table", _entry_bytes(a, "table"))
+    types = f"{a.cxx('table')}, {a.cxx('grad_features')}, {flag(a.tangent)}"
+    return Launch(f"hash_grid_backward_x<{a.D}, {a.F}, {types}>", blocks(a.M))
+
+
+def _entry_bytes(a, name: str) -> int:
+    # what one vector load reads
+    return min(a.F * (4 if a.cxx(name) == "float" else 2), 16)
+
+
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 
 
@@ -85,6 +113,7 @@ class GridLevels:
     smoothstep: bool
     levels: torch.Tensor  # [L, 4] int64: offset, size, resolution, hashed
     scales: torch.Tensor  # [L] float32
+    _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of both, on other devices
 
     @property
     def entries(self) -> int:
@@ -95,6 +124,11 @@ class GridLevels:
     def channels(self) -> int:
         """C = L F."""
         return len(self.levels) * self.features
+
+    def tables(self, device: torch.device) -> dict:
+        """The tables on `device`, and smoothstep, as the ops take them."""
+        levels, scales = on_device((self.levels, self.scales), device, self._copies)
+        return {"levels": levels, "scales": scales, "smoothstep": self.smoothstep}
 
 
 def grid_levels(dimensions: int, config: Config) -> GridLevels:
@@ -176,13 +210,11 @@ class _Call:
     grad_into: torch.Tensor | SampleGradients | None  # where the table's gradient goes, instead of being returned
     computed: torch.Tensor | None = None  # the features, where they are known
 
-    @property
-    def tables(self) -> dict:
-        return {"levels": self.grid.levels, "scales": self.grid.scales, "smoothstep": self.grid.smoothstep}
-
     def forward(self, x, table, tangent=None):
         features = streams(x, self.grid.channels, self.dtype)
-        FORWARD(features=features, x=feature_major(x), table=table, tangent=_optional(tangent), **self.tables)
+        FORWARD(
+            features=features, x=feature_major(x), table=table, tangent=_optional(tangent), **self.grid.tables(x.device)
+        )
         return features.T
 
     def backward(self, grad, x, entries, tangent=None, into=None):
@@ -192,14 +224,14 @@ class _Call:
             grad_features=feature_major(grad),
             x=feature_major(x),
             tangent=_optional(tangent),
-            **self.tables,
+            **self.grid.tables(x.device),
         )
         return into
 
     def backward_x(self, grad, x, table, tangent=None):
         grad_x = streams(x, self.grid.dimensions)
         arguments = {"grad_features": feature_major(grad), "x": feature_major(x), "table": table}
-        BACKWARD_X(grad_x=grad_x, tangent=_optional(tangent), **arguments, **self.tables)
+        BACKWARD_X(grad_x=grad_x, tangent=_optional(tangent), **arguments, **self.grid.tables(x.device))
         return grad_x.T
 
 

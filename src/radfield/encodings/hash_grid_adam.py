@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import native
+from ..backend import native, on_cuda
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major
 from . import hash_grid
@@ -61,9 +61,9 @@ class SampleGradients:
         """Adam's step on the table [E, F] with what was collected; arguments as those of `training.adam.STEP`."""
         grad_features, x = self._take(parameter)
         state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}
-        tables = {"levels": self.grid.levels, "scales": self.grid.scales, "smoothstep": self.grid.smoothstep}
+        tables = self.grid.tables(parameter.device)
         largest = int(self.grid.levels[:, 1].max()) * self.grid.features * 4
-        if native(parameter) and largest <= LARGEST_LEVEL:
+        if native(parameter) and not on_cuda(parameter) and largest <= LARGEST_LEVEL:  # a GPU has no such cache
             STEP(**state, grad_features=grad_features, x=x, **tables, **rates)
         else:
             self._two_passes(state, grad_features, x, tables, rates)

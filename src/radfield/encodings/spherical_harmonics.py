@@ -20,6 +20,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..tensors import feature_major, streams
@@ -37,6 +38,16 @@ BACKWARD = Op(
     In("directions", "f32", "3 M"),
     Scalar("degree", "int"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch(f"spherical_harmonics_forward<{a.degree}, {a.cxx('encoded')}>", blocks(a.M))
+
+
+@BACKWARD.cuda
+def _(a):
+    return Launch(f"spherical_harmonics_backward<{a.degree}, {a.cxx('grad_encoded')}>", blocks(a.M))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ struct GridMlpForward {
   int64_t activation;
   int64_t output_activation;
   int64_t bias;
+  int64_t channels;
+  int64_t widest;
   int64_t kernel;
   int64_t O, M, D, E, F, L, P, N, Q;
 };

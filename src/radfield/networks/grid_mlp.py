@@ -12,11 +12,12 @@ from __future__ import annotations
 import torch
 
 from ..backend import native
+from ..cuda.plan import Launch, flag
 from ..encodings.hash_grid import HashGrid
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, streams
-from .mlp import MLP, _Call, kernel_of
+from .mlp import MLP, _Call, kernel_of, per_parameter, tiles
 
 FORWARD = Op(
     "grid_mlp_forward",
@@ -32,8 +33,19 @@ FORWARD = Op(
     Scalar("activation", "int"),
     Scalar("output_activation", "int"),
     Scalar("bias", "int"),
+    Scalar("channels", "int"),
+    Scalar("widest", "int"),
     Scalar("kernel", "int"),
 )
+
+
+@FORWARD.cuda
+def _(a) -> tuple[Launch, ...]:
+    a.aligned("table", min(a.F * (4 if a.cxx("table") == "float" else 2), 16))
+    mma = flag(a.kernel)
+    kernel = f"grid_mlp_forward<{mma}, {a.D}, {a.F}, {a.cxx('table')}>"
+    rows = -(-a.L * a.F // 16) * 16 + 2 * a.widest
+    return per_parameter(a, f"grid_mlp_pack<{mma}>"), tiles(kernel, rows, -(-a.M // 32))
 
 
 @torch.no_grad()
@@ -51,14 +63,12 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
         return network(grid(x), dtype=dtype)
     stored = grid.stored()
     y = streams(x, network.layers.outputs, dtype)
-    call = _Call(network.layers, kernel_of(network.config), dtype, 0, None)
+    call = _Call(network.layers, kernel_of(network.config, x), dtype, 0, None)
     FORWARD(
         y=y,
         x=feature_major(x),
         table=grid.table.detach() if stored is None else stored,
-        levels=grid.grid.levels,
-        scales=grid.grid.scales,
-        smoothstep=grid.grid.smoothstep,
+        **grid.grid.tables(x.device),
         kernel=call.kernel,
         **call.arguments(network.weights),
     )

@@ -18,6 +18,8 @@ struct MlpForward {
   int64_t activation;
   int64_t output_activation;
   int64_t bias;
+  int64_t channels;
+  int64_t widest;
   int64_t kernel;
   int64_t O, M, H, A, B, P, L, Q;
 };
@@ -41,6 +43,8 @@ struct MlpBackward {
   int64_t activation;
   int64_t output_activation;
   int64_t bias;
+  int64_t channels;
+  int64_t widest;
   int64_t kernel;
   int64_t chunk;
   int64_t A, M, B, P, R, O, H, L, Q;
@@ -59,6 +63,8 @@ struct MlpSecond {
   int64_t activation;
   int64_t output_activation;
   int64_t bias;
+  int64_t channels;
+  int64_t widest;
   int64_t chunk;
   int64_t O, M, A, P, R, L, Q;
 };

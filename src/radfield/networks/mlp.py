@@ -16,14 +16,15 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
-from ..backend import native
+from ..backend import native, on_cuda
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
-from ..tensors import feature_major, gradient_into, streams
+from ..tensors import feature_major, gradient_into, on_device, streams
 
 _STREAM = "f32 bf16"
 _NETWORK = (
@@ -33,6 +34,8 @@ _NETWORK = (
     Scalar("activation", "int"),
     Scalar("output_activation", "int"),
     Scalar("bias", "int"),
+    Scalar("channels", "int", "inputs and outputs of all layers, each padded to 16"),
+    Scalar("widest", "int", "the most inputs or outputs of a layer, padded to 16"),
 )
 FORWARD = Op(
     "mlp_forward",
@@ -41,7 +44,7 @@ FORWARD = Op(
     In("x0", _STREAM, "A M", "first inputs"),
     In("x1", _STREAM, "B M", "further inputs, behind the first", optional=True),
     *_NETWORK,
-    Scalar("kernel", "int", "0 fp32, 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX"),
+    Scalar("kernel", "int", "0 fp32; bf16: 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX; on CUDA all tensor cores"),
 )
 BACKWARD = Op(
     "mlp_backward",
@@ -69,6 +72,52 @@ SECOND = Op(
     *_NETWORK,
     Scalar("chunk", "int"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    mma = flag(a.kernel)
+    rows = _padded(a.A + a.B, 16) + 2 * a.widest
+    return per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), tiles(
+        f"mlp_forward<{mma}>", rows, -(-a.M // _TILE)
+    )
+
+
+@BACKWARD.cuda
+def _(a):
+    mma = flag(a.kernel)
+    rows = _padded(a.A + a.B, 16) + 2 * a.widest + a.channels
+    pack = per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")
+    launches = pack, tiles(f"mlp_backward<{mma}>", rows, a.R)
+    return (*launches, per_parameter(a, "mlp_add_partial")) if a.grad_parameters else launches
+
+
+@SECOND.cuda_in("mlp_second.cu")
+def _(a):
+    rows = _padded(a.A, 16) + 2 * a.widest + 5 * a.channels
+    pack, add = per_parameter(a, "mlp_second_pack"), per_parameter(a, "mlp_second_add_partial")
+    return pack, tiles("mlp_second", rows, a.R), add
+
+
+def per_parameter(a, kernel: str) -> Launch:
+    """A launch with a thread per parameter of the network."""
+    return Launch(kernel, blocks(a.P if a.M else 0))
+
+
+_TILE, _ROW_BYTES = 32, 144  # mlp_tiles.h
+_MOST_SHARED = 60 << 10  # what every architecture has, less what the kernels declare
+_MOST_BLOCKS = 1024
+
+
+def tiles(kernel: str, rows: int, tasks: int) -> Launch:
+    """A launch of 128 threads per block whose rows are in shared memory, or where they do not fit in scratch memory.
+    The kernel's further arguments are the scratch memory's address, or 0, and the rows."""
+    if rows * _ROW_BYTES <= _MOST_SHARED:
+        return Launch(kernel, (min(tasks, _MOST_BLOCKS),), (128,), shared=rows * _ROW_BYTES, extra=(0, rows))
+    count = min(tasks, _MOST_BLOCKS // 8)
+    return Launch(kernel, (count,), (128,), scratch=count * rows * _ROW_BYTES, extra=(rows,))
+
+
 ACTIVATIONS = {
     "none": (0, lambda z: z),
     "relu": (1, torch.relu),
@@ -102,6 +151,9 @@ class Layers:
     table: torch.Tensor  # [L, 4] int64: inputs, outputs, offset of the weights, skip
     parameters: int
     packed: int  # an upper bound of the floats that packed weights take
+    channels: int  # inputs and outputs of all layers, each padded to 16
+    widest: int  # the most inputs or outputs of a layer, padded to 16
+    _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of the table, on other devices
 
 
 def layers_of(inputs: int, outputs: int, config: Config) -> Layers:
@@ -116,11 +168,13 @@ def layers_of(inputs: int, outputs: int, config: Config) -> Layers:
         rows.append((fan_in, fan_out, offset, int(skip)))
         offset += fan_in * fan_out + (fan_out if config.bias else 0)
         packed += 2 * (_padded(fan_in) + (32 if skip else 0)) * _padded(fan_out) + _padded(fan_out)
-    return Layers(config, inputs, outputs, torch.tensor(rows, dtype=torch.int64), offset, packed)
+    sizes = [_padded(size, 16) for fan_in, fan_out, *_ in rows for size in (fan_in, fan_out)]
+    table = torch.tensor(rows, dtype=torch.int64)
+    return Layers(config, inputs, outputs, table, offset, packed, sum(sizes), max(sizes))
 
 
-def _padded(channels: int) -> int:
-    return -(-channels // 32) * 32
+def _padded(channels: int, to: int = 32) -> int:
+    return -(-channels // to) * to
 
 
 def _check(inputs: int, outputs: int, config: Config) -> None:
@@ -171,9 +225,11 @@ def best_bf16_kernel() -> int:
     return function()
 
 
-def kernel_of(config: Config) -> int:
-    """Number of the kernel that a network of this precision runs on."""
-    return best_bf16_kernel() if config.precision == "bf16" else 0
+def kernel_of(config: Config, x: torch.Tensor) -> int:
+    """Number of the kernel that a network of this precision runs on, for samples `x`."""
+    if config.precision == "f32":
+        return 0
+    return 1 if on_cuda(x) else best_bf16_kernel()
 
 
 @dataclass(frozen=True)
@@ -190,16 +246,21 @@ class _Call:
         config = self.layers.config
         return {
             "parameters": parameters.detach().contiguous(),
-            "layers": self.layers.table,
+            "layers": on_device((self.layers.table,), parameters.device, self.layers._copies)[0],
             "packed": torch.empty(self.layers.packed, device=parameters.device),
             "activation": ACTIVATIONS[config.activation][0],
             "output_activation": ACTIVATIONS[config.output_activation][0],
             "bias": config.bias,
+            "channels": self.layers.channels,
+            "widest": self.layers.widest,
         }
 
     def chunks(self, x):
         """Samples per chunk, and scratch for the gradients of each; the number of chunks never depends on threads."""
-        chunk = max(2048, -(-len(x) // 32 // 256) * 256)
+        if on_cuda(x):  # a block each
+            chunk = max(64, -(-len(x) // _MOST_BLOCKS // 32) * 32)
+        else:
+            chunk = max(2048, -(-len(x) // 32 // 256) * 256)
         return chunk, x.new_empty(-(-len(x) // chunk), self.layers.parameters, dtype=torch.float32)
 
 
@@ -322,7 +383,7 @@ def mlp(
         x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
         y = mlp_reference(x0, x1, gradient_into(parameters, grad_into), layers)
         return (y, y[:, :head]) if head else y
-    kernel = kernel_of(layers.config) if kernel is None else kernel
+    kernel = kernel_of(layers.config, x0) if kernel is None else kernel
     y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into))
     return (y, first) if head else y
 

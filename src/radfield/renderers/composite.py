@@ -23,6 +23,7 @@ import torch
 from torch.autograd.function import once_differentiable
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..tensors import feature_major
@@ -73,6 +74,21 @@ COMPACT = Op(
     In("ray_start", "i32", "N+1"),
     In("new_start", "i32", "N+1"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch(f"composite_forward<{flag(a.raw)}>", blocks(32 * a.N))
+
+
+@BACKWARD.cuda
+def _(a):
+    return Launch(f"composite_backward<{flag(a.raw)}>", blocks(32 * a.N))
+
+
+@COMPACT.cuda
+def _(a):
+    return Launch(f"compact_streams<{'uint16_t' if 'bf16' in a.cxx('packed') else 'uint32_t'}>", blocks(32 * a.N, a.C))
 
 
 class Composited(NamedTuple):

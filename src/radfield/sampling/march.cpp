@@ -12,8 +12,6 @@ using namespace radfield;
 
 namespace {
 
-constexpr float NEAR_CELLS = 1.99f;  // what `near_blocks` covers, less a margin for rounding
-
 struct Grid {
   const int32_t *bits, *near_blocks;
   int cascades, resolution, log2_resolution;
@@ -67,7 +65,7 @@ struct Steps {
     return time_at<CONE>(p, vf{} + r.start, to_float(i) + (r.jitter + offset));
   }
   RADFIELD_SIMD vf length(vf t) const {
-    return CONE ? min(max(t * p.cone, vf{} + p.step), vf{} + p.max_step) : vf{} + p.step;
+    return step_length<CONE>(p, t);
   }
 };
 
@@ -76,19 +74,15 @@ template <bool CONE, class Args>
 RADFIELD_SIMD void prepare(const Args& a, const Stepping& p, int64_t i, int n, RayBlock& rays, int64_t at) {
   vf o[3], d[3];
   for (int c = 0; c < 3; ++c) o[c] = load_n(a.origins + c * a.N + i, n), d[c] = load_n(a.directions + c * a.N + i, n);
-  const float half = 0.5f * (float)(1 << (a.cascades - 1));
-  vf near, far;
-  intersect_cube(o, d, 0.5f - half, 0.5f + half, near, far);
-  if (a.near) near = max(near, load_n(a.near + i, n));
-  if (a.far) far = min(far, load_n(a.far + i, n));
-  const vf all = (o[0] + o[1] + o[2]) + (d[0] + d[1] + d[2]) + far;
-  far = select(all - all == 0.0f, far, vf{});  // no samples on rays that are not finite
-  const vf start = CONE ? to_stepping_space(p, near) : near;
-  const vf steps = CONE ? to_stepping_space(p, far) - start : (far - near) / p.step;
+  const vf nearest = a.near ? load_n(a.near + i, n) : vf{};
+  const vf farthest = a.far ? load_n(a.far + i, n) : vf{} + __builtin_inff();
+  vf start, far;
+  vi steps;
+  clip_ray<CONE>(p, o, d, a.cascades, nearest, farthest, start, far, steps);
   const vf jitter = a.jitter ? unit_float(random_bits((uint32_t)a.seed, (vu)(lanes() + (int32_t)i))) : vf{};
   for (int c = 0; c < 3; ++c) store(rays.o[c] + at, o[c]), store(rays.d[c] + at, d[c]);
   store(rays.start + at, start), store(rays.far + at, far), store(rays.jitter + at, jitter);
-  store(rays.steps + at, select(near < far, to_int(min(steps, vf{} + 1.0e6f)) + 2, vi{}));
+  store(rays.steps + at, steps);
 }
 
 template <bool CONE, class Args>
@@ -106,17 +100,12 @@ struct Marcher : Steps<CONE> {
 
   explicit Marcher(const MarchCount& a) : Steps<CONE>{make_stepping(a.step, a.cone, a.max_step)} {
     grid = {a.bitfield, a.near_blocks, (int)a.cascades, (int)a.resolution, log2_of(a.resolution)};
-    const float cells = p.step * (float)a.resolution;  // per step
-    // With cascades the cells grow with the steps, and each segment is checked.
-    const bool checked = CONE || CASCADES;
-    segment = !a.skip ? 0 : !CONE && 8 * cells <= NEAR_CELLS ? 16 : checked || 4 * cells <= NEAR_CELLS ? 8 : 0;
-    growth = (float)__builtin_pow(1 + a.cone, 0.5 * segment + 1);
+    segment = steps_per_segment(a.skip, CONE, CASCADES, p.step, a.resolution);
+    growth = growth_over_segment(a.cone, segment);
   }
 
-  // The cascade of steps of this length at this distance from the centre: cells finer than two steps are not needed.
   RADFIELD_SIMD vi cascade(vf distance, vf length) const {
-    const vi by_length = binary_exponent(length * (2.0f * (float)grid.resolution));
-    return clamp_index(max(binary_exponent(distance) + 1, by_length), grid.cascades);
+    return step_cascade(distance, length, grid.resolution, grid.cascades);
   }
 
   // Bit i: step first + i lies in an occupied cell.

@@ -66,12 +66,12 @@ inline Stepping make_stepping(double step, double cone, double max_step) {
   s.max_step = (float)max_step;
   s.cone = (float)cone;
   if (!(cone > 0)) return s;
-  const double growth = __builtin_log1p(cone);
+  const double growth = log_of_one_plus(cone);
   s.log_growth = (float)growth;
   s.t_low = (float)(step / growth);
   s.t_high = (float)(max_step / growth);
-  s.u_low = (float)(__builtin_log(step / growth) / growth);
-  s.u_high = (float)(__builtin_log(max_step / growth) / growth);
+  s.u_low = (float)(natural_log(step / growth) / growth);
+  s.u_high = (float)(natural_log(max_step / growth) / growth);
   return s;
 }
 
@@ -108,7 +108,7 @@ RADFIELD_FN F time_at(const Stepping& p, F start, F s) {
 // The interval of a ray inside the box [low, high]^3; near = far = 0 where it misses. As geometry.intersect_box.
 template <class F>
 RADFIELD_FN void intersect_cube(const F* o, const F* d, float low, float high, F& near, F& far) {
-  const F inf = F{} + __builtin_inff();
+  const F inf = F{} + as_float(0x7f800000);
   near = F{}, far = inf;
   for (int i = 0; i < 3; ++i) {
     // a direction along the slab never crosses it: 0/0 must not decide
@@ -122,5 +122,47 @@ RADFIELD_FN void intersect_cube(const F* o, const F* d, float low, float high, F
   const auto hit = near < far;
   near = select(hit, near, F{}), far = select(hit, far, F{});
 }
+
+// The length of a step at distance t.
+template <bool CONE, class F>
+RADFIELD_FN F step_length(const Stepping& p, F t) {
+  return CONE ? min(max(t * p.cone, F{} + p.step), F{} + p.max_step) : F{} + p.step;
+}
+
+// The cascade of steps of this length at this distance from the centre: cells finer than two steps are not needed.
+template <class F>
+RADFIELD_FN auto step_cascade(F distance, F length, int resolution, int cascades) {
+  const auto by_place = binary_exponent(distance) + 1, by_length = binary_exponent(length * (2.0f * (float)resolution));
+  return clamp_index(select(by_place > by_length, by_place, by_length), cascades);
+}
+
+// A ray clipped to the outermost cascade and to its limits: the `start` of its steps (see time_at), the distance `far`
+// that no step's middle reaches, and how many steps there may be at most. None on rays that are not finite.
+template <bool CONE, class F, class I>
+RADFIELD_FN void clip_ray(const Stepping& p, const F* o, const F* d, int64_t cascades, F nearest, F farthest, F& start,
+                          F& far, I& steps) {
+  const float half = 0.5f * (float)(1 << (cascades - 1));
+  F near;
+  intersect_cube(o, d, 0.5f - half, 0.5f + half, near, far);
+  near = max(near, nearest), far = min(far, farthest);
+  const F all = (o[0] + o[1] + o[2]) + (d[0] + d[1] + d[2]) + far;
+  far = select(all - all == 0.0f, far, F{});
+  start = CONE ? to_stepping_space(p, near) : near;
+  const F length = CONE ? to_stepping_space(p, far) - start : (far - near) / p.step;
+  steps = select(near < far, to_int(min(length, F{} + 1.0e6f)) + 2, I{});
+}
+
+constexpr float NEAR_CELLS = 1.99f;  // what `near_blocks` covers, less a margin for rounding
+
+// Steps that are skipped together, 8 or 16; 0 where steps are too long to skip any. With cascades the cells grow with
+// the steps, and each segment is checked.
+RADFIELD_FN int steps_per_segment(bool skip, bool cone, bool cascades, float step, int64_t resolution) {
+  const float cells = step * (float)resolution;  // per step
+  if (!skip) return 0;
+  if (!cone && 8 * cells <= NEAR_CELLS) return 16;
+  return cone || cascades || 4 * cells <= NEAR_CELLS ? 8 : 0;
+}
+// Of a step over half a segment, at most.
+inline float growth_over_segment(double cone, int segment) { return (float)power(1 + cone, 0.5 * segment + 1); }
 
 }  // namespace radfield

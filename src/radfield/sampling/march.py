@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..rays import Rays, Samples
@@ -66,6 +67,19 @@ FILL = Op(
     *_RAYS,
     *_STEPS,
 )
+
+
+@COUNT.cuda
+def _(a):
+    count = Launch(f"march_count<{flag(a.cone > 0)}, {flag(a.cascades > 1)}>", blocks(32 * a.N))
+    return count, Launch("march_starts", (1,), (1024,))
+
+
+@FILL.cuda
+def _(a):
+    return Launch(f"march_fill<{flag(a.cone > 0)}>", blocks(32 * a.N if a.M else 0))
+
+
 MOST_SAMPLES = 2**31 - 1
 MOST_STEPS = 2**19  # what an entry of `chunks` can number
 
@@ -82,19 +96,19 @@ class SampleBuffers:
         self.capacity = capacity
         self._memory: dict[str, Tensor] = {}
 
-    def take(self, name: str, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    def take(self, name: str, size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
         """[size], uninitialised, the same memory for the same name. Pages never written take no memory."""
         memory = self._memory.get(name)
-        if memory is None or len(memory) < size:
-            memory = self._memory[name] = torch.empty(max(size, self.capacity), dtype=dtype)
+        if memory is None or len(memory) < size or memory.device != device:
+            memory = self._memory[name] = torch.empty(max(size, self.capacity), dtype=dtype, device=device)
         return memory[:size]
 
 
 class _FreshBuffers:
     capacity = MOST_SAMPLES
 
-    def take(self, name: str, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        return torch.empty(size, dtype=dtype)
+    def take(self, name: str, size: int, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(size, dtype=dtype, device=device)
 
 
 def march(
@@ -125,8 +139,10 @@ def march(
     on_native = native(rays.origins)
     shared = _rays(rays) | _steps(grid, step, cone, max_step, jitter_seed)
     most_steps = _most_steps(step, cone, shared["max_step"], grid.config.cascades)
-    ray_start, totals = torch.empty(len(rays) + 1, dtype=torch.int32), torch.empty(2, dtype=torch.int64)
-    chunks = buffers.take("chunks", len(rays) * (most_steps // 16 + 2) if on_native else 0, torch.int32)
+    device = rays.origins.device
+    ray_start = torch.empty(len(rays) + 1, dtype=torch.int32, device=device)
+    totals = torch.empty(2, dtype=torch.int64, device=device)
+    chunks = buffers.take("chunks", len(rays) * (most_steps // 16 + 2) if on_native else 0, device, torch.int32)
     (COUNT if on_native else march_reference.count)(
         ray_start=ray_start,
         totals=totals,
@@ -139,8 +155,9 @@ def march(
         skip=skip,
     )
     kept, m = totals.tolist()
-    x, t_start, t_end = buffers.take("x", 3 * m).view(3, m), buffers.take("t_start", m), buffers.take("t_end", m)
-    along = buffers.take("directions", 3 * m).view(3, m) if directions else None
+    x = buffers.take("x", 3 * m, device).view(3, m)
+    t_start, t_end = buffers.take("t_start", m, device), buffers.take("t_end", m, device)
+    along = buffers.take("directions", 3 * m, device).view(3, m) if directions else None
     out = dict(x=x, directions_out=along, t_start=t_start, t_end=t_end, ray_index=None)
     if on_native:
         FILL(**out, ray_start=ray_start, chunks=chunks, **shared)

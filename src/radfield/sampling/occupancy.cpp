@@ -17,8 +17,7 @@ RADFIELD_OP(occupancy_uniform_cells, OccupancyUniformCells) {
   const uint32_t seed = (uint32_t)a.seed;
   parallel_blocks(a.N, BLOCK, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
-      const uint32_t turn = random_bits(seed, (uint32_t)j) >> 8;
-      const int64_t cell = j * a.stride + (turn + a.update) % a.stride;
+      const int64_t cell = uniform_cell(seed, j, a.stride, a.update);
       a.cells[j] = cell < a.T && a.values[cell] >= 0 ? (int32_t)cell : -1;
     }
   });
@@ -35,20 +34,10 @@ namespace {
 
 constexpr int64_t RANK_BLOCK = 256;  // words of 64 bits whose set bits are counted together
 
-// The rank (position among all set bits) that draw j of n picks: one at random of the j-th of n equal parts.
-int64_t drawn_rank(uint32_t seed, int64_t j, int64_t n, int64_t total) {
-  return (j * total + random_below(random_bits(seed, (uint32_t)j), total)) / n;
-}
-
 int64_t set_bits(const int64_t* words, int64_t n) {
   int64_t count = 0;
   for (int64_t i = 0; i < n; ++i) count += __builtin_popcountll((unsigned long long)words[i]);
   return count;
-}
-
-int lowest_bit_of_rank(uint64_t word, int64_t rank) {
-  for (; rank > 0; --rank) word &= word - 1;
-  return __builtin_ctzll(word);
 }
 
 }  // namespace
@@ -203,13 +192,6 @@ uint64_t bits_above(const float* values, float threshold) {
   uint64_t word = 0;
   for (int i = 0; i < 64; i += W) word |= (uint64_t)mask_bits(load(values + i) > threshold) << i;
   return word;
-}
-
-// Bit i is set where byte i of the word is not 0.
-uint32_t bytes_set(uint64_t word) {
-  const uint64_t low = 0x7f7f7f7f7f7f7f7full;
-  const uint64_t tops = (((word & low) + low) | word) & ~low;  // the top bit of each byte that is not 0
-  return (uint32_t)((tops >> 7) * 0x0102040810204080ull >> 56);
 }
 
 // ORs a cascade into the next coarser one, whose middle it fills: 8 blocks of 4^3 fine cells are one coarse block.

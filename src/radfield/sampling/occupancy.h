@@ -57,7 +57,7 @@ struct OccupancyBitfield {
 
 constexpr float MIN_STEP = 1.7320508f / 1024;  // sqrt(3)/1024, the unit of a value: opacity of one finest step
 
-RADFIELD_FN int log2_of(int64_t power_of_two) { return __builtin_ctzll((unsigned long long)power_of_two); }
+RADFIELD_FN int log2_of(int64_t power_of_two) { return lowest_bit((uint64_t)power_of_two); }
 
 // Bit i of v (i < 8) to bit 3i.
 template <class I>
@@ -125,6 +125,28 @@ RADFIELD_FN F point_in_cell(I coordinate, int32_t resolution, F side, F place) {
 template <class U>
 RADFIELD_FN auto random_place(U bits) {
   return unit_float((bits >> 17) << 17) + 1.52587890625e-5f;
+}
+
+// The cell of run j of `stride` cells at this update: another one each time, all of them after `stride` updates.
+RADFIELD_FN int64_t uniform_cell(uint32_t seed, int64_t j, int64_t stride, int64_t update) {
+  const uint32_t turn = random_bits(seed, (uint32_t)j) >> 8;
+  return j * stride + (turn + update) % stride;
+}
+
+// The rank (position among all set bits) that draw j of n picks: one at random of the j-th of n equal parts.
+RADFIELD_FN int64_t drawn_rank(uint32_t seed, int64_t j, int64_t n, int64_t total) {
+  return (j * total + random_below(random_bits(seed, (uint32_t)j), total)) / n;
+}
+RADFIELD_FN int lowest_bit_of_rank(uint64_t word, int64_t rank) {
+  for (; rank > 0; --rank) word &= word - 1;
+  return lowest_bit(word);
+}
+
+// Bit i is set where byte i of the word is not 0.
+RADFIELD_FN uint32_t bytes_set(uint64_t word) {
+  const uint64_t low = 0x7f7f7f7f7f7f7f7full;
+  const uint64_t tops = (((word & low) + low) | word) & ~low;  // the top bit of each byte that is not 0
+  return (uint32_t)((tops >> 7) * 0x0102040810204080ull >> 56);
 }
 
 // A density as it is kept in a cell: not negative, finite (infinity means unknown), 0 for NaN.

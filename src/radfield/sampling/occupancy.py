@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major
@@ -79,6 +80,61 @@ BITFIELD = Op(
     Scalar("cascades", "int", "K"),
     Scalar("limit", "float"),
 )
+
+
+@UNIFORM_CELLS.cuda
+def _(a):
+    grid = blocks(a.N)
+    counts = {"scratch": 8 * grid[0]}
+    return (
+        Launch("occupancy_uniform_count", grid, **counts),
+        Launch("occupancy_uniform_scan", (1,), (1024,), extra=grid, **{"scratch": max(counts["scratch"], 8)}),
+        Launch("occupancy_uniform_write", grid, **counts),
+    )
+
+
+@OCCUPIED_CELLS.cuda
+def _(a):
+    count = blocks(a.B)
+    shared = {"scratch": 8 * (count[0] + 1) + 4 * a.B, "extra": count}
+    return (
+        Launch("occupancy_occupied_count", count, **shared),
+        Launch("occupancy_occupied_scan", (1,), (1024,), **shared),
+        Launch("occupancy_occupied_draw", blocks(a.N), **shared),
+    )
+
+
+@POINTS.cuda
+def _(a):
+    return Launch("occupancy_points", blocks(a.N))
+
+
+@UPDATE.cuda
+def _(a):
+    words = -(-a.T // 32)
+    return (
+        Launch("occupancy_update_clear", blocks(words if a.N else 0), scratch=4 * words),
+        Launch("occupancy_update_decay", blocks(a.N), scratch=4 * words),
+        Launch("occupancy_update_raise", blocks(a.N)),
+    )
+
+
+@OBSERVE.cuda
+def _(a):
+    return Launch("occupancy_observe", blocks(a.M))
+
+
+@BITFIELD.cuda
+def _(a):
+    sums = -(-a.T // 65536)
+    merged = (a.resolution // 8) ** 3
+    return (
+        Launch("occupancy_sum", (sums,), scratch=16 * sums),
+        Launch("occupancy_threshold", (1,), (1,), scratch=16 * sums, extra=(sums,)),
+        Launch("occupancy_bits", blocks(a.T)),
+        *(Launch("occupancy_merge", blocks(merged), extra=(k,)) for k in range(1, a.cascades)),
+        Launch("occupancy_near", blocks(32 * a.S)),
+    )
 
 
 @dataclass(frozen=True)
@@ -147,7 +203,7 @@ class OccupancyGrid(nn.Module):
         """
         number = int(self.updates)
         cells = torch.cat((self._uniform(uniform, number, seed), self._occupied(occupied, number, seed)))
-        sigma = torch.empty(len(cells))
+        sigma = torch.empty(len(cells), device=cells.device)
         for begin in range(0, len(cells), POINTS_PER_CALL):
             part = cells[begin : begin + POINTS_PER_CALL]
             x = points(part, self.config.resolution, stream(seed, 2, number, begin))
@@ -209,7 +265,7 @@ class OccupancyGrid(nn.Module):
     def _uniform(self, cells: int | None, number: int, seed: int) -> Tensor:
         cells = self.config.uniform_cells if cells is None else cells
         if cells == 0:
-            return torch.empty(0, dtype=torch.int32)
+            return torch.empty(0, dtype=torch.int32, device=self.values.device)
         stride = -(-self.config.cells // cells)
         return uniform_cells(self.values, stride, number, stream(seed, 0, number // stride))
 
@@ -224,7 +280,7 @@ def uniform_cells(values: Tensor, stride: int, update: int, seed: int) -> Tensor
     With the same seed, updates u to u + stride - 1 meet every cell once.
     """
     runs = -(-len(values) // stride)
-    cells, count = torch.empty(runs, dtype=torch.int32), torch.empty(1, dtype=torch.int64)
+    cells, count = _counted(runs, values.device)
     arguments = dict(cells=cells, count=count, values=values, stride=stride, update=update, seed=seed)
     (UNIFORM_CELLS if native(values) else reference.uniform_cells)(**arguments)
     return cells[: int(count)]
@@ -232,14 +288,18 @@ def uniform_cells(values: Tensor, stride: int, update: int, seed: int) -> Tensor
 
 def occupied_cells(bitfield: Tensor, number: int, seed: int) -> Tensor:
     """[min(number, occupied cells)] int32, never falling: occupied cells at random, one of each of equal parts."""
-    cells, count = torch.empty(number, dtype=torch.int32), torch.empty(1, dtype=torch.int64)
+    cells, count = _counted(number, bitfield.device)
     arguments = dict(cells=cells, count=count, bitfield=bitfield.view(torch.int64), seed=seed)
     (OCCUPIED_CELLS if native(bitfield) else reference.occupied_cells)(**arguments)
     return cells[: int(count)]
 
 
+def _counted(number: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    return torch.empty(number, dtype=torch.int32, device=device), torch.empty(1, dtype=torch.int64, device=device)
+
+
 def points(cells: Tensor, resolution: int, seed: int) -> Tensor:
     """[N, 3] scene coordinates: a random point inside each cell [N] int32."""
-    x = torch.empty(3, len(cells))
+    x = torch.empty(3, len(cells), device=cells.device)
     (POINTS if native(cells) else reference.points)(x=x, cells=cells, resolution=resolution, seed=seed)
     return x.T

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import InOut, Op, Out, Scalar
 
@@ -33,6 +34,11 @@ STEP = Op(
     Scalar("l2", "float"),
     Scalar("skip", "int", "whether entries with zero gradient are left untouched"),
 )
+
+
+@STEP.cuda
+def _(a):
+    return Launch("adam_clear", (1,), (1,)), Launch(f"adam_step<{flag(a.skip)}>", blocks(a.P))
 
 
 def adam_step_reference(
@@ -74,7 +80,7 @@ class Adam:
         beta1, beta2 = self.betas
         found = 0
         for group in self.groups:
-            bad = torch.zeros(1, dtype=torch.int64)
+            bad = torch.zeros(1, dtype=torch.int64, device=group["parameter"].device)
             rates = {
                 "rate": lr * group["scale"] / (1 - beta1**self.steps),
                 "beta1": beta1,

@@ -1,0 +1,68 @@
+// Instructions that CUDA C++ has no name for, one function each. The emulator has a twin of every one of them
+// (tests/cuda_emulator/ptx_twins.h): whoever adds one adds both, and tests/cuda/test_emulator.py compares.
+#pragma once
+#include "../maths.h"
+#ifndef CUDA_EMU
+
+namespace radfield {
+
+// p[0..1] += (a, b), p aligned to 8 bytes; p[0..3] += (a, b, c, d), p aligned to 16. Each value by itself is atomic.
+RADFIELD_FN void add_2(float* p, float a, float b) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v2.f32 [%0], {%1, %2};" : : "l"(__cvta_generic_to_global(p)), "f"(a), "f"(b) : "memory");
+#else
+  atomicAdd(p, a), atomicAdd(p + 1, b);
+#endif
+}
+RADFIELD_FN void add_4(float* p, float a, float b, float c, float d) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};"
+               : : "l"(__cvta_generic_to_global(p)), "f"(a), "f"(b), "f"(c), "f"(d) : "memory");
+#else
+  atomicAdd(p, a), atomicAdd(p + 1, b), atomicAdd(p + 2, c), atomicAdd(p + 3, d);
+#endif
+}
+
+// d (16x8, fp32) += a (16x16, bf16, row) * b (16x8, bf16, column). Lane l = 4 g + t holds
+//   a: rows g, g+8, g, g+8 at columns 2t, 2t, 2t+8, 2t+8 (two to a word)
+//   b: column g at rows 2t and 2t+8;   d: rows g, g, g+8, g+8 at columns 2t, 2t+1, 2t, 2t+1
+RADFIELD_FN void mma_by_shuffles(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]);
+RADFIELD_FN void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  mma_by_shuffles(d, a, b);  // Turing has no bf16 mma
+#endif
+}
+
+// What another thread may be writing atomically: read past the caches that are not coherent.
+RADFIELD_FN float read_shared_by_all(const float* p) { return *(const volatile float*)p; }
+
+}  // namespace radfield
+#endif
+
+namespace radfield {
+
+// The same product by shuffles: for sm_75, and a second reading of the layout.
+RADFIELD_FN void mma_by_shuffles(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  const int lane = (int)(threadIdx.x % 32), g = lane / 4, t = lane % 4;
+  for (int j = 0; j < 8; ++j) {  // k = 2 (j % 4) + 8 (j / 4) and the one after
+    const int from = j % 4, upper = j / 4;
+    for (int r = 0; r < 2; ++r) {
+      const uint32_t low = __shfl_sync(~0u, a[r], 4 * g + from), high = __shfl_sync(~0u, a[r + 2], 4 * g + from);
+      const uint32_t x = upper ? high : low;
+      for (int c = 0; c < 2; ++c) {
+        const int lane_of = 4 * (2 * t + c) + from;
+        const uint32_t first = __shfl_sync(~0u, b[0], lane_of), second = __shfl_sync(~0u, b[1], lane_of);
+        const uint32_t y = upper ? second : first;
+        d[2 * r + c] = fma(as_float((int32_t)(x << 16)), as_float((int32_t)(y << 16)), d[2 * r + c]);
+        d[2 * r + c] = fma(as_float((int32_t)(x & 0xffff0000u)), as_float((int32_t)(y & 0xffff0000u)), d[2 * r + c]);
+      }
+    }
+  }
+}
+
+}  // namespace radfield

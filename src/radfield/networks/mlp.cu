@@ -1,0 +1,152 @@
+#include "mlp.h"
+
+#include "mlp_tiles.h"
+
+namespace radfield {
+
+template <bool MMA, class Args>
+__global__ void mlp_pack(const Args a) {
+  SHARED_ARRAY(TileShape, shape, [1]);
+  read_shape(shape[0], a.layers, a.L, a.bias);
+  pack_weights<MMA>(a, shape[0]);
+}
+
+// The network's inputs, of samples i .. i + 31.
+template <class Args>
+RADFIELD_FN void load_inputs(const Args& a, float* x, int64_t i, int rows) {
+  for_rows(rows, [&](int c, int s) {
+    float value = 0.0f;
+    if (i + s < a.M && c < a.A) value = read_stream(a.x0, a.x0_type, c * a.M + i + s);
+    else if (i + s < a.M && c < a.A + a.B) value = read_stream(a.x1, a.x1_type, (c - a.A) * a.M + i + s);
+    x[c * STRIDE + s] = value;
+  });
+}
+
+template <bool MMA>
+__global__ void __launch_bounds__(128) mlp_forward(const MlpForward a, float* scratch, int64_t rows) {
+  SHARED_ARRAY(TileShape, shared_shape, [1]);
+  read_shape(shared_shape[0], a.layers, a.L, a.bias);
+  const TileShape& shape = shared_shape[0];
+  Rows memory = block_rows(scratch, rows);
+  const int inputs = shape.layer[0].rows;
+  float* const x = memory.take(inputs);
+  float* const h[2] = {memory.take((int)a.widest), memory.take((int)a.widest)};
+  for (int64_t i = (int64_t)blockIdx.x * TILE; i < a.M; i += (int64_t)gridDim.x * TILE) {
+    load_inputs(a, x, i, inputs);
+    __syncthreads();
+    run_layers<MMA>(a, shape, x, h, [&](int o, int s, float value) {
+      if (i + s >= a.M) return;
+      write_stream(a.y, a.y_type, o * a.M + i + s, value);
+      if (a.head && o < a.H) a.head[o * a.M + i + s] = value;
+    });
+  }
+}
+
+// What the backward pass keeps of a tile.
+struct Tape {
+  float* h[MOST_LAYERS];      // inputs of each layer
+  float* slope[MOST_LAYERS];  // derivative of each activation
+  float *g, *below;           // gradient of a layer's outputs before activation, and of those of the layer below
+  float* grad_x;
+
+  RADFIELD_FN void take(Rows memory, const TileShape& shape, int channels, int widest) {
+    for (int l = 0; l < shape.layers; ++l)
+      h[l] = memory.take(shape.layer[l].rows), slope[l] = memory.take(shape.layer[l].outputs_padded);
+    g = memory.take(widest), below = memory.take(widest), grad_x = memory.take(padded(channels));
+  }
+};
+
+template <bool MMA>
+RADFIELD_FN void tape_forward(const MlpBackward& a, const TileShape& shape, const Tape& tape, int64_t i) {
+  const int channels = (int)(a.A + a.B);
+  load_inputs(a, tape.h[0], i, shape.layer[0].rows);
+  __syncthreads();
+  for (int l = 0; l < shape.layers; ++l) {
+    const TileLayer& layer = shape.layer[l];
+    const bool last = l + 1 == shape.layers;
+    float *const to = last ? nullptr : tape.h[l + 1], *const slope = tape.slope[l];
+    product<MMA>(a.packed + layer.forward, a.packed + layer.packed_bias, tape.h[l], layer.outputs_padded, layer.rows,
+                 [&](int o, int s, float z) {
+                   const Activated<float> found = activate(last ? a.output_activation : a.activation, z);
+                   slope[o * STRIDE + s] = found.derivative;
+                   if (!last && o < layer.outputs) to[o * STRIDE + s] = found.value;
+                 });
+    if (!last) finish_inputs(to, tape.h[0], shape.layer[l + 1], layer.outputs, channels);
+    __syncthreads();
+  }
+}
+
+// Gradients of the last layer's outputs before activation; whether there is any in this tile.
+RADFIELD_FN bool output_gradient(const MlpBackward& a, const TileShape& shape, float* g, const float* slope, int64_t i) {
+  bool any = false;
+  for_rows(shape.layer[shape.layers - 1].outputs_padded, [&](int o, int s) {
+    float value = 0.0f;
+    if (o < a.O && i + s < a.M) {
+      if (a.grad_y) value = read_stream(a.grad_y, a.grad_y_type, o * a.M + i + s);
+      if (a.grad_head && o < a.H) value = value + a.grad_head[o * a.M + i + s];
+    }
+    any |= value != 0.0f;
+    g[o * STRIDE + s] = value * slope[o * STRIDE + s];
+  });
+  return __syncthreads_or(any) != 0;
+}
+
+// From the gradient of layer l's outputs (tape.g) down to that of the layer below.
+template <bool MMA>
+RADFIELD_FN void layer_backward(const MlpBackward& a, const TileShape& shape, Tape& tape, int l, float* partial) {
+  const TileLayer& layer = shape.layer[l];
+  const int channels = (int)(a.A + a.B), hidden = l ? shape.layer[l - 1].outputs : 0;
+  const float* const slope = l ? tape.slope[l - 1] : nullptr;
+  add_weight_gradient<MMA>(partial + layer.weights, tape.g, tape.h[l], layer.outputs, layer.inputs);
+  if (layer.bias >= 0) add_bias_gradient(partial + layer.bias, tape.g, layer.outputs);
+  float *const below = tape.below, *const grad_x = tape.grad_x;
+  product<MMA>(a.packed + layer.backward, nullptr, tape.g, layer.rows, layer.outputs_padded,
+               [&](int c, int s, float value) {
+                 if (c < hidden) below[c * STRIDE + s] = value * slope[c * STRIDE + s];
+                 else if (c < layer.inputs) grad_x[(c - hidden) * STRIDE + s] += value;
+               });
+  if (l) for_rows(shape.layer[l - 1].outputs_padded - hidden, [&](int c, int s) { below[(hidden + c) * STRIDE + s] = 0.0f; });
+  __syncthreads();
+  tape.below = tape.g, tape.g = below;
+}
+
+RADFIELD_FN void store_grad_inputs(const MlpBackward& a, const float* grad_x, int64_t i) {
+  for_rows((int)(a.A + a.B), [&](int c, int s) {
+    if (i + s >= a.M) return;
+    const float value = grad_x[c * STRIDE + s];
+    if (c < a.A && a.grad_x0) write_stream(a.grad_x0, a.grad_x0_type, c * a.M + i + s, value);
+    if (c >= a.A && a.grad_x1) write_stream(a.grad_x1, a.grad_x1_type, (c - a.A) * a.M + i + s, value);
+  });
+}
+
+// A block is a chunk of samples, whose gradients it adds up in its own row of `partial`.
+template <bool MMA>
+__global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* scratch, int64_t rows) {
+  SHARED_ARRAY(TileShape, shared_shape, [1]);
+  read_shape(shared_shape[0], a.layers, a.L, a.bias);
+  const TileShape& shape = shared_shape[0];
+  Tape tape;
+  tape.take(block_rows(scratch, rows), shape, (int)(a.A + a.B), (int)a.widest);
+  for (int64_t r = blockIdx.x; r < a.R; r += gridDim.x) {
+    float* const partial = a.partial + r * a.P;
+    for (int64_t p = threadIdx.x; p < a.P; p += MLP_THREADS) partial[p] = 0.0f;
+    __syncthreads();
+    const int64_t begin = r * a.chunk, end = begin + a.chunk < a.M ? begin + a.chunk : a.M;
+    for (int64_t i = begin; i < end; i += TILE) {
+      tape_forward<MMA>(a, shape, tape, i);
+      for_rows(padded((int)(a.A + a.B)), [&](int c, int s) { tape.grad_x[c * STRIDE + s] = 0.0f; });
+      const bool any = output_gradient(a, shape, tape.g, tape.slope[shape.layers - 1], i);
+      for (int l = shape.layers - 1; any && l >= 0; --l) layer_backward<MMA>(a, shape, tape, l, partial);
+      store_grad_inputs(a, tape.grad_x, i);
+      __syncthreads();
+    }
+  }
+}
+
+// grad_parameters += the rows of `partial`, in their order: a thread is a parameter.
+__global__ void mlp_add_partial(const MlpBackward a) {
+  const int64_t p = thread_number();
+  if (p < a.P) add_rows(a.grad_parameters + p, a.partial + p, a.P, a.R);
+}
+
+}  // namespace radfield

@@ -1,0 +1,93 @@
+"""Every kernel compiles under NVRTC, for every architecture that we support, quickly. No GPU is needed; NVRTC is: these
+tests fail without it."""
+
+import re
+import time
+
+import pytest
+
+from radfield.cuda import compiler
+from radfield.cuda.source import PACKAGE, flat_source, place
+
+B = "radfield::bf16"
+#: what is compiled of each file: the specialisations that differ in code, training's among them
+KERNELS = {
+    "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2) for b in ("false", "true")],
+    "data/pixels.cu": ["pixels_sample"],
+    "encodings/frequency.cu": ["frequency_forward", "frequency_backward"],
+    "encodings/hash_grid.cu": [
+        *(f"hash_grid_forward<3, {f}, {t}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
+        *(f"hash_grid_forward<{d}, 2, float, float, true>" for d in (2, 4)),
+        *(f"hash_grid_backward<3, {f}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
+        *(f"hash_grid_backward<{d}, 2, float, true>" for d in (2, 4)),
+        *(f"hash_grid_backward_x<3, 2, {t}, {t}, false>" for t in ("float", B)),
+        *(f"hash_grid_backward_x<{d}, 2, float, float, true>" for d in (3, 4)),
+    ],
+    "encodings/spherical_harmonics.cu": [
+        *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
+        *(f"spherical_harmonics_backward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
+    ],
+    "image_loss.cu": ["image_loss_similarity<true>", "image_loss_similarity<false>", "image_loss_gradient"],
+    "networks/grid_mlp.cu": [
+        *(f"grid_mlp_pack<{mma}>" for mma in ("false", "true")),
+        *(f"grid_mlp_forward<{mma}, 3, 2, {t}>" for mma, t in (("false", "float"), ("true", B))),
+    ],
+    "networks/mlp.cu": [
+        *(f"mlp_pack<{mma}, radfield::Mlp{way}>" for mma in ("false", "true") for way in ("Forward", "Backward")),
+        *(f"mlp_{way}<{mma}>" for mma in ("false", "true") for way in ("forward", "backward")),
+        "mlp_add_partial",
+    ],
+    "networks/mlp_second.cu": ["mlp_second_pack", "mlp_second", "mlp_second_add_partial"],
+    "renderers/composite.cu": [
+        *(f"composite_{way}<{raw}>" for way in ("forward", "backward") for raw in ("false", "true")),
+        *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
+    ],
+    "sampling/march.cu": [
+        *(f"march_count<{a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
+        *("march_starts", "march_fill<false>", "march_fill<true>"),
+    ],
+    "sampling/occupancy.cu": [
+        *(f"occupancy_uniform_{part}" for part in ("count", "scan", "write")),
+        *(f"occupancy_occupied_{part}" for part in ("count", "scan", "draw")),
+        *(f"occupancy_update_{part}" for part in ("clear", "decay", "raise")),
+        *(f"occupancy_{part}" for part in ("points", "observe", "sum", "threshold", "bits", "merge", "near")),
+    ],
+    "training/adam.cu": ["adam_clear", "adam_step<false>", "adam_step<true>"],
+}
+ALWAYS, ALL = (75, 90, 120), (75, 80, 86, 89, 90, 100, 120)
+SECONDS = 1.0
+
+
+def test_nvrtc_is_there():
+    assert compiler.missing() is None
+    assert set(ALL) <= set(compiler.architectures())
+
+
+def test_every_kernel_is_in_the_list():
+    written = {
+        place(path): set(re.findall(r"__global__ void\s+(?:__launch_bounds__\(\d+\)\s*)?(\w+)\(", path.read_text()))
+        for path in PACKAGE.rglob("*.cu")
+    }
+    assert written == {file: {k.split("<")[0] for k in kernels} for file, kernels in KERNELS.items()}
+
+
+def compile_one(file, arch):
+    """CPU seconds of this thread per kernel: machines that test are busy with other things as well."""
+    text, kernels = flat_source(PACKAGE / file), KERNELS[file]
+    begin = time.thread_time()
+    cubin = compiler.compile_cubin(text, file, tuple(kernels), f"sm_{arch}")
+    seconds = (time.thread_time() - begin) / len(kernels)
+    assert cubin.code.startswith(b"\x7fELF") and cubin.symbols.keys() == set(kernels)
+    assert all(symbol.encode() in cubin.code for symbol in cubin.symbols.values())
+    return seconds
+
+
+@pytest.mark.parametrize("arch", [pytest.param(a, marks=() if a in ALWAYS else pytest.mark.slow) for a in ALL])
+def test_every_kernel_compiles(arch):
+    seconds = {file: compile_one(file, arch) for file in KERNELS}
+    assert max(seconds.values()) < SECONDS, seconds
+
+
+def test_errors_of_the_source_name_kernel_file_and_line():
+    with pytest.raises(RuntimeError, match=r"(?s)broken.cu does not compile for sm_75 \(f\).*broken.cu\(2\)"):
+        compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
