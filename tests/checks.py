@@ -19,6 +19,7 @@ from radfield.errors import BadInput
 # The emulator is x86-64 code for GCC on Linux; a run that tests a library of another machine is about that library.
 EMULATES = sys.platform == "linux" and platform.machine() == "x86_64" and "RADFIELD_TEST_DRIVER" not in os.environ
 NATIVE_BACKENDS = ("cpu", *([backend.EMULATED] if EMULATES else []), *([] if cuda.unavailable() else ["cuda"]))
+CPU_ONLY = ("cpu",)
 SIZES = (0, 1, 7, 33, 1000)
 
 
@@ -45,11 +46,12 @@ class OpCase:
     sizes: tuple[int, ...] = SIZES
     most_emulated: int = 100  # samples of an emulated run: some warps and a part of one show what there is to see
     wrong_dtype: tuple[str, ...] = field(default_factory=tuple)  # inputs that must be refused as float64
+    backends: tuple[str, ...] = NATIVE_BACKENDS  # `CPU_ONLY` for an op without CUDA kernels
 
 
 def check_op(case: OpCase) -> None:
     """Values and derivatives on every size and backend; layouts; dtypes; the reference's gradcheck."""
-    for name in NATIVE_BACKENDS:
+    for name in case.backends:
         with backend.use(name):
             for schedule in SCHEDULES if name == backend.EMULATED else (0,):
                 emulator.order = schedule

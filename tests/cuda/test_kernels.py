@@ -1,13 +1,17 @@
 """Every kernel compiles under NVRTC, for every architecture that we support, quickly. No GPU is needed; NVRTC is: these
 tests fail without it."""
 
+import importlib
+import pkgutil
 import re
 import time
 
 import pytest
 
+import radfield
 from radfield.cuda import compiler
 from radfield.cuda.source import PACKAGE, flat_source, place
+from radfield.op import Op
 
 B = "radfield::bf16"
 #: what is compiled of each file: the specialisations that differ in code, training's among them
@@ -91,3 +95,14 @@ def test_every_kernel_compiles(arch):
 def test_errors_of_the_source_name_kernel_file_and_line():
     with pytest.raises(RuntimeError, match=r"(?s)broken.cu does not compile for sm_75 \(f\).*broken.cu\(2\)"):
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
+
+
+#: ops that run on the CPU alone: what draws synthetic captures, and a step whose two passes CUDA takes one by one
+CPU_ONLY = {"bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"}
+
+
+def test_every_other_op_has_cuda_kernels():
+    for module in pkgutil.walk_packages(radfield.__path__, "radfield."):
+        if not module.name.endswith("photographs.child"):  # a process of its own, which alone needs pycolmap
+            importlib.import_module(module.name)
+    assert {name for name, op in Op.registry.items() if op.plan is None} == CPU_ONLY

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import OpCase, check_op
+from checks import CPU_ONLY, OpCase, check_op
 
 from radfield.errors import BadInput
 from radfield.rays import Rays
@@ -43,6 +43,7 @@ def test_native_agrees_with_reference():
         inputs=lambda n, g: {k: v for k, v in vars(some_rays(n, g)).items() if v is not None},
         outputs=outputs,
         wrong_dtype=("origins", "directions"),
+        backends=CPU_ONLY,
         rtol=2e-5,
         atol=5e-6,
     )
