@@ -13,22 +13,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-#: distribution and what it is for; the ones that radfield cannot do without are its dependencies
+
+def has_pycolmap() -> bool:
+    """Whether there are wheels of pycolmap for this platform (the marker in pyproject.toml)."""
+    return sys.platform == "win32" or (sys.platform, platform.machine()) in (("linux", "x86_64"), ("darwin", "arm64"))
+
+
+#: distribution and what it is for: the package's dependencies
 REQUIRED = {
     "torch": "everything",
     "numpy": "everything",
     "pillow": "reading images",
-    "av": "writing videos",
+    "av": "reading and writing videos",
     "tyro": "the command line",
-    **({"cuda-core": "CUDA kernels"} if sys.platform in ("linux", "win32") else {}),
+    **({"cuda-core": "CUDA kernels", "cuda-bindings": "CUDA kernels"} if sys.platform in ("linux", "win32") else {}),
+    **({"pycolmap": "cameras from bare photographs"} if has_pycolmap() else {}),
     "rich": "progress",
     "trimesh": "mesh files",
-}
-OPTIONAL = {
-    "pycolmap": "cameras from bare photographs",
-    "viser": "the interactive viewer",
-    "open3d": "TSDF and Poisson meshes",
-    "gsplat": "Gaussians on a GPU, for comparison",
 }
 _SETTINGS = ("RADFIELD_BACKEND", "RADFIELD_CACHE", "RADFIELD_ISA", "RADFIELD_NUM_THREADS")
 
@@ -51,7 +52,7 @@ def run(options: Options) -> dict[str, Any]:
         "library": _library(findings),
         "cuda": _cuda(findings),
         "kernels": _kernels(findings),
-        "packages": {name: {"version": version_of(name), "for": use} for name, use in OPTIONAL.items()},
+        "packages": {name: {"version": version_of(name), "for": use} for name, use in REQUIRED.items()},
         "settings": {name: os.environ[name] for name in _SETTINGS if name in os.environ},
     }
     findings += [f"{name} is missing, for {use}" for name, use in REQUIRED.items() if version_of(name) is None]
@@ -73,7 +74,7 @@ def describe(report: dict[str, Any]) -> str:
     lines.append(("cuda", report["cuda"] or "no GPU that torch can use"))
     lines += _kernel_lines(report["kernels"])
     lines += [(name, value) for name, value in report["settings"].items()]
-    lines.append(("optional", "packages, and what they are for"))
+    lines.append(("packages", "and what they are for"))
     for name, package in report["packages"].items():
         lines.append(("", f"{name:10} {package['version'] or 'missing':10} {package['for']}"))
     findings = report["findings"]
