@@ -12,7 +12,6 @@ import hashlib
 import os
 import re
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from radfield.cuda.compiler import qualified
 from radfield.cuda.source import flat_source, place
 
 HERE = Path(__file__).parent
-CACHE = Path(tempfile.gettempdir()) / f"radfield_cuda_emulator_{os.getuid()}"
+CACHE = HERE.parents[1] / "build" / "cuda_emulator"  # in the checkout: what is loaded from it is our own
 # no-gnu-unique: statics of templates, such as where a shared array lies, are each library's own
 _BASE = [
     *["-std=c++20", "-x", "c++", "-fPIC", "-fno-semantic-interposition", "-fno-gnu-unique", "-fno-strict-aliasing"],
@@ -129,7 +128,7 @@ def compile_file(path: Path, kernels: tuple[str, ...], build: str = "checked", d
 
 
 def _build(source: str, flags: list[str], library: Path) -> None:
-    CACHE.mkdir(exist_ok=True)
+    CACHE.mkdir(parents=True, exist_ok=True)
     scratch = library.with_suffix(f".{os.getpid()}")
     compile_it = [*flags, "-include", str(HERE / "emulator.h"), "-c", "-", "-o", f"{scratch}.o"]
     # Linked without -fsanitize=thread: the hooks of checks.h stand in for libtsan.
