@@ -113,6 +113,7 @@ OPTIONS = {
     "holds no run to --resume": ("--resume",),
     "--seconds": ("--seconds", "long"),
     "--method": ("--method", "mesh"),
+    "--encoding is 'hush'; the rule: one of hash, simplex": ("--encoding", "hush"),
     "--ngp.levels is 0": ("--ngp.levels", "0"),
     "--ngp.base-resolution is 0": ("--ngp.base-resolution", "0"),
     "--ngp.finest-resolution is 8": ("--ngp.finest-resolution", "8"),

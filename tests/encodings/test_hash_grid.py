@@ -30,6 +30,38 @@ def test_agrees_with_reference(dimensions, features, smoothstep):
     check_op(case(dimensions, config, sizes=(0, 1, 7, 33, 300)))
 
 
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("changes", [{"entries": "dense"}, {"entries": "tiled"}, {"nearest": True}])
+def test_dense_tiled_and_nearest_agree_with_reference(dimensions, changes):
+    config = Config(4, 2, log2_size=6, base_resolution=4, growth=1.9, **changes)
+    check_op(case(dimensions, config, sizes=(0, 1, 7, 33, 300)))
+
+
+def test_dense_levels_have_an_entry_per_vertex_and_tiled_ones_repeat():
+    dense = HashGrid(2, Config(3, 1, 4, 4, 2.0, entries="dense"))
+    assert dense.grid.levels[:, 1].tolist() == [16, 64, 256] and (dense.grid.levels[:, 3] == 0).all()
+    tiled = HashGrid(2, Config(3, 1, 12, 4, 2.0, entries="tiled"))
+    assert tiled.grid.levels[:, 1].tolist() == [16, 16, 16] and tiled.grid.levels[:, 3].tolist() == [0, 2, 2]
+    torch.nn.init.normal_(tiled.table)
+    x = torch.rand(50, 2) * 0.6
+    further = x + torch.tensor([0.0, 2 / 7])  # two vertices on in the level of 8: 16 entries, once round the tile
+    assert torch.allclose(tiled(x)[:, 1], tiled(further)[:, 1], atol=1e-5)
+
+
+def test_nearest_takes_the_vertex_next_to_the_point():
+    grid = HashGrid(2, Config(1, 1, 12, 5, 1.0, nearest=True))
+    with torch.no_grad():
+        grid.table[:25, 0] = torch.arange(25.0)
+    x = torch.rand(100, 2)
+    nearest = (4 * x + 0.5).floor()
+    assert torch.equal(grid(x)[:, 0], nearest[:, 0] + 5 * nearest[:, 1])
+
+
+def test_a_dense_level_that_cannot_be_counted_is_refused():
+    with pytest.raises(BadInput, match="dense level has 8589934592 vertices"):
+        grid_levels(3, Config(1, 2, 19, 2048, 1.0, entries="dense"))
+
+
 @pytest.mark.parametrize("features", [1, 2, 4, 8])
 def test_16_bit_table_equals_rounded_one(features):
     config = Config(5, features, log2_size=9, base_resolution=4, growth=1.6)
@@ -140,6 +172,9 @@ def test_reference_backend_gives_the_same():
         ({"levels": 0}, "levels"),
         ({"log2_size": 25}, "log2_size"),
         ({"growth": 40.0}, "growth"),
+        ({"entries": "sparse"}, "entries"),
+        ({"entries": "tiled", "base_resolution": 12}, "base_resolution is 12"),
+        ({"nearest": True, "smoothstep": True}, "nearest"),
     ],
 )
 def test_refuses_options_out_of_range(changes, word):

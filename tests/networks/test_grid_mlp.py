@@ -49,3 +49,12 @@ def test_same_bits_with_any_number_of_threads(threads):
 def test_refuses_a_network_of_other_inputs():
     with pytest.raises(BadInput, match="8 channels"):
         grid_mlp(torch.rand(3, 3), pair()[0], MLP(9, 1))
+
+
+def test_a_simplex_grid_takes_two_passes():
+    from radfield.encodings.simplex import Config, Simplex
+
+    grid = Simplex(3, Config(4, 2, 10))
+    network = MLP(grid.channels, 16)
+    x = torch.rand(50, 3)
+    assert torch.equal(grid_mlp(x, grid, network), network(grid(x)))

@@ -1,4 +1,4 @@
-"""Instant-NGP class radiance fields (Mueller et al. 2022): hash grid, small networks, occupancy grid.
+"""Instant-NGP class radiance fields (Mueller et al. 2022): any encoding of positions, small networks, occupancy grid.
 
 `build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `save` and `load` keep it.
 Letters: N rays, M samples.
@@ -10,16 +10,17 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import tyro
 from torch import Tensor
 
 from ..camera_rays import camera_rays
 from ..cameras import Cameras
 from ..data.resident import draw_pixels, source_of
 from ..data.scene import Scene
-from ..encodings import hash_grid
-from ..encodings.hash_grid_adam import SampleGradients
+from ..encodings import registry
 from ..errors import BadInput
 from ..fields import radiance
 from ..geometry import SceneTransform
@@ -39,7 +40,8 @@ BACKGROUNDS = {"white": 1.0, "black": 0.0}
 class Config:
     """The method's options."""
 
-    levels: int = 8  # levels of the hash grid
+    encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = "hash"  # of positions: see encodings/registry.py
+    levels: int = 8  # levels of the encoding
     features: int = 4  # features per level: 1, 2, 4 or 8
     log2_size: int = 18  # log2 of the entries of a hashed level
     base_resolution: int = 16  # resolution of the coarsest level
@@ -101,8 +103,8 @@ def build(config: Config, *, cascades: int, transform: SceneTransform, backgroun
         raise BadInput(f"background is {config.background!r}; the rule: random, white or black")
     generator = torch.Generator().manual_seed(seed)
     finest = config.finest_resolution * 2 ** (cascades - 1)
-    growth = (finest / config.base_resolution) ** (1 / max(config.levels - 1, 1))
-    grid = hash_grid.Config(config.levels, config.features, config.log2_size, config.base_resolution, growth)
+    sizes = {name: getattr(config, name) for name in ("levels", "features", "log2_size", "base_resolution")}
+    grid = registry.config_of(config.encoding, **sizes, finest_resolution=finest)
     field_config = radiance.Config(grid=grid, precision=config.precision, appearance=config.per_image.appearance)
     turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
     cells = occupancy.Config(cascades=cascades, **turns)
@@ -141,7 +143,7 @@ class Training:
         field, config = model.field, model.config
         self.optimizer = Adam(
             [
-                grid_group(field.grid),
+                *grid_groups(config, field),
                 adam_group(field.density_network.weights, field.density_network, l2=config.network_l2),
                 adam_group(field.color_network.weights, field.color_network, l2=config.network_l2),
             ]
@@ -214,10 +216,10 @@ def adam_group(parameter, owner, **options) -> dict:
     return {"parameter": parameter.data, "grad": owner.grad_into, **options}
 
 
-def grid_group(grid: hash_grid.HashGrid) -> dict:
-    """The table of a grid, whose gradient is noted sample by sample until the optimiser's step."""
-    grid.grad_into = SampleGradients(grid.grid)
-    return {"parameter": grid.table.data, "grad": grid.grad_into, "shadow": grid.stored(), "mode": "skip"}
+def grid_groups(config: Config, field: radiance.RadianceField) -> list[dict]:
+    """The parameters of the encoding, at its own learning rate."""
+    rate = registry.ENCODINGS[config.encoding].rate
+    return [{**group, "scale": rate * group.get("scale", 1.0)} for group in field.grid.adam_groups()]
 
 
 def train_step(training: Training, progress: float) -> StepResult:
@@ -281,6 +283,7 @@ def check(config: Config) -> None:
     """Raises `BadInput` for options of the method that are out of range; those of the grid and the networks are checked
     where these are made."""
     rules = [
+        ("encoding", config.encoding in registry.ENCODINGS, "one of " + ", ".join(registry.ENCODINGS)),
         ("levels", 1 <= config.levels <= 32, "from 1 to 32"),
         ("base_resolution", config.base_resolution >= 1, "at least 1"),
         ("finest_resolution", config.finest_resolution >= config.base_resolution, "at least base-resolution"),
@@ -299,6 +302,8 @@ def check(config: Config) -> None:
     ]
     for name, holds, rule in rules:
         if not holds:
+            if name == "encoding":
+                raise BadInput(f"--encoding is {config.encoding!r}; the rule: {rule}")
             raise BadInput(f"--ngp.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
     per_image.check(config.per_image, "--ngp.per-image.")
 
@@ -308,7 +313,8 @@ def config_from(values: dict) -> Config:
     options = values.get("ngp")
     if values.get("app") != "ngp" or not isinstance(options, dict):
         raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
-    options = {"per_image": {}, **options}  # runs from before there were corrections per image
+    # runs from before there were corrections per image, or a choice of encodings
+    options = {"per_image": {}, "encoding": "hash", **options}
     corrections = _typed(per_image.Config, options.pop("per_image"), partial=True)
     config = _typed(Config, options, per_image=corrections)
     check(config)

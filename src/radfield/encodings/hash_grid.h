@@ -47,12 +47,15 @@ struct GridLevel {
   int64_t offset;      // first entry in the table
   int32_t size;        // entries
   int32_t resolution;  // vertices along an axis
-  bool hashed;         // else dense
+  bool hashed;         // else row-major
+  int32_t mask;        // of the entry number: size - 1 where hashed or tiled, all bits where dense
   float scale;
 };
+enum GridInterpolation { LINEAR = 0, SMOOTHSTEP = 1, NEAREST = 2 };  // the scalar `smoothstep` of the ops
 
 RADFIELD_FN GridLevel grid_level(const int64_t* levels, const float* scales, int64_t l) {
-  return {levels[4 * l], (int32_t)levels[4 * l + 1], (int32_t)levels[4 * l + 2], levels[4 * l + 3] != 0, scales[l]};
+  const int64_t size = levels[4 * l + 1], rule = levels[4 * l + 3];  // 0 dense, 1 hashed, 2 tiled
+  return {levels[4 * l], (int32_t)size, (int32_t)levels[4 * l + 2], rule == 1, rule ? (int32_t)size - 1 : -1, scales[l]};
 }
 
 // The factor of axis d in the entry number: coherent prime hash, or row-major strides.
@@ -74,7 +77,7 @@ struct GridCell {
 
 // Points outside [0, 1] are clamped to it (their derivative is that of the clamped point); NaN reads as 1.
 template <int D, class I, class F>
-RADFIELD_FN GridCell<D, F, I> locate(const F (&x)[D], const GridLevel& level, const uint32_t (&factor)[D], bool smooth) {
+RADFIELD_FN GridCell<D, F, I> locate(const F (&x)[D], const GridLevel& level, const uint32_t (&factor)[D], int kind) {
   GridCell<D, F, I> cell;
   for (int d = 0; d < D; ++d) {
     const F inside = max(min(x[d], F{} + 1.0f), F{});
@@ -84,9 +87,9 @@ RADFIELD_FN GridCell<D, F, I> locate(const F (&x)[D], const GridLevel& level, co
     cell.base[d] = to_int(whole);
     cell.part[d][0] = cell.base[d] * (int32_t)factor[d];
     cell.part[d][1] = cell.part[d][0] + (int32_t)factor[d];
-    cell.s[d] = smooth ? f * f * (3.0f - 2.0f * f) : f;
-    cell.ds[d] = smooth ? 6.0f * level.scale * f * (1.0f - f) : F{} + level.scale;
-    cell.dds[d] = smooth ? 6.0f * level.scale * level.scale * (1.0f - 2.0f * f) : F{};
+    cell.s[d] = kind == LINEAR ? f : kind == SMOOTHSTEP ? f * f * (3.0f - 2.0f * f) : F{};
+    cell.ds[d] = kind == LINEAR ? F{} + level.scale : kind == SMOOTHSTEP ? 6.0f * level.scale * f * (1.0f - f) : F{};
+    cell.dds[d] = kind == SMOOTHSTEP ? 6.0f * level.scale * level.scale * (1.0f - 2.0f * f) : F{};
   }
   return cell;
 }
@@ -98,9 +101,10 @@ RADFIELD_FN I corner_entry(const GridCell<D, F, I>& cell, int c, const GridLevel
   I index = cell.part[0][c & 1];
   if (level.hashed) {
     for (int d = 1; d < D; ++d) index = index ^ cell.part[d][c >> d & 1];
-    return index & (level.size - 1);
+    return index & level.mask;
   }
   for (int d = 1; d < D; ++d) index = index + cell.part[d][c >> d & 1];
+  index = index & level.mask;
   return select(index >= level.size, index - level.size, index);
 }
 

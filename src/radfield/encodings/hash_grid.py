@@ -5,16 +5,19 @@ Level l has `scale_l = N_min b^l - 1` and `resolution_l = ceil(scale_l) + 1` ver
 
     features_l(x) = sum over the 2^D corners c of  w_c(s(f)) table[entry(floor(p) + c)],   w_c = prod_d (s_d or 1 - s_d)
 
-with `s(f) = f` (linear) or `f^2 (3 - 2 f)` (smoothstep). A level has min(resolution^D rounded up to 8, T) entries;
-where resolution^D fits T the entry is the row-major number, else the hash XOR_d (corner_d prime_d) mod T.
+with `s(f) = f` (linear), `f^2 (3 - 2 f)` (smoothstep) or 0 (nearest: the vertex next to x, without gradient of x). A
+level has min(resolution^D rounded up to 8, T) entries; where resolution^D fits T the entry is the row-major number,
+else the hash XOR_d (corner_d prime_d) mod T. Of the rules "dense" and "tiled", the first has no T, and the second
+repeats every level's row-major numbers after as many entries as the coarsest level's N_min^D, a power of two.
 
-Letters: M samples, D dimensions (2 to 4), L levels, F features per level (1, 2, 4, 8), C = L F channels,
+Letters: M samples, D dimensions (1 to 4), L levels, F features per level (1, 2, 4, 8), C = L F channels,
 T = 2^log2_size entries of a hashed level, E entries in all. Points outside [0, 1] are clamped to it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -25,6 +28,7 @@ from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, gradient_into, on_device, streams
+from .encoding import Encoding
 
 if TYPE_CHECKING:
     from .hash_grid_adam import SampleGradients
@@ -35,10 +39,10 @@ FORWARD = Op(
     Out("features", _TABLE, "C M", "level by level"),
     In("x", "f32", "D M", "positions, clamped to [0, 1]"),
     In("table", _TABLE, "E F"),
-    In("levels", "i64", "L 4", "offset, size (entries), resolution (vertices), hashed"),
+    In("levels", "i64", "L 4", "offset, size (entries), resolution (vertices), 0 dense, 1 hashed, 2 tiled"),
     In("scales", "f32", "L"),
     In("tangent", "f32", "D M", "gives the derivative of the features along it", optional=True),
-    Scalar("smoothstep", "int"),
+    Scalar("smoothstep", "int", "0 linear, 1 smoothstep, 2 nearest"),
 )
 BACKWARD = Op(
     "hash_grid_backward",
@@ -88,6 +92,8 @@ def _entry_bytes(a, name: str) -> int:
     return min(a.F * (4 if a.cxx(name) == "float" else 2), 16)
 
 
+#: entries that a level may have: their numbers times D stay below 2^31
+LARGEST_LEVEL = 1 << 28
 PRIMES = (1, 2654435761, 805459861, 3674653429)
 
 
@@ -101,6 +107,8 @@ class Config:
     base_resolution: int = 16  # resolution N_min of the coarsest level
     growth: float = 1.3819  # factor b between the resolutions of two levels
     smoothstep: bool = False  # smooth instead of linear interpolation: continuous gradients, for surfaces
+    entries: str = "hash"  # rule of levels that exceed T; or "dense": no level does; or "tiled": levels repeat
+    nearest: bool = False  # no interpolation: each point takes the features of the vertex next to it
     precision: str = "f32"  # "bf16" stores a 16-bit copy of the table for reading, and gives 16-bit features
 
 
@@ -110,8 +118,8 @@ class GridLevels:
 
     dimensions: int
     features: int
-    smoothstep: bool
-    levels: torch.Tensor  # [L, 4] int64: offset, size, resolution, hashed
+    smoothstep: int  # 0 linear, 1 smoothstep, 2 nearest
+    levels: torch.Tensor  # [L, 4] int64: offset, size, resolution, and the rule: 0 dense, 1 hashed, 2 tiled
     scales: torch.Tensor  # [L] float32
     _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of both, on other devices
 
@@ -125,15 +133,31 @@ class GridLevels:
         """C = L F."""
         return len(self.levels) * self.features
 
+    @property
+    def ops(self) -> GridOps:
+        """The native functions, and the specification, of this interpolation."""
+        return OPS
+
     def tables(self, device: torch.device) -> dict:
         """The tables on `device`, and smoothstep, as the ops take them."""
         levels, scales = on_device((self.levels, self.scales), device, self._copies)
         return {"levels": levels, "scales": scales, "smoothstep": self.smoothstep}
 
 
+@dataclass(frozen=True)
+class GridOps:
+    """What an interpolation of a table's entries consists of: native functions and reference(x, table, grid)."""
+
+    forward: Op
+    backward: Op
+    backward_x: Op
+    adam: str  # name of the native step of Adam, for `hash_grid_adam`
+    reference: Callable
+
+
 def grid_levels(dimensions: int, config: Config) -> GridLevels:
     """Level tables of a hash grid. Raises `BadInput` on options out of range."""
-    _check(dimensions, config)
+    check(dimensions, config)
     rows, scales, offset = [], [], 0
     for level in range(config.levels):
         vertices = config.base_resolution * config.growth**level
@@ -141,24 +165,42 @@ def grid_levels(dimensions: int, config: Config) -> GridLevels:
             vertices = float(round(vertices))
         scale = vertices - 1
         resolution = math.ceil(scale) + 1
-        dense = -(-(resolution**dimensions) // 8) * 8
-        size = min(dense, 2**config.log2_size)
-        rows.append((offset, size, resolution, resolution**dimensions > size))
+        size, rule = _size_and_rule(resolution**dimensions, dimensions, config)
+        rows.append((offset, size, resolution, rule))
         scales.append(scale)
         offset += size
-    levels = torch.tensor([[int(v) for v in row] for row in rows], dtype=torch.int64)
-    return GridLevels(dimensions, config.features, config.smoothstep, levels, torch.tensor(scales, dtype=torch.float32))
+    levels = torch.tensor(rows, dtype=torch.int64)
+    interpolation = 2 if config.nearest else int(config.smoothstep)
+    return GridLevels(dimensions, config.features, interpolation, levels, torch.tensor(scales, dtype=torch.float32))
 
 
-def _check(dimensions: int, config: Config) -> None:
+def _size_and_rule(vertices: int, dimensions: int, config: Config) -> tuple[int, int]:
+    """Entries of a level, and 0 where it is dense, 1 where it is hashed, 2 where it is tiled."""
+    dense = -(-vertices // 8) * 8
+    most = {"hash": 2**config.log2_size, "dense": dense, "tiled": config.base_resolution**dimensions}[config.entries]
+    size = min(dense, most)
+    if size > LARGEST_LEVEL:
+        raise BadInput(f"hash grid: a dense level has {vertices} vertices; the rule: at most 2^28 entries")
+    return size, 0 if vertices <= size else 1 if config.entries == "hash" else 2
+
+
+def check(dimensions: int, config: Config) -> None:
     rules = [
-        ("dimensions", dimensions, dimensions in (2, 3, 4), "2, 3 or 4"),
+        ("dimensions", dimensions, dimensions in (1, 2, 3, 4), "1, 2, 3 or 4"),
         ("levels", config.levels, 1 <= config.levels <= 64, "from 1 to 64"),
         ("features", config.features, config.features in (1, 2, 4, 8), "1, 2, 4 or 8"),
         ("log2_size", config.log2_size, 3 <= config.log2_size <= 24, "from 3 to 24"),
         ("base_resolution", config.base_resolution, 2 <= config.base_resolution <= 4096, "from 2 to 4096"),
         ("growth", config.growth, 1 <= config.growth <= 16, "from 1 to 16"),
         ("precision", config.precision, config.precision in ("f32", "bf16"), "f32 or bf16"),
+        ("entries", config.entries, config.entries in ("hash", "dense", "tiled"), "hash, dense or tiled"),
+        ("nearest", config.nearest, not (config.nearest and config.smoothstep), "not together with smoothstep"),
+        (
+            "base_resolution",
+            config.base_resolution,
+            config.entries != "tiled" or config.base_resolution & config.base_resolution - 1 == 0,
+            "a power of two where levels are tiled",
+        ),
     ]
     for name, value, holds, rule in rules:
         if not holds:
@@ -174,15 +216,15 @@ def hash_grid_reference(x: torch.Tensor, table: torch.Tensor, grid: GridLevels) 
     """The specification: `x` [M, D], `table` [E, F] of any float type -> [M, L F]."""
     inside = x.clamp(0, 1)
     features = []
-    for (offset, size, resolution, hashed), scale in zip(grid.levels.tolist(), grid.scales.tolist(), strict=True):
+    for (offset, size, resolution, rule), scale in zip(grid.levels.tolist(), grid.scales.tolist(), strict=True):
         position = inside * scale + 0.5
         base = position.detach().floor()
         s = position - base
-        s = s * s * (3 - 2 * s) if grid.smoothstep else s
+        s = (s, s * s * (3 - 2 * s), 0 * s)[grid.smoothstep]
         total = 0.0
         for corner in range(2**grid.dimensions):
             bits = torch.tensor([corner >> d & 1 for d in range(grid.dimensions)], device=x.device)
-            entry = _entry_reference(base.long() + bits, size, resolution, bool(hashed))
+            entry = _entry_reference(base.long() + bits, size, resolution, rule == 1)
             weight = torch.where(bits.bool(), s, 1 - s).prod(1, keepdim=True)
             total = total + weight * table[offset + entry]
         features.append(total)
@@ -200,6 +242,9 @@ def _entry_reference(corner: torch.Tensor, size: int, resolution: int, hashed: b
     return entry % size
 
 
+OPS = GridOps(FORWARD, BACKWARD, BACKWARD_X, "hash_grid_adam", hash_grid_reference)
+
+
 @dataclass(frozen=True)
 class _Call:
     """What a differentiable call of the native grid carries besides its differentiable inputs."""
@@ -212,26 +257,20 @@ class _Call:
 
     def forward(self, x, table, tangent=None):
         features = streams(x, self.grid.channels, self.dtype)
-        FORWARD(
-            features=features, x=feature_major(x), table=table, tangent=_optional(tangent), **self.grid.tables(x.device)
-        )
+        arguments = {"x": feature_major(x), "table": table, "tangent": _optional(tangent)}
+        self.grid.ops.forward(features=features, **arguments, **self.grid.tables(x.device))
         return features.T
 
     def backward(self, grad, x, entries, tangent=None, into=None):
         into = x.new_zeros(entries, self.grid.features) if into is None else into
-        BACKWARD(
-            grad_table=into,
-            grad_features=feature_major(grad),
-            x=feature_major(x),
-            tangent=_optional(tangent),
-            **self.grid.tables(x.device),
-        )
+        arguments = {"grad_features": feature_major(grad), "x": feature_major(x), "tangent": _optional(tangent)}
+        self.grid.ops.backward(grad_table=into, **arguments, **self.grid.tables(x.device))
         return into
 
     def backward_x(self, grad, x, table, tangent=None):
         grad_x = streams(x, self.grid.dimensions)
         arguments = {"grad_features": feature_major(grad), "x": feature_major(x), "table": table}
-        BACKWARD_X(grad_x=grad_x, tangent=_optional(tangent), **arguments, **self.grid.tables(x.device))
+        self.grid.ops.backward_x(grad_x=grad_x, tangent=_optional(tangent), **arguments, **self.grid.tables(x.device))
         return grad_x.T
 
 
@@ -329,7 +368,7 @@ def _reference(x, table, grid, stored, dtype, grad_into):
     read = table if stored is None else table + (stored.to(table.dtype) - table).detach()
     noted = grad_into is not None and not isinstance(grad_into, torch.Tensor)
     read = read.detach() if noted else gradient_into(read, grad_into)
-    features = hash_grid_reference(x, read, grid).to(dtype if dtype == torch.bfloat16 else x.dtype)
+    features = grid.ops.reference(x, read, grid).to(dtype if dtype == torch.bfloat16 else x.dtype)
     return _Noted.apply(features, table, x, grad_into) if noted else features
 
 
@@ -347,19 +386,31 @@ class _Noted(torch.autograd.Function):
         return grad, None, None, None
 
 
-class HashGrid(torch.nn.Module):
+class HashGrid(Encoding):
     """The encoding as a module: [M, D] in [0, 1] -> [M, `channels`]. Entries start uniform in +-1e-4."""
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
         super().__init__()
         self.config = config
-        self.grid = grid_levels(dimensions, config)
+        self.grid = self.levels_of(dimensions, config)
         self.channels = self.grid.channels
         initial = torch.rand(self.grid.entries, config.features, generator=generator) * 2e-4 - 1e-4
         self.table = torch.nn.Parameter(initial)
         self.grad_into: torch.Tensor | SampleGradients | None = None
         self._stored: torch.Tensor | None = None
         self._stored_version = -1
+
+    @staticmethod
+    def levels_of(dimensions: int, config: Config) -> GridLevels:
+        """The tables of its levels."""
+        return grid_levels(dimensions, config)
+
+    def adam_groups(self) -> list[dict]:
+        """The table, whose gradient is noted sample by sample until the optimiser's step."""
+        from .hash_grid_adam import SampleGradients
+
+        self.grad_into = SampleGradients(self.grid)
+        return [{"parameter": self.table.data, "grad": self.grad_into, "shadow": self.stored(), "mode": "skip"}]
 
     def stored(self) -> torch.Tensor | None:
         """The 16-bit copy of the table (None in float32), made anew when torch changed the table. The optimiser of

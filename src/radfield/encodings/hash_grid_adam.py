@@ -1,4 +1,4 @@
-"""Adam on a hash grid's table, straight from the gradients of its features.
+"""Adam on the table of a hash grid (or of a simplex grid), straight from the gradients of its features.
 
 The gradient of the table (Mueller et al. 2022, sec. 4) has a value per entry, but all of it follows from the samples:
 position and gradient of the features. A training loop can keep these two until the optimiser's step, which then sums
@@ -64,7 +64,7 @@ class SampleGradients:
         tables = self.grid.tables(parameter.device)
         largest = int(self.grid.levels[:, 1].max()) * self.grid.features * 4
         if native(parameter) and not on_cuda(parameter) and largest <= LARGEST_LEVEL:  # a GPU has no such cache
-            STEP(**state, grad_features=grad_features, x=x, **tables, **rates)
+            Op.registry[self.grid.ops.adam](**state, grad_features=grad_features, x=x, **tables, **rates)
         else:
             self._two_passes(state, grad_features, x, tables, rates)
 
@@ -82,11 +82,11 @@ class SampleGradients:
         table = state["parameter"]
         if native(table):
             grad = torch.zeros_like(table)
-            hash_grid.BACKWARD(grad_table=grad, grad_features=grad_features, x=x, tangent=None, **tables)
+            self.grid.ops.backward(grad_table=grad, grad_features=grad_features, x=x, tangent=None, **tables)
         else:
             with torch.enable_grad():
                 leaf = table.detach().requires_grad_()
-                features = hash_grid.hash_grid_reference(x.T.to(table.dtype), leaf, self.grid)
+                features = self.grid.ops.reference(x.T.to(table.dtype), leaf, self.grid)
                 (grad,) = torch.autograd.grad(features, leaf, grad_features.T.to(table.dtype))
         flat = {k: value if value is None else value.view(-1) for k, value in state.items()}
         (adam.STEP if native(table) else adam.adam_step_reference)(**flat, grad=grad.view(-1), **rates)

@@ -13,12 +13,12 @@ RADFIELD_FN void read_point(float (&x)[D], const float* streams, int64_t M, int6
 // The cell of sample i in a level.
 template <int D>
 RADFIELD_FN GridCell<D, float, int32_t> cell_of(const float* x, int64_t M, int64_t i, const GridLevel& level,
-                                                bool smooth) {
+                                                int interpolation) {
   float point[D];
   uint32_t factor[D];
   read_point(point, x, M, i);
   for (int d = 0; d < D; ++d) factor[d] = axis_factor(level, d);
-  return locate<D, int32_t>(point, level, factor, smooth);
+  return locate<D, int32_t>(point, level, factor, interpolation);
 }
 
 // sum += the features of the cell's corners, each times weight(corner).

@@ -9,12 +9,14 @@ Letters: M samples, C channels of the geometry features (16, the logit among the
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..encodings import hash_grid, spherical_harmonics
+from ..encodings import hash_grid, registry, spherical_harmonics
 from ..networks import mlp
 
 
@@ -22,7 +24,7 @@ from ..networks import mlp
 class Config:
     """The radiance field's options."""
 
-    grid: hash_grid.Config = field(default_factory=hash_grid.Config)  # the encoding of positions
+    grid: Any = field(default_factory=hash_grid.Config)  # of the encoding of positions: any in encodings/registry.py
     features: int = 16  # channels between density and colour network, the density's logit among them
     width: int = 64  # hidden width of both networks
     density_layers: int = 1  # hidden layers of the density network
@@ -44,7 +46,9 @@ class RadianceField(torch.nn.Module):
         super().__init__()
         self.config, self.cascades = config, cascades
         self.features_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
-        self.grid = hash_grid.HashGrid(3, _with_precision(config.grid, config.precision), generator)
+        has_precision = hasattr(config.grid, "precision")
+        grid = dataclasses.replace(config.grid, precision=config.precision) if has_precision else config.grid
+        self.grid = registry.build(3, grid, generator)
         networks = {"width": config.width, "precision": config.precision}
         density = mlp.Config(hidden_layers=config.density_layers, **networks)
         color = mlp.Config(hidden_layers=config.color_layers, **networks)
@@ -90,7 +94,3 @@ class RadianceField(torch.nn.Module):
 
 def _latent(latent: Tensor | None, channels: int, like: Tensor) -> Tensor:
     return like.new_zeros(channels, len(like)).T if latent is None else latent.to(like.dtype)
-
-
-def _with_precision(config: hash_grid.Config, precision: str) -> hash_grid.Config:
-    return hash_grid.Config(**{**vars(config), "precision": precision})

@@ -13,7 +13,7 @@ import torch
 
 from ..backend import native
 from ..cuda.plan import Launch, flag
-from ..encodings.hash_grid import HashGrid
+from ..encodings.hash_grid import OPS, HashGrid
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, streams
@@ -59,7 +59,7 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
         raise BadInput(
             f"grid_mlp: the network has {network.layers.inputs} inputs; the rule: the grid's {grid.channels} channels"
         )
-    if not native(x):
+    if not native(x) or grid.grid.ops is not OPS:  # other interpolations have no kernel in one pass
         return network(grid(x), dtype=dtype)
     stored = grid.stored()
     y = streams(x, network.layers.outputs, dtype)

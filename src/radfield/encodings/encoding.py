@@ -1,0 +1,43 @@
+"""What fields and programs ask of an encoding of positions: `Encoding`.
+
+Letters: M samples, D dimensions, C channels.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class Encoding(torch.nn.Module):
+    """Positions [M, D] in [0, 1] -> features [M, `channels`].
+
+    `forward(x, computed=None)`: `computed` are the features of `x` where an earlier call found them; an encoding whose
+    kernels take them need not read its entries again, the others ignore them.
+    """
+
+    channels: int
+
+    def stored(self) -> Tensor | None:
+        """Makes the 16-bit copies of the parameters new where torch changed them."""
+        for part in self._parts():
+            part.stored()
+        return None
+
+    def adam_groups(self) -> list[dict]:
+        """The groups of `training.adam.Adam`, for all parameters; call it once. Autograd adds the gradients of what
+        stands in torch into the buffers that are made here."""
+        groups = []
+        for part in self._parts():
+            groups += part.adam_groups()
+        for parameter in self.parameters(recurse=False):
+            parameter.grad = torch.zeros_like(parameter)
+            groups.append({"parameter": parameter.data, "grad": parameter.grad})
+        return groups
+
+    def _parts(self) -> list[Encoding]:
+        """The encodings that this one is made of."""
+        children = [
+            c for child in self.children() for c in (child if isinstance(child, torch.nn.ModuleList) else [child])
+        ]
+        return [child for child in children if isinstance(child, Encoding)]

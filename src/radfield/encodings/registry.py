@@ -1,0 +1,63 @@
+"""Every encoding of positions by name: one line each. `radfield train --encoding NAME` and fields find them here."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from ..errors import BadInput
+from . import composite, factored, hash_grid, one_blob, simplex, triangle_wave
+from .encoding import Encoding
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An encoding: its module, its Config, options in which it differs from the Config's defaults, and the factor on
+    the learning rate that its parameters train best with (of that of a hash grid)."""
+
+    module: type[Encoding]
+    config: type
+    options: dict[str, Any] = field(default_factory=dict)
+    rate: float = 1.0
+
+
+_GRID = hash_grid.HashGrid
+ENCODINGS = {
+    "hash": Entry(_GRID, hash_grid.Config),
+    "simplex": Entry(simplex.Simplex, simplex.Config),
+    "permutohedral": Entry(simplex.Simplex, simplex.Config, {"ordering": "permutohedral"}),
+    "dense": Entry(_GRID, hash_grid.Config, {"entries": "dense", "features": 2, "finest_resolution": 128}),
+    "tiled": Entry(_GRID, hash_grid.Config, {"entries": "tiled", "base_resolution": 64}),
+    "nearest": Entry(_GRID, hash_grid.Config, {"nearest": True}),
+    "triplane": Entry(factored.Triplane, factored.TriplaneConfig, {"finest_resolution": 512}),
+    "vm": Entry(factored.VM, factored.VMConfig),
+    "cp": Entry(factored.CP, factored.CPConfig),
+    "one-blob": Entry(one_blob.OneBlob, one_blob.Config),
+    "triangle-wave": Entry(triangle_wave.TriangleWave, triangle_wave.Config),
+    "composite": Entry(composite.Composite, composite.Config),
+}
+
+
+def config_of(name: str, **options):
+    """The Config of the encoding `name`, with those of `options` that it has; what the registry fixes stays. Where it
+    has a growth, that leads from `base_resolution` to `finest_resolution` in `levels` levels."""
+    if name not in ENCODINGS:
+        raise BadInput(f"encoding is {name!r}; the rule: one of {', '.join(ENCODINGS)}")
+    entry = ENCODINGS[name]
+    options |= entry.options
+    if {"finest_resolution", "base_resolution", "levels"} <= options.keys():
+        steps = max(options["levels"] - 1, 1)
+        options["growth"] = (options["finest_resolution"] / options["base_resolution"]) ** (1 / steps)
+    names = {f.name for f in dataclasses.fields(entry.config)}
+    return entry.config(**{k: v for k, v in options.items() if k in names})
+
+
+def build(dimensions: int, config, generator: torch.Generator | None = None) -> Encoding:
+    """The module that `config` is of. Raises `BadInput` on options out of range."""
+    for entry in ENCODINGS.values():
+        if type(config) is entry.config:
+            return entry.module(dimensions, config, generator)
+    raise BadInput(f"encoding's config is a {type(config).__name__}; the rule: the Config of a registered encoding")

@@ -1,0 +1,68 @@
+"""`radfield train --encoding NAME`: every encoding trains, is kept, and continues bit for bit."""
+
+import json
+import signal
+
+import pytest
+import torch
+from apps.conftest import TINY
+
+import radfield
+from radfield.apps import ngp
+from radfield.apps.command_line import main
+from radfield.encodings import registry
+from radfield.errors import BadInput
+from radfield.training.checkpoint import load_checkpoint
+
+
+def train(capture, run, encoding, steps, *more):
+    budget = ("--steps", str(steps), "--no-evaluate")
+    assert main(["train", str(capture), "--output", str(run), "--encoding", encoding, *TINY, *budget, *more]) == 0
+
+
+EVERY = [pytest.param(name, marks=[] if name in ("simplex", "cp") else pytest.mark.slow) for name in registry.ENCODINGS]
+
+
+@pytest.mark.parametrize("encoding", EVERY)
+def test_trains_and_loads(tiny_capture, tmp_path, encoding):
+    train(tiny_capture, tmp_path / "run", encoding, 3)
+    model = radfield.load(tmp_path / "run")
+    assert model.config.encoding == encoding
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert all(record["loss"] < 0.5 for record in records if "loss" in record)
+    density = model.density(torch.rand(100, 3))
+    assert density.isfinite().all() and (density > 0).all()
+
+
+@pytest.mark.parametrize("encoding", ["simplex", pytest.param("vm", marks=pytest.mark.slow)])
+def test_interrupted_and_resumed_equals_uninterrupted(tiny_capture, tmp_path, encoding, monkeypatch):
+    train(tiny_capture, tmp_path / "whole", encoding, 12)
+    step = ngp.train_step
+
+    def interrupted(training, progress):
+        result = step(training, progress)
+        if training.step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    monkeypatch.setattr(ngp, "train_step", interrupted)
+    options = ("--encoding", encoding, *TINY, "--steps", "12", "--no-evaluate")
+    assert main(["train", str(tiny_capture), "--output", str(tmp_path / "parts"), *options]) == 130
+    monkeypatch.setattr(ngp, "train_step", step)
+    assert main(["train", "--output", str(tmp_path / "parts"), "--resume", "--no-evaluate"]) == 0
+    whole, parts = (load_checkpoint(tmp_path / name / "checkpoint.safetensors")[0] for name in ("whole", "parts"))
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name]), name
+
+
+def test_runs_of_before_there_was_a_choice_are_hash_grids(tiny_capture, tmp_path):
+    train(tiny_capture, tmp_path / "run", "hash", 2)
+    path = tmp_path / "run" / "config.json"
+    config = json.loads(path.read_text())
+    del config["ngp"]["encoding"]
+    path.write_text(json.dumps(config))
+    assert radfield.load(tmp_path / "run").config.encoding == "hash"
+    config["ngp"]["encoding"] = "hush"
+    with pytest.raises(BadInput, match="--encoding is 'hush'"):
+        ngp.config_from(config)
