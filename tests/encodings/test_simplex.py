@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from checks import OpCase, check_op
+from checks import CPU_ONLY, OpCase, check_op
 
 from radfield.encodings import simplex
 from radfield.encodings.hash_grid_adam import SampleGradients
@@ -35,7 +35,9 @@ def case(dimensions, config, **changes):
         return {"x": points_inside_simplices(size, grid, generator), "table": table, "grid": grid}
 
     options = {"gradients": ("x", "table"), "second": ("x", "table"), "wrong_dtype": ("x", "table")}
-    return OpCase(simplex.simplex, simplex.simplex_reference, inputs, **{**options, **changes}, rtol=1e-4)
+    return OpCase(
+        simplex.simplex, simplex.simplex_reference, inputs, **{**options, **changes}, rtol=1e-4, backends=CPU_ONLY
+    )
 
 
 @pytest.mark.parametrize("ordering", ["simplex", "permutohedral"])
