@@ -97,8 +97,10 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: what draws synthetic captures, and a step whose two passes CUDA takes one by one
-CPU_ONLY = {"bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"}
+#: ops that run on the CPU alone: what draws synthetic captures, a step whose two passes CUDA takes one by one, and the
+#: simplex encoding, which says so where its tensors are on a GPU
+SIMPLEX = {"simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"}
+CPU_ONLY = {"bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"} | SIMPLEX
 
 
 def test_every_other_op_has_cuda_kernels():

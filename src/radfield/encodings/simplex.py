@@ -20,6 +20,7 @@ k = (k + key_i) 2531011 mod T, and no dense levels.
 
 Letters: M samples, n or D dimensions (2 to 6), L levels, F features per level (1, 2, 4, 8), C = L F channels, E entries
 in all, T = 2^log2_size, K = n (n + 1). Points outside [0, 1] are clamped to it. The second derivative by x is 0.
+There are no CUDA kernels yet: on a GPU the ops raise `BadInput`.
 """
 
 from __future__ import annotations
