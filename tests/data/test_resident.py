@@ -57,6 +57,33 @@ def test_a_cache_is_used_again_and_made_again(jobs, capture, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir() if p.is_file()) == ["x.json", "x.pixels"]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda spans: [[[0, 1 << 40]], *spans[1:]],
+        lambda spans: [[[-5, 3]], *spans[1:]],
+        lambda spans: [[[6, 3]], *spans[1:]],
+        lambda spans: [[[2, 6], [4, 8]], *spans[1:]],
+        lambda spans: [[[0, 1.5]], *spans[1:]],
+        lambda spans: [[[0, True]], *spans[1:]],
+        lambda spans: [[0, 4], *spans[1:]],
+        lambda spans: ["all", *spans[1:]],
+        lambda spans: spans[1:],
+        lambda spans: {"0": 3},
+        lambda spans: None,
+    ],
+)
+def test_spans_that_no_image_has_are_made_again(jobs, capture, tmp_path, damage):
+    jobs, file = masked(jobs, capture), tmp_path / "x.pixels"
+    before = cached(jobs, 3, file).spans
+    about = file.with_suffix(".json")
+    written = about.read_text()
+    content = json.loads(written)
+    about.write_text(json.dumps({**content, "spans": damage(content["spans"])}))
+    after = cached(jobs, 3, file).spans
+    assert all((a == b).all() for a, b in zip(before, after, strict=True)) and about.read_text() == written
+
+
 def test_nothing_is_left_of_a_cache_that_fails(jobs, tmp_path):
     jobs[7].path.write_bytes(jobs[7].path.read_bytes()[:48])
     with pytest.raises(BadInput, match=r"7.png cannot be read"):

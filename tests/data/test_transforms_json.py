@@ -22,6 +22,14 @@ def test_instant_ngp_box(capture):
     assert (box.transform.scale, box.transform.offset, box.cascades) == (0.5, (0.1, 0.2, 0.3), 1)
 
 
+def test_a_world_whose_axes_mean_nothing_says_so(capture):
+    assert read_transforms(capture()).upright is True
+    assert read_transforms(capture(upright=False)).upright is False
+    for wrong in (0, "no", [False]):
+        with pytest.raises(BadInput, match="upright is .*; it must be true or false"):
+            read_transforms(capture(upright=wrong))
+
+
 def test_stated_aabb_fills_the_unit_cube(capture):
     transform = read_transforms(capture(aabb=[[-1, 0, 0], [3, 2, 1]])).box.transform
     assert transform.scale == 0.25

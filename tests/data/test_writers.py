@@ -132,6 +132,15 @@ def test_points_splits_and_box_stay(capture, tmp_path):
         np.testing.assert_array_equal(found.color, points.color)
 
 
+def test_a_world_without_an_up_stays_one(tmp_path):
+    before, after = colmap(tmp_path / "a"), tmp_path / "b"
+    assert not convert(before, after, "nerfstudio").upright
+    first, second = (load(folder, holdout=0).transform for folder in (before, after))
+    assert first.scale == pytest.approx(second.scale, rel=1e-6)
+    np.testing.assert_allclose(first.rotation, second.rotation, atol=1e-6)
+    np.testing.assert_allclose(first.offset, second.offset, atol=1e-6)
+
+
 def test_visibility_survives_in_colmap(tmp_path):
     before = read_capture(colmap(tmp_path / "a"))
     after = convert(tmp_path / "a", tmp_path / "b", "colmap")

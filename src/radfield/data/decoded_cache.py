@@ -112,7 +112,8 @@ def cached(
     wanted = _describe(jobs, channels)
     found = _read(about)
     total = channels * sum(w * h for w, h in (job.size for job in jobs))
-    if found is None or found["images"] != wanted or not path.is_file() or path.stat().st_size != total:
+    whole = path.is_file() and path.stat().st_size == total
+    if not whole or found is None or found["images"] != wanted or not _spans_fit(found["spans"], jobs):
         about.unlink(missing_ok=True)
         _check_room(path.parent, total)
         spans = _write(jobs, channels, path, progress)
@@ -145,9 +146,34 @@ def _read(about: Path) -> dict | None:
     return found if isinstance(found, dict) and {"images", "spans"} <= set(found) else None
 
 
+def _spans_fit(spans, jobs: Sequence[Decode]) -> bool:
+    """Whether spans are such as `_write` gives: the run's folder may be damaged or another's, and spans are offsets that
+    native code reads at. One list per job of [first, past the last], rising, within the image's pixels; or None."""
+    if spans is None:
+        return not _masked(jobs)
+    if not _masked(jobs) or not isinstance(spans, list) or len(spans) != len(jobs):
+        return False
+    return all(_rises(each, job.size[0] * job.size[1]) for each, job in zip(spans, jobs, strict=True))
+
+
+def _rises(spans, pixels: int) -> bool:
+    # 0 <= first < past the last <= next first ... <= pixels; bool is an int to Python, and no offset
+    if not isinstance(spans, list) or not all(isinstance(span, list) and len(span) == 2 for span in spans):
+        return False
+    bounds = [bound for span in spans for bound in span]
+    if not all(type(bound) is int and 0 <= bound <= pixels for bound in bounds):
+        return False
+    filled = all(first < last for first, last in spans)
+    return filled and all(a <= b for a, b in zip(bounds, bounds[1:], strict=False))
+
+
+def _masked(jobs: Sequence[Decode]) -> bool:
+    return any(job.mask is not None and not job.mask.transparent for job in jobs)
+
+
 def _write(jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int, int], None]) -> list | None:
     temporary = path.with_suffix(".tmp")
-    masked = any(job.mask is not None and not job.mask.transparent for job in jobs)
+    masked = _masked(jobs)
 
     def one(job: Decode) -> tuple[np.ndarray, list | None]:
         return decode(job, channels), kept_spans(job).tolist() if masked else None

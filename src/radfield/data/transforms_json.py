@@ -7,6 +7,8 @@ loader). A path to one .json file reads that file alone as a transforms.json.
 - Poses: `transform_matrix`, camera to world with OpenGL axes (`data/poses.py`). Intrinsics: `data/lens.py`.
 - The world is the file's: nerfstudio's applied_transform and applied_scale, which say how the file's world came
   from an earlier one, are not undone, and orientation_override is a wish for another program.
+- Upright: the world's z axis is taken to point up unless the file says `"upright": false`, radfield's own key, which
+  its writers give to worlds whose axes mean nothing (structure from motion).
 - Scene box of instant-ngp: `scale` (0.33), `offset` (0.5), `aabb_scale` (1), or `aabb`, where any is present.
 - Images: file_path relative to the file's folder, with or without extension. A path that leaves the folder (absolute,
   or through ..) is refused: a downloaded capture must not reach the user's other files. Images that do not
@@ -72,7 +74,8 @@ def read(path: Path) -> Capture:
     _announce(found)
     folder = path if path.is_dir() else path.parent
     points = _read_points(contents[first], files[first])
-    return Capture(folder, splits, _read_box(contents[first], str(files[first])), points)
+    box = _read_box(contents[first], str(files[first]))
+    return Capture(folder, splits, box, points, _read_upright(contents[first], str(files[first])))
 
 
 def _read_points(content: dict, file: Path) -> Points | None:
@@ -81,6 +84,13 @@ def _read_points(content: dict, file: Path) -> Points | None:
         return None
     path = find_image(file.parent, json_values.file_path(content, "ply_file_path", str(file)), str(file))
     return None if path is None else read_points(path)
+
+
+def _read_upright(content: dict, where: str) -> bool:
+    upright = content.get("upright", True)
+    if not isinstance(upright, bool):
+        raise BadInput(f"{where}: upright is {str(upright)[:40]}; it must be true or false")
+    return upright
 
 
 def _find_files(path: Path) -> dict[str, Path]:

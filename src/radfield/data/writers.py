@@ -61,6 +61,8 @@ def write_nerfstudio(capture: Capture, folder: Path, progress: Callable[[int], N
     lenses = {image.lens: _json_lens(image.lens) for image in images}
     names = _copy_images(images, folder, progress)
     content: dict = dict(next(iter(lenses.values()))) if len(lenses) == 1 else {}
+    if not capture.upright:
+        content["upright"] = False
     if capture.box is not None:
         content |= _json_box(capture.box)
     if capture.points is not None:

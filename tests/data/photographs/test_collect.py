@@ -1,6 +1,9 @@
 """What a folder holds, and what its photographs say of themselves."""
 
+import json
 import math
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -98,3 +101,11 @@ def test_no_folder(tmp_path, name):
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(BadInput, match="the rule: a folder"):
         c.collect(tmp_path / name)
+
+
+def test_the_child_needs_no_torch():
+    modules = ("child", "shrink", "frames", "pairs", "quality", "matching", "mapping", "refine", "output")
+    load = "".join(f"import radfield.data.photographs.{module};" for module in modules)
+    code = f"import json, sys; {load} print(json.dumps('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) is False

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -62,6 +63,22 @@ def test_the_colmap_model_has_the_same_cameras(found):
     assert points.num_points3D() == model.num_points3D()
     colors = np.array([point.color for point in model.points3D.values()])
     assert colors.std(0).min() > 10  # noise: none of the channels is one value
+
+
+def test_both_readings_of_a_result_turn_it_upright(found, tmp_path):
+    # The arc's cameras stand upright: the mean of their up axes is the scene's z.
+    colmap = shutil.copytree(found[0], tmp_path / "colmap")
+    (colmap / "transforms.json").unlink()
+    scenes = [load(folder, holdout=0) for folder in (found[0], colmap)]
+    for scene in scenes:
+        up = -scene.train.cameras.camera_to_world[:, :3, 1].mean(0)
+        assert up[2] > 0.99 * up.norm()
+    first, second = (scene.transform for scene in scenes)
+    assert first.scale == pytest.approx(second.scale, rel=1e-6)
+    assert np.allclose(first.rotation, second.rotation, atol=1e-6)
+    assert np.allclose(first.offset, second.offset, atol=1e-6)
+    turned = np.array(first.rotation)
+    assert np.allclose(turned @ turned.T, np.eye(3), atol=1e-9) and abs(turned - np.eye(3)).max() > 0.1
 
 
 def test_pixels_of_points_agree_with_the_photographs_size(photographed, room, tmp_path):

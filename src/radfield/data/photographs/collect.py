@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import BadInput, warn
-from ..formats import is_capture
 
 PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v")
@@ -43,6 +42,8 @@ def is_bare(path: Path) -> bool:
     """Whether `path` is a video, or a folder with photographs or videos but no cameras."""
     if path.is_file():
         return path.suffix.lower() in (*VIDEOS, *HEIC, *RAW)
+    from ..formats import is_capture  # brings torch, which the child that finds cameras does without
+
     if not path.is_dir() or is_capture(path) or any((path / name).exists() for name in POSED):
         return False
     return any(_files(folder, (*PHOTOGRAPHS, *VIDEOS, *HEIC, *RAW)) for folder in _folders(path))

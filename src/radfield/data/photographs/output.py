@@ -44,7 +44,12 @@ def write_model(model: pycolmap.Reconstruction, folder: Path) -> dict:
     model.write(folder / SPARSE)
     model.export_PLY(folder / POINTS)
     images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda image: image.name)
-    return {"camera_model": "OPENCV", "ply_file_path": POINTS, "frames": [_frame(model, image) for image in images]}
+    return {
+        "camera_model": "OPENCV",
+        "upright": False,  # the world's axes mean nothing yet: readers turn it by its cameras
+        "ply_file_path": POINTS,
+        "frames": [_frame(model, image) for image in images],
+    }
 
 
 def _frame(model: pycolmap.Reconstruction, image: pycolmap.Image) -> dict:

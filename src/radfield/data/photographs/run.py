@@ -23,7 +23,7 @@ from ...errors import BadInput, warn
 from ...training.atomic import DISK_ERRORS, write_json
 from . import collect, process
 
-VERSION = 1
+VERSION = 2  # of what is written; other versions' results are found again
 OLDEST_PYCOLMAP = 4
 RESULT = "poses.json"
 _PARTS = ("images", "sparse", "points.ply", "transforms.json")
