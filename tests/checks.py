@@ -156,3 +156,12 @@ def assert_close(name: str, ours: torch.Tensor, theirs: torch.Tensor, rtol: floa
     scale = theirs.double().abs().max()
     worst = difference.max().item()
     assert worst <= atol + rtol * scale.item(), f"{name}: off by {worst:.3g} where values reach {scale.item():.3g}"
+
+
+def require_pycolmap() -> None:
+    """Skips the module or the test on machines that pycolmap has no wheels for (pyproject.toml); elsewhere it is there,
+    as every dependency is."""
+    machine = (sys.platform, platform.machine())
+    if machine not in (("linux", "x86_64"), ("darwin", "arm64")) and sys.platform != "win32":
+        pytest.skip(f"pycolmap has no wheels for {' '.join(machine)}", allow_module_level=True)
+    import pycolmap  # noqa: F401

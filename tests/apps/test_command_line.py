@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -276,3 +277,32 @@ def test_synthetic_capture(tmp_path, capsys):
 def test_an_unframed_message_still_says_something():
     assert command_line._one_line("") == "the options are wrong"
     assert command_line._one_line("plain words\nof a parser.") == "plain words of a parser"
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_every_option_of_every_program_has_help_of_its_own(name, capsys, monkeypatch):
+    # A comment above a field is the help of all that follow without one, so that two alike mean that one is missing.
+    monkeypatch.setenv("COLUMNS", "60")
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    helps = option_helps(capsys.readouterr().out)
+    assert "--json" in helps
+    assert [option for option, text in helps.items() if not text] == []
+    assert len(set(helps.values())) == len(helps), helps
+
+
+def option_helps(text: str) -> dict[str, str]:
+    """{option or positional: its help} of what --help prints in one column."""
+    helps: dict[str, str] = {}
+    option = None
+    for line in text.splitlines():
+        content = line.strip("│ ")
+        if found := re.match(r"│ (--[\w.-]+|\[?[A-Z]+\]?)( .*|$)", line):
+            option, content = found[1], found[2].strip("│ ")
+            content = re.split(r"\s{2,}|(?<=[A-Z}])$", content)[-1] if content else ""
+            helps[option] = content
+        elif line.startswith("╰") or set(content) <= set("─"):
+            option = None
+        elif option is not None and line.startswith("│  "):
+            helps[option] += f" {content}"
+    return {option: re.sub(r"\((default|required|repeatable).*", "", said).strip() for option, said in helps.items()}

@@ -4,11 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from checks import require_pycolmap
 from PIL import Image
 
 from radfield.apps.command_line import main
 
-pytest.importorskip("pycolmap")
+require_pycolmap()
 EXACT = {
     "fox": ("images", 50, 1.0),
     "middlebury_templeRing_partial": ("", 19, 0.5),

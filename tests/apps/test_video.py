@@ -1,13 +1,12 @@
 """A written video decodes to the frames it was given."""
 
+import av
 import numpy as np
 import pytest
 import torch
 
 from radfield.apps.video import write_video
 from radfield.errors import BadInput
-
-av = pytest.importorskip("av")
 
 
 def frames(count: int, height: int, width: int):

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-SHARED = Path(__file__).parents[2] / "../shared/data"
-
 
 class CaptureMaker:
     """Writes captures of flat images into a folder; the red channel of image i is 10 i."""
@@ -54,15 +52,3 @@ def capture(tmp_path) -> CaptureMaker:
     folder = tmp_path / "capture"
     folder.mkdir()
     return CaptureMaker(folder)
-
-
-@pytest.fixture
-def shared():
-    """shared(name): a development capture, or the test is skipped."""
-
-    def find(name: str) -> Path:
-        if not (SHARED / name).is_dir():
-            pytest.skip(f"../shared/data/{name} is not on this machine")
-        return SHARED / name
-
-    return find

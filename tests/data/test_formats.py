@@ -412,8 +412,8 @@ def test_what_was_looked_for_is_listed(tmp_path):
         ("middlebury_templeRing_partial", 16, 3, False),
     ],
 )
-def test_real_captures(shared, name, train, val, alpha):
+def test_real_captures(captures, name, train, val, alpha):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RadfieldWarning)  # of images that are not there
-        scene = load(shared(name), max_size=40)
+        scene = load(captures / name, max_size=40)
     assert (len(scene.train), len(scene.val), scene.has_alpha) == (train, val, alpha)

@@ -129,8 +129,8 @@ def test_bad_options(capture, options, rule):
         load(capture(4), **options)
 
 
-def test_lego(shared):
-    scene = load(shared("nerf_synthetic_lego"), max_size=100)
+def test_lego(captures):
+    scene = load(captures / "nerf_synthetic_lego", max_size=100)
     assert (len(scene.train), len(scene.val), scene.test) == (100, 20, None)
     assert (scene.cascades, scene.background, scene.name) == (1, "white", "nerf_synthetic_lego")
     corner = scene.transform.inverse().points(torch.ones(3))
@@ -138,9 +138,9 @@ def test_lego(shared):
     assert scene.train.cameras.focal[0, 0].item() == pytest.approx(138.8889, abs=1e-3)
 
 
-def test_fox(shared):
+def test_fox(captures):
     with pytest.warns(RadfieldWarning, match="17 of 67 images"):
-        scene = load(shared("fox"), split="val", max_size=240)
+        scene = load(captures / "fox", split="val", max_size=240)
     assert scene.val.names[:2] == ["images/0001.jpg", "images/0012.jpg"]
     assert (len(scene.train), len(scene.val), scene.cascades) == (43, 7, 3)
     assert scene.val.images[0].shape == (240, 135, 3)

@@ -13,6 +13,7 @@ from radfield.data.masks import Mask
 from radfield.data.resident import ResidentImages, draw_pixels
 from radfield.data.scene import Images
 from radfield.errors import BadInput, RadfieldWarning
+from radfield.training.progress import Progress
 
 
 @pytest.fixture
@@ -82,6 +83,17 @@ def test_spans_that_no_image_has_are_made_again(jobs, capture, tmp_path, damage)
     about.write_text(json.dumps({**content, "spans": damage(content["spans"])}))
     after = cached(jobs, 3, file).spans
     assert all((a == b).all() for a, b in zip(before, after, strict=True)) and about.read_text() == written
+
+
+def test_decoding_to_disk_is_shown(capture, tmp_path, capsys):
+    folder = capture(12)
+    limits = Limits(tmp_path / "cache", memory=2000, disk=10**6)
+    with pytest.warns(RadfieldWarning, match="do not fit into memory"):
+        load(folder, limits=limits, holdout=4, progress=Progress)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.rsplit(",", 1)[0] for line in lines] == ["decode train: 9 steps", "decode val: 3 steps"]
+    load(folder, limits=limits, holdout=4, progress=Progress)
+    assert capsys.readouterr().err == "", "what is decoded already is not decoded again"
 
 
 def test_nothing_is_left_of_a_cache_that_fails(jobs, tmp_path):

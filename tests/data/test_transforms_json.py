@@ -26,7 +26,7 @@ def test_a_world_whose_axes_mean_nothing_says_so(capture):
     assert read_transforms(capture()).upright is True
     assert read_transforms(capture(upright=False)).upright is False
     for wrong in (0, "no", [False]):
-        with pytest.raises(BadInput, match="upright is .*; it must be true or false"):
+        with pytest.raises(BadInput, match=r"upright is .*; it must be true or false"):
             read_transforms(capture(upright=wrong))
 
 
@@ -240,9 +240,9 @@ def test_one_json_file_can_be_given(capture):
     assert found.path == folder and len(found.splits[ALL]) == 2
 
 
-def test_fox(shared):
+def test_fox(captures):
     with pytest.warns(RadfieldWarning, match=r"17 of 67 images do not exist and are skipped: images/0005.jpg"):
-        found = read_transforms(shared("fox"))
+        found = read_transforms(captures / "fox")
     assert len(found.splits[ALL]) == 50 and found.box.cascades == 3
     lens = found.splits[ALL][0].lens
     assert (lens.focal, lens.principal, lens.size) == ((1375.52, 1374.49), (554.558, 965.268), (1080, 1920))

@@ -222,9 +222,21 @@ def test_points_in_ply_files(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["middlebury_templeRing_partial", "dtu_scan37_half"])
-def test_real_captures_keep_their_rays(shared, tmp_path, name):
+def test_real_captures_keep_their_rays(captures, tmp_path, name):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RadfieldWarning)
-        before = world_rays(read_capture(shared(name)))
-    assert_same_rays(before, world_rays(convert(shared(name), tmp_path / "c", "colmap", "--masks", "ignore")))
+        before = world_rays(read_capture(captures / name))
+    assert_same_rays(before, world_rays(convert(captures / name, tmp_path / "c", "colmap", "--masks", "ignore")))
     assert_same_rays(before, world_rays(convert(tmp_path / "c", tmp_path / "n", "nerfstudio")))
+
+
+@pytest.mark.parametrize("form", ["colmap", "nerfstudio"])
+def test_converting_into_the_empty_folder_where_one_stands(capture, tmp_path, monkeypatch, form):
+    folder, here = capture(3), tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert main(["data", "convert", str(folder), ".", "--to", form]) == 0
+    assert Path.cwd() == here and len(read_capture(Path(".")).splits[ALL]) == 3
+    assert not [path.name for path in here.iterdir() if path.name.startswith(".")]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert main(["data", "convert", str(folder), ".", "--to", form]) == 2

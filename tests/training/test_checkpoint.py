@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+import safetensors
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -56,7 +57,6 @@ def test_what_was_saved_is_loaded_bit_for_bit(saved):
 
 
 def test_the_safetensors_library_reads_it(saved):
-    safetensors = pytest.importorskip("safetensors")
     with safetensors.safe_open(saved, "pt") as file:
         assert file.metadata()["format"] == "radfield"
         for name, tensor in example_tensors().items():

@@ -14,6 +14,8 @@ import tyro
 from ..errors import BadInput
 from ..training.atomic import DISK_ERRORS
 
+_UNFINISHED = ".convert.tmp"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -28,9 +30,9 @@ class Options:
 
 def run(options: Options) -> dict:
     """Converts, and returns what was written. The folder appears as a whole or not at all."""
-    output = options.output
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise BadInput(f"{output}: is there already; the rule: a new or empty folder")
+    output = options.output.resolve()
+    if output.exists() and not (output.is_dir() and all(path.name == _UNFINISHED for path in output.iterdir())):
+        raise BadInput(f"{options.output}: is there already; the rule: a new or empty folder")
     from ..data.formats import read_capture
     from ..data.loading import with_masks
 
@@ -40,22 +42,26 @@ def run(options: Options) -> dict:
     _write(capture, output, options.to)
     images = sum(len(split) for split in capture.splits.values())
     points = 0 if capture.points is None else len(capture.points)
-    return {"output": str(output), "format": options.to, "images": images, "points": points}
+    return {"output": str(options.output), "format": options.to, "images": images, "points": points}
 
 
 def _write(capture, output: Path, form: str) -> None:
     from ..data import writers
 
     write = {"colmap": writers.write_colmap, "nerfstudio": writers.write_nerfstudio}[form]
-    temporary = output.with_name(f".{output.name}.tmp")
+    # A folder that is there stays the same one: it may be where the user stands, or where a disk is mounted.
+    there = output.is_dir()
+    temporary = output / _UNFINISHED if there else output.with_name(f".{output.name}.tmp")
     total = sum(len(split) for split in capture.splits.values())
     try:
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir(parents=True)
         write(capture, temporary, _progress(total))
-        if output.is_dir():
-            output.rmdir()
-        os.replace(temporary, output)
+        if there:
+            for path in sorted(temporary.iterdir()):  # what makes it a capture comes last
+                os.replace(path, output / path.name)
+        else:
+            os.replace(temporary, output)
     except OSError as error:
         if error.errno not in DISK_ERRORS:
             raise

@@ -17,8 +17,8 @@ class Options:
 
     scene: Annotated[str, tyro.conf.Positional]  # name of the scene, or a mesh's file
     folder: Annotated[Path, tyro.conf.Positional]  # the new folder to write to
-    format: Literal["nerf-synthetic", "nerfstudio", "instant-ngp", "photographs"] = "nerf-synthetic"
     # files to write; photographs are bare JPEG files with EXIF, without poses
+    format: Literal["nerf-synthetic", "nerfstudio", "instant-ngp", "photographs"] = "nerf-synthetic"
     views: int = 60  # training views, or photographs
     val_views: int = 6  # held-out views; photographs have none
     size: str | None = None  # pixels, WIDTHxHEIGHT or one number for both; 200, photographs 640x480

@@ -38,9 +38,7 @@ class Options:
     # folder of photographs (or a video), or a posed capture: its folder, or the file that makes its format; with
     # --resume the run's by default
     capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
-    output: Path | None = (
-        None  # folder of the run; runs/NAME of the capture by default, with a number where it is taken
-    )
+    output: Path | None = None  # folder of the run; by default runs/NAME, with a number where it is taken
     method: Literal["ngp"] = "ngp"  # the method to train with
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
@@ -69,10 +67,11 @@ def run(options: Options) -> dict:
     options = _with_cameras(options, folder)
     device = use_device(options.device, options.threads)
     from ..data import load
+    from ..training.progress import Progress
 
     limits = _limits(options, folder)
     reading = {"holdout": options.holdout, "max_size": options.max_size, "masks": options.masks}
-    scene = load(options.capture, **reading, limits=limits)
+    scene = load(options.capture, **reading, limits=limits, progress=Progress)
     options = dataclasses.replace(options, max_size=scene.max_size)
     background = ngp.report_background(options.ngp, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}

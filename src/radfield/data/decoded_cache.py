@@ -6,11 +6,13 @@ capture's own folder may be read-only. A cache that does not match the capture i
 pixels of all of them, C channels.
 """
 
+import itertools
 import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,9 +104,10 @@ class CachedImages:
 
 
 def cached(
-    jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int, int], None] = lambda done, total: None
+    jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[..., AbstractContextManager] | None = None
 ) -> CachedImages:
-    """The decoded images at `path`, decoded now unless the file there is of the same jobs. `progress` gets (done, all).
+    """The decoded images at `path`, decoded now unless the file there is of the same jobs. progress: the class
+    `training.progress.Progress`, or one like it, by which decoding is shown.
 
     BadInput where the disk has no room, or an image cannot be read; then nothing is left behind.
     """
@@ -116,7 +119,8 @@ def cached(
     if not whole or found is None or found["images"] != wanted or not _spans_fit(found["spans"], jobs):
         about.unlink(missing_ok=True)
         _check_room(path.parent, total)
-        spans = _write(jobs, channels, path, progress)
+        with (progress or _Quiet)(f"decode {path.stem}", steps=len(jobs)) as shown:
+            spans = _write(jobs, channels, path, shown.update)
         found = {"images": wanted, "spans": spans}
         temporary = about.with_suffix(".json.tmp")
         temporary.write_text(json.dumps(found))
@@ -125,6 +129,19 @@ def cached(
     offset = torch.cat((torch.zeros(1, dtype=torch.int64), size.prod(-1).cumsum(0)))
     spans = found["spans"] and [np.array(s, dtype=np.int64).reshape(-1, 2) for s in found["spans"]]
     return CachedImages(path, channels, size, offset, spans)
+
+
+class _Quiet(AbstractContextManager):
+    """Progress that nobody sees."""
+
+    def __init__(self, title: str, steps: int):
+        pass
+
+    def update(self, step: int) -> None:
+        pass
+
+    def __exit__(self, *error) -> None:
+        pass
 
 
 def _describe(jobs: Sequence[Decode], channels: int) -> list:
@@ -147,8 +164,8 @@ def _read(about: Path) -> dict | None:
 
 
 def _spans_fit(spans, jobs: Sequence[Decode]) -> bool:
-    """Whether spans are such as `_write` gives: the run's folder may be damaged or another's, and spans are offsets that
-    native code reads at. One list per job of [first, past the last], rising, within the image's pixels; or None."""
+    """Whether spans are such as `_write` gives: the run's folder may be damaged or another's, and spans are offsets
+    that native code reads at. A list per job of [first, past the last], rising, within the image's pixels; or None."""
     if spans is None:
         return not _masked(jobs)
     if not _masked(jobs) or not isinstance(spans, list) or len(spans) != len(jobs):
@@ -164,14 +181,14 @@ def _rises(spans, pixels: int) -> bool:
     if not all(type(bound) is int and 0 <= bound <= pixels for bound in bounds):
         return False
     filled = all(first < last for first, last in spans)
-    return filled and all(a <= b for a, b in zip(bounds, bounds[1:], strict=False))
+    return filled and all(a <= b for a, b in itertools.pairwise(bounds))
 
 
 def _masked(jobs: Sequence[Decode]) -> bool:
     return any(job.mask is not None and not job.mask.transparent for job in jobs)
 
 
-def _write(jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int, int], None]) -> list | None:
+def _write(jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int], None]) -> list | None:
     temporary = path.with_suffix(".tmp")
     masked = _masked(jobs)
 
@@ -186,7 +203,7 @@ def _write(jobs: Sequence[Decode], channels: int, path: Path, progress: Callable
                 for pixels, kept in pool.map(one, jobs[begin : begin + 8]):
                     file.write(np.ascontiguousarray(pixels).data)
                     spans.append(kept)
-                progress(min(begin + 8, len(jobs)), len(jobs))
+                progress(min(begin + 8, len(jobs)))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from .capture import Capture
-from .paths import EXTENSIONS
+from .paths import IMAGE_SUFFIXES, REMNANTS
 
 FORMATS = {
     "transforms": "transforms_json",  # instant-ngp, nerfstudio, NeRF-synthetic
@@ -55,7 +55,14 @@ def _why_no_capture(path: Path, form: str | None) -> str:
     if not names:
         return f"{path} is empty; a capture is a folder with its images and one of: {looked_for}"
     inside = names + (os.listdir(path / "images") if (path / "images").is_dir() else [])
-    photographs = sum(name.lower().endswith(EXTENSIONS) for name in inside)
+    photographs = sum(name.lower().endswith(IMAGE_SUFFIXES) for name in inside)
+    remnant = next((name for name in REMNANTS if name in names), None)
+    if photographs and remnant is not None:
+        shown = f"{remnant}/" if (path / remnant).is_dir() else remnant
+        return (
+            f"{path} has {photographs} photographs and {shown} but no whole COLMAP model: remove {shown}, or find the "
+            f"cameras into another folder with `radfield data poses`; looked for: {looked_for}"
+        )
     if photographs:
         return (
             f"{path} has {photographs} photographs but no transforms.json or transforms_train.json; camera poses are "

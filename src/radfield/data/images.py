@@ -8,8 +8,6 @@ the pixels they were computed from: whoever knows the intended size decides (`He
 
 import contextlib
 import os
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -20,15 +18,13 @@ import torch
 
 from ..errors import BadInput
 from .masks import Mask, decode_mask, spans_of
+from .pillow import damage, eight_bit, exif_of, has_alpha
 from .scene import Images
 
 # More threads gain little, since files of a capture come from one disk, and each holds a decoded image.
 DECODING_THREADS = 2
 # The EXIF tag, and its values that swap width and height.
 _ORIENTATION, _SWAPPED = 0x0112, (5, 6, 7, 8)
-_WITH_ALPHA = ("RGBA", "LA", "PA", "RGBa", "La")
-# What Pillow raises on damaged files, besides its own error (a subclass of OSError).
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, struct.error, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -66,19 +62,15 @@ def open_image(path: Path) -> Iterator:
             yield image
     except BadInput:
         raise
-    except (*_DAMAGE, Image.DecompressionBombError) as error:
+    except damage() as error:
         raise _unreadable(path, error) from None
 
 
 def read_header(path: Path) -> Header:
     """The header of an image file; BadInput where it is none."""
     with open_image(path) as image:
-        alpha = image.mode in _WITH_ALPHA or "transparency" in image.info
-        # Asking a PNG for its EXIF data would decode all of it; Pillow turns TIFF files itself.
-        photograph = image.format in ("JPEG", "MPO", "WEBP")
-        orientation = image.getexif().get(_ORIENTATION) if photograph else None
-        upright = image.size[::-1] if orientation in _SWAPPED else None
-        return Header(image.size, alpha, _is_deep(image, path), upright)
+        upright = image.size[::-1] if exif_of(image).get(_ORIENTATION) in _SWAPPED else None
+        return Header(image.size, has_alpha(image), _is_deep(image, path), upright)
 
 
 def decode(job: Decode, channels: int) -> np.ndarray:
@@ -94,7 +86,7 @@ def decode(job: Decode, channels: int) -> np.ndarray:
         image.draft(None, job.size[::-1] if job.turned else job.size)
         if job.turned:
             image = ImageOps.exif_transpose(image)
-        image = _eight_bit(image)
+        image = eight_bit(image)
         image = image.convert("RGBA" if channels == 4 or "transparency" in image.info else "RGB")
         if image.size != job.size:
             image = image.resize(job.size, Image.Resampling.BOX)
@@ -143,18 +135,6 @@ def _is_deep(image, path: Path) -> bool:
         with open(path, "rb") as file:
             return file.read(25)[24] == 16
     return image.mode.startswith(("I", "F"))
-
-
-def _eight_bit(image):
-    # 16-bit greyscale reaches us as integers of up to 65535; Pillow's own conversion would clip them at 255.
-    from PIL import Image
-
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-        raise ValueError(f"its mode is {image.mode}; 8 and 16 bits per channel are supported")
-    if not image.mode.startswith("I"):
-        return image
-    levels = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((levels + 128) // 257).astype(np.uint8))
 
 
 def machine_memory() -> int | None:

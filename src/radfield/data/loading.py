@@ -1,7 +1,8 @@
 """`load`: a capture's folder to a `Scene` in memory. Letters as in `data/scene.py`."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,13 +33,15 @@ def load(
     max_size: int | None = None,
     masks: str = "auto",
     limits: Limits | None = None,
+    progress: Callable[..., AbstractContextManager] | None = None,
 ) -> Scene:
     """Reads a posed capture in any format of `data/formats.py`: its folder, or the file that makes the format.
 
     holdout: where the capture has no splits of its own, every holdout-th existing image in order of file name,
     the first one included, becomes "val"; 0 holds out none. split: decode the images of these splits only (the
     other splits keep their cameras, and images=None); None decodes all. max_size: the longer side that larger images
-    are reduced to, in pixels.
+    are reduced to, in pixels. limits: where images go that do not fit into memory. progress: the class
+    `training.progress.Progress`, by which decoding to disk is shown.
 
     Cameras come in scene coordinates; `Scene.transform` leads there from the capture's own (`data/scene_box.py`
     has the rules). Anything wrong with the capture raises `BadInput`.
@@ -54,7 +57,9 @@ def load(
     else:
         limits = None
     views = {
-        name: _views(name, images, box.transform, channels, max_size, wanted is None or name in wanted, limits)
+        name: _views(
+            name, images, box.transform, channels, max_size, wanted is None or name in wanted, limits, progress
+        )
         for name, images in splits.items()
         if images
     }
@@ -180,6 +185,7 @@ def _views(
     max_size: int | None,
     pixels: bool,
     limits: Limits | None,
+    progress: Callable[..., AbstractContextManager] | None,
 ) -> Views:
     sizes = [reduced(image.lens.size, max_size) for image in images]
     cameras = _cameras(images, sizes, transform)
@@ -190,7 +196,7 @@ def _views(
     if limits is None:
         return Views(cameras, decode_all(jobs, channels), names)
     limits.folder.mkdir(parents=True, exist_ok=True)
-    return Views(cameras, cached(jobs, channels, limits.folder / f"{split}.pixels"), names)
+    return Views(cameras, cached(jobs, channels, limits.folder / f"{split}.pixels", progress), names)
 
 
 def _cameras(images: list[PosedImage], sizes: list[tuple[int, int]], transform: SceneTransform) -> Cameras:

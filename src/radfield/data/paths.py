@@ -7,7 +7,12 @@ from pathlib import Path
 
 from ..errors import BadInput, warn
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".PNG", ".JPG", ".JPEG", ".webp", ".bmp", ".tif", ".tiff")
+#: endings of image files, in lower case
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Tried in this order after names without one; cameras write capitals.
+_TRIED = (*IMAGE_SUFFIXES[:3], ".PNG", ".JPG", ".JPEG", *IMAGE_SUFFIXES[3:])
+#: what is left of a COLMAP model, where it is no whole one
+REMNANTS = ("sparse", "colmap", "cameras.bin", "cameras.txt")
 
 
 @dataclass
@@ -50,7 +55,7 @@ def find_image(folder: Path, name: str, where: str) -> Path | None:
     name = tidy(name)
     if posixpath.isabs(name) or os.path.isabs(name) or name == ".." or name.startswith("../"):
         raise BadInput(f"{where}: file_path leaves the capture's folder; images must lie inside it")
-    for extension in ("", *EXTENSIONS):
+    for extension in ("", *_TRIED):
         path = os.path.join(folder, name + extension)
         if os.path.isfile(path):
             return Path(path)
@@ -61,7 +66,7 @@ def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, sorted by name; none where there is no such folder."""
     if not folder.is_dir():
         return []
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
 
 
 def read_bytes(path: Path) -> bytes:

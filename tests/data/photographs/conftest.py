@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import require_pycolmap
 from PIL import Image
 
 HALF = np.array([2.0, 2.0, 1.5])  # the room is the box of these half sides around the origin
@@ -97,7 +98,7 @@ def photographed(room, tmp_path_factory) -> tuple[Path, list[np.ndarray]]:
 @pytest.fixture(scope="session")
 def found(photographed, tmp_path_factory):
     """(output folder, figures, what was said on standard error) of `find_cameras` on them."""
-    pytest.importorskip("pycolmap")
+    require_pycolmap()
     from radfield.data.photographs import find_cameras
 
     output = tmp_path_factory.mktemp("found") / "out"

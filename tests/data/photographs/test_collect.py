@@ -8,6 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
+from radfield.data.formats import read_capture
+from radfield.data.paths import REMNANTS
 from radfield.data.photographs import collect as c
 from radfield.data.photographs import is_bare
 from radfield.errors import BadInput
@@ -59,12 +61,22 @@ def test_broken_exif_is_no_exif(tmp_path):
     assert [each.focal for each in c.describe(sorted(tmp_path.iterdir()))] == [None] * 3
 
 
-@pytest.mark.parametrize("marker", c.POSED)
+@pytest.mark.parametrize("marker", REMNANTS)
 def test_a_capture_with_cameras_is_not_bare(tmp_path, marker):
     photograph(tmp_path / "1.jpg")
     assert is_bare(tmp_path)
     (tmp_path / marker).write_bytes(b"")
     assert not is_bare(tmp_path)
+    advice = f"1 photographs and {marker} but no whole COLMAP model: remove {marker}, or find the cameras"
+    with pytest.raises(BadInput, match=advice):
+        read_capture(tmp_path)
+
+
+def test_a_folder_that_is_a_remnant_is_told_as_one(tmp_path):
+    photograph(tmp_path / "1.jpg")
+    (tmp_path / "sparse").mkdir()
+    with pytest.raises(BadInput, match="photographs and sparse/ but no whole COLMAP model: remove sparse/"):
+        read_capture(tmp_path)
 
 
 def test_photographs_in_a_subfolder(tmp_path):

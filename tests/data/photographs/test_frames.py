@@ -47,6 +47,29 @@ def test_blurred_frames_of_a_video_are_passed_over(tmp_path):
             assert sharpness(np.asarray(image.convert("L"))) > 0.5 * sharpness(np.asarray(moving[0].convert("L")))
 
 
+def test_videos_of_one_name_have_frames_of_their_own(tmp_path):
+    videos = [tmp_path / name for name in ("clip.mov", "clip.mp4", "CLIP.MP4", "a\\b.mp4", "a_b.mp4")]
+    assert f.different_stems(videos) == ["clip", "clip_mp4", "CLIP_mp4_2", "a_b", "a_b_mp4"]
+
+
+def test_the_frames_of_two_videos_lie_side_by_side(tmp_path):
+    from radfield.data.photographs.child import Child
+
+    for ending, level in (("mov", 200), ("mp4", 40)):
+        write_video(tmp_path / "clip.mp4", [np.full((64, 96, 3), level, np.uint8)] * 3)
+        (tmp_path / "clip.mp4").rename(tmp_path / f"clip.{ending}")
+    videos = [str(tmp_path / "clip.mov"), str(tmp_path / "clip.mp4")]
+    job = {"work": tmp_path, "result": tmp_path / "out", "photographs": [], "videos": videos}
+    child = Child(job, lambda **_: None)
+    child.take_frames(lambda done, total: None)
+    names = [photograph["stored"] for photograph in child.photographs]
+    assert names == [f"{stem}_{i:04d}.jpg" for stem in ("clip", "clip_mp4") for i in (1, 2, 3)]
+    assert sorted(file.name for file in (tmp_path / "out" / "images").iterdir()) == sorted(names)
+    for photograph in child.photographs:
+        with Image.open(photograph["path"]) as image:
+            assert (np.asarray(image).mean() > 120) == (not photograph["name"].startswith("clip_mp4"))
+
+
 def test_a_file_that_is_no_video(tmp_path):
     (tmp_path / "clip.mp4").write_bytes(b"nothing of the sort" * 100)
     with pytest.raises(ValueError, match=r"clip\.mp4 cannot be decoded"):

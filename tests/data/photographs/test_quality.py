@@ -3,10 +3,11 @@
 from itertools import combinations
 
 import pytest
+from checks import require_pycolmap
 
-pytest.importorskip("pycolmap")
+require_pycolmap()
 
-from radfield.data.photographs import quality as q
+from radfield.data.photographs import quality as q  # noqa: E402
 
 GOOD = (200, "UNCALIBRATED", 0.1)
 
@@ -64,3 +65,10 @@ def test_few_features():
     q.check_features([500, 800, 20])
     with pytest.raises(q.StageFailed, match="20 features in the median"):
         q.check_features([500, 20, 10])
+
+
+def test_models_that_are_left_out_are_told_in_words():
+    said = q.others_left_out
+    assert said([4]) == "a separate model of 4 photographs was left out"
+    assert said([5, 3]) == "2 separate models were left out, of 5 and 3 photographs"
+    assert said([5, 3, 2]) == "3 separate models were left out, of 5, 3 and 2 photographs"

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import require_pycolmap
 from PIL import Image
 
 from radfield.data import load
 from radfield.data.photographs import Options, find_cameras, process, quality_line
 from radfield.errors import BadInput, RadfieldWarning
 
-pytest.importorskip("pycolmap")
+require_pycolmap()
 
 
 def aligned(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -1,10 +1,15 @@
 """Working copies, sharpness, and pictures that are the same."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from radfield.data.images import Decode, decode
 from radfield.data.photographs import shrink as s
+from radfield.errors import BadInput
 
 
 def picture(seed=0, size=(120, 80)) -> Image.Image:
@@ -53,3 +58,46 @@ def test_sixteen_bits(tmp_path):
     s.shrink(tmp_path / "deep.png", tmp_path / "copy.png", turned=False, size=120)
     with Image.open(tmp_path / "copy.png") as image:
         assert np.array_equal(np.asarray(image)[..., 0], levels // 257)
+
+
+MODES = {"RGB": (10, 20, 30), "L": 77, "1": 1, "CMYK": (9, 8, 7, 6), "I;16": 31999, "RGBA": (10, 20, 30, 255)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_copy_has_the_levels_that_training_sees(tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    copy_of(Image.new(mode, (8, 8), MODES[mode]), tmp_path, path.name)
+    with Image.open(tmp_path / f"{path.name}.copy.png") as shown:
+        assert np.array_equal(np.asarray(shown), decode(Decode(path, (8, 8)), 3))
+
+
+@pytest.mark.parametrize("mode", ["F", "I"])
+def test_what_training_refuses_makes_no_copy(tmp_path, mode):
+    image = Image.new(mode, (8, 8), 1)
+    with pytest.raises(ValueError, match=f"its mode is {mode}"):
+        copy_of(image, tmp_path, "a.tif")
+    with pytest.raises(BadInput, match=f"its mode is {mode}"):
+        decode(Decode(tmp_path / "a.tif", (8, 8)), 3)
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), struct.error("x"), zlib.error("x"), Image.DecompressionBombError()])
+def test_damage_of_every_kind_leaves_one_photograph_out(tmp_path, monkeypatch, error):
+    from radfield.data.photographs.child import Child
+
+    listed = []
+    for i in range(4):
+        picture(i).save(tmp_path / f"{i}.png")
+        listed.append({"name": f"{i}.png", "path": str(tmp_path / f"{i}.png"), "turned": False})
+    sound = s.shrink
+
+    def shrink(source, *rest, **how):
+        if source.name == "2.png":
+            raise error
+        return sound(source, *rest, **how)
+
+    monkeypatch.setattr(s, "shrink", shrink)
+    job = {"work": tmp_path, "result": tmp_path, "photographs": listed, "threads": 2, "feature_size": 60}
+    child = Child(job, lambda **_: None)
+    child.shrink(lambda done, total: None)
+    assert [photograph["name"] for photograph in child.photographs] == ["0.png", "1.png", "3.png"]
+    assert child.warnings == ["1 photographs cannot be decoded and are left out: 2.png"]

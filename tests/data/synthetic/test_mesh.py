@@ -1,5 +1,6 @@
 """Textured meshes: colours arrive where they belong; files that are none are refused in one line."""
 
+import json
 import struct
 
 import numpy as np
@@ -90,6 +91,51 @@ def huge_ply() -> bytes:
     header = "ply\nformat binary_little_endian 1.0\nelement vertex 4000000000\n"
     header += "property float x\nproperty float y\nproperty float z\nend_header\n"
     return header.encode() + struct.pack("<3f", 0, 0, 0)
+
+
+def glb(accessor: dict, claimed: int | None = None) -> bytes:
+    """One triangle whose positions are of this accessor; claimed: length of the second chunk."""
+    numbers = struct.pack("<9f", 0, 0, 0, 0, 1, 0, 1, 0, 0)
+    content = {
+        "asset": {"version": "2.0"},
+        "scenes": [{"nodes": [0]}],
+        "nodes": [{"mesh": 0}],
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [{"componentType": 5126, "count": 3, "type": "VEC3", **accessor}],
+        "bufferViews": [{"buffer": 0, "byteLength": len(numbers)}],
+        "buffers": [{"byteLength": len(numbers)}],
+    }
+    text = json.dumps(content).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text
+    chunks += struct.pack("<I4s", claimed or len(numbers), b"BIN\0") + numbers
+    return b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks
+
+
+def test_a_triangle_as_glb(tmp_path):
+    (tmp_path / "m.glb").write_bytes(glb({"bufferView": 0}))
+    assert len(load_mesh(tmp_path / "m.glb").bvh.triangles) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "rule"),
+    [
+        (glb({"count": 4_000_000_000}), "accessor 0 has no bufferView"),
+        (glb({}), "accessor 0 has no bufferView"),
+        (glb({"count": 4_000_000_000, "bufferView": 0}), "accessor 0 has 4000000000 elements, which end beyond"),
+        (glb({"count": -1, "bufferView": 0}), "accessor 0 is not one of glTF"),
+        (glb({"type": ["VEC3"], "bufferView": 0}), "cannot be read as a mesh"),
+        (glb({"bufferView": 0}, claimed=4_000_000_000), "a chunk of 4000000000 bytes ends beyond"),
+    ],
+)
+def test_a_glb_allocates_nothing_by_what_it_claims(tmp_path, monkeypatch, content, rule):
+    import trimesh
+
+    monkeypatch.setattr(trimesh, "load_mesh", lambda *_, **__: pytest.fail("was read"))
+    (tmp_path / "m.glb").write_bytes(content)
+    with pytest.raises(BadInput, match=rule) as error:
+        load_mesh(tmp_path / "m.glb")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

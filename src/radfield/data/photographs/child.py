@@ -64,13 +64,14 @@ class Child:
         self.warnings.append(text)
 
     def take_frames(self, progress) -> None:
-        from .frames import write_frames
+        from .frames import different_stems, write_frames
 
         folder = self.result / "images"
         folder.mkdir(parents=True, exist_ok=True)
-        for video in map(Path, self.job["videos"]):
+        videos = [Path(video) for video in self.job["videos"]]
+        for video, stem in zip(videos, different_stems(videos), strict=True):
             try:
-                files = write_frames(video, folder, progress)
+                files = write_frames(video, folder, progress, stem)
             except ValueError as error:
                 raise StageFailed("frames", str(error), "another video, or its frames as photographs") from None
             self.photographs += [_frame(file, video) for file in files]
@@ -80,6 +81,7 @@ class Child:
     def shrink(self, progress) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
+        from ..pillow import damage
         from .shrink import blurred, first_of_each, shrink
 
         folder, total = self.work / "images", len(self.photographs)
@@ -92,7 +94,7 @@ class Child:
                 return shrink(
                     Path(photograph["path"]), target, turned=photograph["turned"], size=self.job["feature_size"]
                 )
-            except (OSError, SyntaxError, ValueError, EOFError):  # a damaged file behind a sound header
+            except damage():  # a damaged file behind a sound header
                 return None
 
         copies = []
@@ -181,7 +183,7 @@ class Child:
         import numpy as np
 
         from .output import enlarge, write_model
-        from .quality import warnings
+        from .quality import others_left_out, warnings
         from .refine import refine, reprojection_errors
 
         lost = [self.photographs[i]["name"] for i in self.lost(mapped.model)]
@@ -194,7 +196,7 @@ class Child:
         content = write_model(model, self.result)
         (self.result / "transforms.json").write_text(json.dumps(content, indent=1))
         if mapped.others:
-            self.warn(f"{len(mapped.others)} separate models were left out, of {mapped.others} photographs")
+            self.warn(others_left_out(mapped.others))
         if lost:
             self.warn(f"{len(lost)} photographs have no camera and are left out: {names_of(lost)}")
         return {

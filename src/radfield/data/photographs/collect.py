@@ -10,15 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import BadInput, warn
+from ..paths import IMAGE_SUFFIXES, REMNANTS
+from ..pillow import exif_of
 
-PHOTOGRAPHS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".mov", ".m4v")
 HEIC = (".heic", ".heif")
 RAW = (".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw")
 SUBFOLDERS = ("images", "input")
-#: files and folders by which a capture that already has its cameras is known
-# Beside what `formats.py` finds: remains of a COLMAP model, which are told rather than replaced.
-POSED = ("sparse", "colmap", "cameras.bin", "cameras.txt")
 LEAST = 3
 # CIPA DC-008: a focal length "in 35 mm film" has the same diagonal field of view on a 36 x 24 mm frame.
 FILM_DIAGONAL = math.hypot(36, 24)
@@ -44,9 +42,10 @@ def is_bare(path: Path) -> bool:
         return path.suffix.lower() in (*VIDEOS, *HEIC, *RAW)
     from ..formats import is_capture  # brings torch, which the child that finds cameras does without
 
-    if not path.is_dir() or is_capture(path) or any((path / name).exists() for name in POSED):
+    # Remnants of a COLMAP model are told (`formats.py`) rather than replaced.
+    if not path.is_dir() or is_capture(path) or any((path / name).exists() for name in REMNANTS):
         return False
-    return any(_files(folder, (*PHOTOGRAPHS, *VIDEOS, *HEIC, *RAW)) for folder in _folders(path))
+    return any(_files(folder, (*IMAGE_SUFFIXES, *VIDEOS, *HEIC, *RAW)) for folder in _folders(path))
 
 
 def collect(path: Path) -> tuple[list[Path], list[Path]]:
@@ -61,7 +60,7 @@ def collect(path: Path) -> tuple[list[Path], list[Path]]:
     if not path.is_dir():
         raise BadInput(f"{path} does not exist; the rule: a folder of photographs, or a video")
     for folder in _folders(path):
-        photographs, videos = _files(folder, PHOTOGRAPHS), _files(folder, VIDEOS)
+        photographs, videos = _files(folder, IMAGE_SUFFIXES), _files(folder, VIDEOS)
         undecodable = _files(folder, (*HEIC, *RAW))
         if not (photographs or videos or undecodable):
             continue
@@ -70,7 +69,7 @@ def collect(path: Path) -> tuple[list[Path], list[Path]]:
         if undecodable:
             warn(f"{folder}: {len(undecodable)} HEIC or raw files are left out (first: {undecodable[0].name})")
         return _either(folder, photographs, videos)
-    raise BadInput(f"{path} has no photographs; the rule: at least {LEAST} of {_show(PHOTOGRAPHS)}")
+    raise BadInput(f"{path} has no photographs; the rule: at least {LEAST} of {_show(IMAGE_SUFFIXES)}")
 
 
 def describe(files: list[Path]) -> list[Photograph]:
@@ -137,9 +136,7 @@ def _exif(path: Path) -> dict:
 
     try:
         with Image.open(path) as image:
-            if image.format not in ("JPEG", "MPO", "WEBP"):  # a PNG's would decode all of it
-                return {}
-            exif = image.getexif()
+            exif = exif_of(image)
             return {**exif, **exif.get_ifd(_EXIF_FOLDER)}
     # Makers write EXIF data of every kind of brokenness; without it the focal length is found from the views.
     except Exception:

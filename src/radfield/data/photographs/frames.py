@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .links import stored_name
 from .shrink import sharpness
 
 SMALL = 192  # longer side of the frames that the way is measured on
@@ -22,18 +23,33 @@ MOST_SHIFT = 0.2  # beyond it phase correlation has found nothing
 QUALITY = 95  # of the JPEG files
 
 
-def write_frames(video: Path, folder: Path, progress=lambda done, total: None) -> list[Path]:
-    """Writes the chosen frames of a video as NAME_0001.jpg and on; returns the files. ValueError where it cannot be
-    decoded."""
+def write_frames(video: Path, folder: Path, progress=lambda done, total: None, stem: str | None = None) -> list[Path]:
+    """Writes the chosen frames of a video as STEM_0001.jpg and on, STEM being the video's unless it is given; returns
+    the files. ValueError where it cannot be decoded."""
+    stem = stored_name(video.stem) if stem is None else stem
     way, sharp = _survey(video, progress)
     chosen = set(choose_frames(way, sharp))
     files = []
     for index, frame in enumerate(_decoded(video)):
         if index in chosen:
-            files.append(folder / f"{video.stem}_{len(files) + 1:04d}.jpg")
+            files.append(folder / f"{stem}_{len(files) + 1:04d}.jpg")
             _upright(frame).save(files[-1], "JPEG", quality=QUALITY)
             progress(len(files), len(chosen))
     return files
+
+
+def different_stems(videos: list[Path]) -> list[str]:
+    """A stem for each video's frames, different for each, also where a disk takes a.jpg for A.jpg."""
+    stems: list[str] = []
+    for video in videos:
+        stem, number = stored_name(video.stem), 2
+        if stem.lower() in map(str.lower, stems):
+            stem += f"_{video.suffix[1:].lower()}"  # clip.mov beside clip.mp4
+        first = stem
+        while stem.lower() in map(str.lower, stems):
+            stem, number = f"{first}_{number}", number + 1
+        stems.append(stem)
+    return stems
 
 
 def choose_frames(way: np.ndarray, sharp: np.ndarray) -> list[int]:

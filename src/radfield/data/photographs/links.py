@@ -21,3 +21,8 @@ def place(source: Path, target: Path, *, copy: bool) -> None:
         except OSError:  # Windows, without the right to make them
             pass
     shutil.copyfile(source, target)
+
+
+def stored_name(name: str) -> str:
+    """The name in the capture: a backslash would be read as a folder's."""
+    return name.replace("\\", "_")

@@ -94,6 +94,14 @@ def components(two_views: TwoViews, count: int) -> list[list[int]]:
     return [[i for i, g in enumerate(group) if g == each] for each in sorted(set(group))]
 
 
+def others_left_out(counts: list[int]) -> str:
+    """What is said of the models beside the one that is kept; counts: of their photographs."""
+    if len(counts) == 1:
+        return f"a separate model of {counts[0]} photographs was left out"
+    listed = ", ".join(map(str, counts[:-1])) + f" and {counts[-1]}"
+    return f"{len(counts)} separate models were left out, of {listed} photographs"
+
+
 def warnings(model: pycolmap.Reconstruction, errors: np.ndarray) -> list[str]:
     """What may spoil a scene made from the model, one line each; errors: pixels, of every observation."""
     said = []

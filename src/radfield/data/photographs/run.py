@@ -22,6 +22,7 @@ from pathlib import Path
 from ...errors import BadInput, warn
 from ...training.atomic import DISK_ERRORS, write_json
 from . import collect, process
+from .links import place, stored_name
 
 VERSION = 2  # of what is written; other versions' results are found again
 OLDEST_PYCOLMAP = 4
@@ -147,16 +148,9 @@ def _job(source: Path, photographs, videos: list[Path], options: Options, thread
     }
 
 
-def stored_name(name: str) -> str:
-    """The name in the capture: a backslash would be read as a folder's."""
-    return name.replace("\\", "_")
-
-
 def _place(photographs, figures: dict, result: Path, copy: bool) -> None:
     if not photographs:  # a video's frames are there already
         return
-    from .links import place
-
     (result / "images").mkdir()
     for photograph in photographs:
         place(photograph.path, result / "images" / stored_name(photograph.name), copy=copy)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ..pillow import eight_bit, has_alpha
+
 # Of the median sharpness of a capture; below it a photograph is called blurred.
 BLURRED = 0.15
 MIDDLE_GREY = 128
@@ -37,7 +39,7 @@ def shrink(source: Path, target: Path, *, turned: bool, size: int) -> Copy:
             image.draft("RGB", (size, size))  # decodes at 1/2, 1/4 or 1/8 where that is still large enough
         if turned:
             image = ImageOps.exif_transpose(image)
-        small = _eight_bit(image)
+        small = _opaque(image)
     if max(small.size) > size:
         scale = size / max(small.size)
         small = small.resize(tuple(max(1, round(s * scale)) for s in small.size), Image.Resampling.BOX)
@@ -71,13 +73,12 @@ def first_of_each(copies: list[Copy]) -> list[int]:
     return sorted(first.values())
 
 
-def _eight_bit(image):
+def _opaque(image):
     # RGB. What is transparent gets one level, so that no hidden colour makes features.
     from PIL import Image
 
-    if image.mode.startswith("I"):  # 16 bits
-        image = Image.fromarray((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+    image = eight_bit(image)
+    if has_alpha(image):
         image = image.convert("RGBA")
         ground = Image.new("RGBA", image.size, (MIDDLE_GREY,) * 3 + (255,))
         image = Image.alpha_composite(ground, image)

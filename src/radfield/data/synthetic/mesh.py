@@ -18,6 +18,7 @@ from ...rays import Rays
 from ...tracing.bvh import Bvh, TriangleHits, trace_triangles
 from ...tracing.shading import decode_srgb
 from ...tracing.texture import Material
+from .glb import check_glb
 
 ENDINGS = (".obj", ".ply", ".glb")
 # A corner whose mean normal is further than 34 degrees from the triangle's is on an edge. So cubes stay cubes: there it
@@ -116,6 +117,8 @@ def _read(path: Path):
     try:
         with open(path, "rb") as file:
             kind = path.suffix.lower()[1:]
+            if kind == "glb":
+                check_glb(file)
             mesh = trimesh.load_mesh(file, file_type=kind, resolver=Inside(str(path)), process=False)
         mesh = mesh.to_geometry() if isinstance(mesh, trimesh.Scene) else mesh
         vertices, triangles = torch.from_numpy(np.array(mesh.vertices)), torch.from_numpy(np.array(mesh.faces))
