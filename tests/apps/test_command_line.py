@@ -286,23 +286,19 @@ def test_every_option_of_every_program_has_help_of_its_own(name, capsys, monkeyp
     with pytest.raises(SystemExit):
         main([*name.split(), "--help"])
     helps = option_helps(capsys.readouterr().out)
-    assert "--json" in helps
-    assert [option for option, text in helps.items() if not text] == []
-    assert len(set(helps.values())) == len(helps), helps
+    said = [text for _, text in helps]
+    assert "--json" in dict(helps)
+    assert [option for option, text in helps if not text] == []
+    assert len(set(said)) == len(said), helps
 
 
-def option_helps(text: str) -> dict[str, str]:
-    """{option or positional: its help} of what --help prints in one column."""
-    helps: dict[str, str] = {}
-    option = None
-    for line in text.splitlines():
-        content = line.strip("│ ")
-        if found := re.match(r"│ (--[\w.-]+|\[?[A-Z]+\]?)( .*|$)", line):
-            option, content = found[1], found[2].strip("│ ")
-            content = re.split(r"\s{2,}|(?<=[A-Z}])$", content)[-1] if content else ""
-            helps[option] = content
-        elif line.startswith("╰") or set(content) <= set("─"):
-            option = None
-        elif option is not None and line.startswith("│  "):
-            helps[option] += f" {content}"
-    return {option: re.sub(r"\((default|required|repeatable).*", "", said).strip() for option, said in helps.items()}
+def option_helps(text: str) -> list[tuple[str, str]]:
+    """(option or positional, its help) of what --help prints in one column."""
+    helps: list[tuple[str, str]] = []
+    for line in re.sub(r"\x1b\[[0-9;]*m", "", text).replace("│", " ").splitlines():
+        if re.match(r"  (--[a-z]|\[?[A-Z]+\]?  )", line):
+            name, _, said = re.sub(r"\s{2,}", "\0", line.strip()).partition("\0")
+            helps.append((name.split()[0], said))
+        elif re.match(r"   +\S", line) and helps:
+            helps[-1] = (helps[-1][0], f"{helps[-1][1]} {line.strip()}".strip())
+    return [(name, re.sub(r"\s*\((default|required|repeatable).*", "", said)) for name, said in helps]

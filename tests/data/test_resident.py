@@ -85,14 +85,16 @@ def test_spans_that_no_image_has_are_made_again(jobs, capture, tmp_path, damage)
     assert all((a == b).all() for a, b in zip(before, after, strict=True)) and about.read_text() == written
 
 
-def test_decoding_to_disk_is_shown(capture, tmp_path, capsys):
+def test_decoding_to_disk_is_shown(capture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("radfield.errors._announced", {})
     folder = capture(12)
     limits = Limits(tmp_path / "cache", memory=2000, disk=10**6)
     with pytest.warns(RadfieldWarning, match="do not fit into memory"):
         load(folder, limits=limits, holdout=4, progress=Progress)
     lines = capsys.readouterr().err.splitlines()
     assert [line.rsplit(",", 1)[0] for line in lines] == ["decode train: 9 steps", "decode val: 3 steps"]
-    load(folder, limits=limits, holdout=4, progress=Progress)
+    with pytest.warns(RadfieldWarning, match="do not fit into memory"):
+        load(folder, limits=limits, holdout=4, progress=Progress)
     assert capsys.readouterr().err == "", "what is decoded already is not decoded again"
 
 
