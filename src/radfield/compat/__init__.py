@@ -20,7 +20,8 @@ def install(*, replace: bool = False) -> ModuleType:
 
     if sys.modules.get("tinycudann") is ours:
         return ours
-    if not replace and importlib.util.find_spec("tinycudann") is not None:
+    installed = "tinycudann" in sys.modules or importlib.util.find_spec("tinycudann") is not None
+    if installed and not replace:
         warn("tinycudann is installed and stays in use; radfield.compat.install(replace=True) takes radfield's instead")
         return importlib.import_module("tinycudann")
     sys.modules.update(dict.fromkeys(_NAMES, ours))
