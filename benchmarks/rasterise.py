@@ -37,8 +37,13 @@ def ball(count: int) -> dict[str, torch.Tensor]:
     opacities = random.uniform(0.1, 0.95, size=count)
     colors = random.uniform(size=(count, 3))
     values = {"means": means, "quaternions": quaternions, "scales": scales, "opacities": opacities, "colors": colors}
-    # stored as streams, shown as [G, ...]: the layout of a Gaussian scene
-    return {k: torch.tensor(v.T.copy(), dtype=torch.float32).T.requires_grad_() for k, v in values.items()}
+    return {name: _streams(value) for name, value in values.items()}
+
+
+def _streams(value: np.ndarray) -> torch.Tensor:
+    """Stored as streams, shown as [G, ...]: the layout of a Gaussian scene."""
+    stored = torch.from_numpy(value.astype(np.float32).T.copy())
+    return (stored.mT if stored.ndim == 2 else stored).requires_grad_()
 
 
 def camera() -> Camera:
@@ -51,7 +56,8 @@ def camera() -> Camera:
 def figures() -> dict:
     """Medians; the gradient of the image is a fixed random one."""
     scene, view = ball(GAUSSIANS), camera()
-    coefficients = (torch.randn(48, GAUSSIANS, generator=torch.Generator().manual_seed(0)) * 0.1).requires_grad_()
+    random = torch.Generator().manual_seed(0)
+    base, rest = ((torch.randn(n, GAUSSIANS, generator=random) * 0.1).requires_grad_() for n in (3, 45))
     weights = torch.rand(SIZE, SIZE, 3, generator=torch.Generator().manual_seed(1)) * 1e-3
 
     def draw(harmonics: bool):
@@ -59,7 +65,7 @@ def figures() -> dict:
         projected = project(*geometry, view)
         colors = scene["colors"]
         if harmonics:
-            colors = gaussian_color(scene["means"], coefficients, projected.radius, view.position, degree=3)
+            colors = gaussian_color(scene["means"], base, rest, projected.radius, view.position, degree=3)
         return rasterise(projected, colors, SIZE, SIZE).color
 
     def forward(harmonics: bool = False):
@@ -67,7 +73,7 @@ def figures() -> dict:
             draw(harmonics)
 
     def forward_backward(harmonics: bool = False):
-        for value in (*scene.values(), coefficients):
+        for value in (*scene.values(), base, rest):
             value.grad = None
         draw(harmonics).backward(weights)
 

@@ -105,7 +105,7 @@ void forward_block(const GaussianRasterForward& a, const Block& block, const int
     for (int c = 0; c < C; ++c) store(channels[c] + v * W, color[c][v]);
   }
   for_pixels(a, block, [&](int64_t p, int64_t at) {
-    a.transmittance[at] = left[p], a.last[at] = ends[p];
+    a.alpha[at] = 1.0f - left[p], a.transmittance[at] = left[p], a.last[at] = ends[p];
     for (int c = 0; c < C; ++c)
       a.image[at * C + c] = a.background ? fma(left[p], a.background[c], channels[c][p]) : channels[c][p];
   });
@@ -141,12 +141,30 @@ RADFIELD_SIMD void begin_behind(const GaussianRasterBackward& a, const Block& bl
   }
 }
 
-// Adds the lanes' sums to a row of `partial`.
+// `lane_sums` (cpu/lanes.h) of vectors of which the first USED alone are not 0.
+template <int USED, int N>
+RADFIELD_SIMD vf used_sums(vf (&v)[N]) {
+  if constexpr (N == 1 || USED <= 0) {
+    return v[0];
+  } else {
+    vf half[N / 2] = {};
+    for (int i = 0; 2 * i < USED && i < N / 2; ++i) {
+      vi even, odd;
+      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
+      half[i] = (vf)even + (vf)odd;
+    }
+    return used_sums<(USED + 1) / 2>(half);
+  }
+}
+
+// Adds the lanes' sums, of which the first USED are not 0, to a row of `partial`.
+template <int USED, int part = 0>
 RADFIELD_SIMD void add_sums(float* row, vf (&sums)[SUMS]) {
-  for (int part = 0; part < SUMS / W; ++part) {
+  if constexpr (part * W < USED) {
     vf vectors[W];
     for (int k = 0; k < W; ++k) vectors[k] = sums[part * W + k];
-    store(row + part * W, load(row + part * W) + lane_sums(vectors));
+    store(row + part * W, load(row + part * W) + used_sums<USED - part * W>(vectors));
+    add_sums<USED, part + 1>(row, sums);
   }
 }
 
@@ -164,7 +182,7 @@ RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32
     vf alpha = min(raw, vf{} + max_alpha);
     alpha = select(alpha >= RASTER_MIN_ALPHA, alpha, vf{});
     alpha = select(b.last[v] >= vi{} + k, alpha, vf{});
-    const vf inverse = 1.0f / (1.0f - alpha);
+    const vf inverse = reciprocal(1.0f - alpha);
     b.transmittance[v] = b.transmittance[v] * inverse;
     const vf weight = alpha * b.transmittance[v];
     vf light = {};
@@ -193,7 +211,7 @@ RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32
     sums[SUM_XX] = fma(grad_x, g.dx[s], sums[SUM_XX]);
     sums[SUM_Y] = sums[SUM_Y] + sum_y[s], sums[SUM_XY] = fma(sum_y[s], g.dx[s], sums[SUM_XY]);
   }
-  add_sums(row, sums);
+  add_sums<ABSOLUTE ? SUM_ABSOLUTE + 2 : SUM_COLOR + C>(row, sums);
 }
 
 template <int C, bool ABSOLUTE>

@@ -39,7 +39,8 @@ _LISTS = (
 FORWARD = Op(
     "gaussian_raster_forward",
     Out("image", "f32", "rows columns C"),
-    Out("transmittance", "f32", "rows columns"),
+    Out("alpha", "f32", "rows columns"),
+    Out("transmittance", "f32", "rows columns", "1 - alpha, with all its digits"),
     Out("last", "i32", "rows columns", "the entry that the ray ends with; -1: none"),
     *_LISTS,
 )
@@ -105,12 +106,13 @@ class _Rasterise(torch.autograd.Function):
         lists = {"records": records, "entries": tiles.entries, "tile_start": tiles.tile_start}
         lists |= {"background": background, "max_alpha": max_alpha}
         image = memory.empty((*size, len(colors)), torch.float32)
-        transmittance, last = torch.empty(size), torch.empty(size, dtype=torch.int32)
-        FORWARD(image=image, transmittance=transmittance, last=last, **lists)
+        alpha, transmittance = (memory.empty(size, torch.float32) for _ in range(2))
+        last = memory.empty(size, torch.int32)
+        FORWARD(image=image, alpha=alpha, transmittance=transmittance, last=last, **lists)
         ctx.save_for_backward(transmittance, last, colors)
         ctx.lists, ctx.tiles, ctx.absolute = lists, tiles, absolute
         ctx.set_materialize_grads(False)
-        return image, 1 - transmittance
+        return image, alpha
 
     @staticmethod
     @once_differentiable
@@ -171,14 +173,17 @@ def rasterise(
         return raster_reference(projected, colors, width, height, background, max_alpha=max_alpha)
     if background is not None and background.shape != colors.shape[1:]:
         raise BadInput(f"rasterise: background has shape {list(background.shape)}; the rule: [C] of colors")
+    if absolute is not None and colors.shape[1] > MOST_CHANNELS:
+        raise BadInput(f"rasterise: absolute with {colors.shape[1]} channels; the rule: at most {MOST_CHANNELS}")
     groups = colors.T.contiguous().split(MOST_CHANNELS)
     backgrounds = [None] * len(groups) if background is None else background.split(MOST_CHANNELS)
-    tiles, records = make_tiles(projected, groups[0].detach(), width, height)
+    geometry = projected.mean2d, projected.conic, projected.opacity
+    differentiate = torch.is_grad_enabled() and any(v.requires_grad for v in (*geometry, colors))
+    tiles, records = make_tiles(projected, groups[0].detach(), width, height, differentiate=differentiate)
     drawn = []
     for i, (group, behind) in enumerate(zip(groups, backgrounds, strict=True)):
         if i:
             records, _ = pack(projected, group.detach().contiguous(), width, height)
-        geometry = projected.mean2d, projected.conic, projected.opacity
         drawn.append(_Rasterise.apply(*geometry, group, behind, tiles, records, max_alpha, absolute))
     color = drawn[0][0] if len(drawn) == 1 else torch.cat([image for image, _ in drawn], -1)
     return Rasterised(color, drawn[0][1])

@@ -86,6 +86,37 @@ RADFIELD_SIMD void for_tiles(const int32_t* packed, int64_t tiles_x, int64_t T, 
     }
 }
 
+// Entries k .. k + n - 1 of a tile whose first pixel is at (x, y).
+RADFIELD_SIMD void trim_vector(const GaussianTilesTrim& a, int64_t k, int n, float x, float y) {
+  alignas(64) int32_t entries[W] = {};
+  alignas(64) float rows[8][W];
+  for (int i = 0; i < n; ++i) entries[i] = a.entries[k + i];
+  for (int64_t i = k + W; i < k + 2 * W && i < a.K; ++i)
+    __builtin_prefetch(a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[i] >> 4));
+  for (int i = 0; i < W; ++i) {
+    const float* record = a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)entries[i] >> 4);
+    for (int j = 0; j <= RECORD_OPACITY; ++j) rows[j][i] = record[j];
+  }
+  const vf mean_x = load(rows[0]), mean_y = load(rows[1]), ca = load(rows[2]), cb = load(rows[3]), cc = load(rows[4]);
+  // the power below which alpha is below 1/255, with a slack for rounding
+  const vf least = log(load(rows[RECORD_OPACITY]) * 255.0f) * (-2 * HALF_LOG2E) * 1.0001f - 1e-3f;
+  vi bits = {};
+  for (int block = 0; block < 4; ++block) {
+    const vf x0 = x + (block % 2 * GAUSSIAN_BLOCK + 0.5f) - mean_x, y0 = y + (block / 2 * GAUSSIAN_BLOCK + 0.5f) - mean_y;
+    const vf power = largest_power(ca, cb, cc, x0, x0 + (GAUSSIAN_BLOCK - 1.0f), y0, y0 + (GAUSSIAN_BLOCK - 1.0f));
+    bits = bits | ((vi)(power < least) & (1 << block));
+  }
+  const vi trimmed = load(entries) & ~bits;
+  for (int i = 0; i < n; ++i) a.entries[k + i] = trimmed[i];
+}
+
+// Gaussians stand in memory by number and are met by depth: fetched early, their boxes wait in the cache.
+template <class Struct>
+RADFIELD_SIMD int64_t next_drawn(const Struct& a, int64_t r) {
+  if (r + 12 < a.drawn) __builtin_prefetch(a.boxes + 2 * (int64_t)a.order[r + 12]);
+  return a.order[r];
+}
+
 int64_t count_tiles(const int32_t* packed) {
   const BlockBox b = block_box(packed);
   if (is_empty(b)) return 0;
@@ -130,7 +161,7 @@ RADFIELD_OP(gaussian_tiles_count, GaussianTilesCount) {
     memset(counts, 0, (size_t)a.T * 4);
     const Part range = part(a.drawn, a.B, b);
     for (int64_t r = range.begin; r < range.end; ++r)
-      for_tiles(a.boxes + 2 * (int64_t)a.order[r], a.tiles_x, a.T, [&](int64_t tile, int32_t) { ++counts[tile]; });
+      for_tiles(a.boxes + 2 * next_drawn(a, r), a.tiles_x, a.T, [&](int64_t tile, int32_t) { ++counts[tile]; });
   });
   int32_t sum = 0;
   for (int64_t t = 0; t < a.T; ++t) {
@@ -148,12 +179,20 @@ RADFIELD_OP(gaussian_tiles_fill, GaussianTilesFill) {
     int32_t* cursors = a.cursors + b * a.T;
     const Part range = part(a.drawn, a.B, b);
     for (int64_t r = range.begin; r < range.end; ++r) {
-      const int32_t g = a.order[r];
+      const int64_t g = next_drawn(a, r);
       int32_t slot = a.slot_start[g];
-      for_tiles(a.boxes + 2 * (int64_t)g, a.tiles_x, a.T, [&](int64_t tile, int32_t bits) {
+      for_tiles(a.boxes + 2 * g, a.tiles_x, a.T, [&](int64_t tile, int32_t bits) {
         const int32_t at = cursors[tile]++;
-        a.entries[at] = g << 4 | bits, a.position[slot++] = at;
+        a.entries[at] = (int32_t)g << 4 | bits;
+        if (a.position) a.position[slot++] = at;
       });
     }
+  });
+}
+
+RADFIELD_OP(gaussian_tiles_trim, GaussianTilesTrim) {
+  parallel_for(a.T, [&](int64_t tile) {
+    const float x = (float)(tile % a.tiles_x * GAUSSIAN_TILE), y = (float)(tile / a.tiles_x * GAUSSIAN_TILE);
+    for_lanes(a.tile_start[tile], a.tile_start[tile + 1], [&](int64_t k, int n) RADFIELD_LANES { trim_vector(a, k, n, x, y); });
   });
 }

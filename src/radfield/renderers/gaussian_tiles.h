@@ -47,6 +47,14 @@ struct GaussianTilesFill {
   int64_t K, B, T, G;
 };
 
+struct GaussianTilesTrim {
+  int32_t* entries;
+  const int32_t* tile_start;
+  const float* records;
+  int64_t tiles_x;
+  int64_t K, T, G;
+};
+
 constexpr int GAUSSIAN_RECORD = 16, GAUSSIAN_TILE = 16, GAUSSIAN_BLOCK = 8;
 // where a record has what
 constexpr int RECORD_MEAN = 0, RECORD_CONIC = 2, RECORD_OPACITY = 5, RECORD_COLOR = 6;
@@ -85,6 +93,17 @@ RADFIELD_FN int32_t block_bits(const BlockBox& b, int32_t tile_x, int32_t tile_y
   const int32_t columns = (b.x0 <= x && x < b.x1 ? 5 : 0) | (b.x0 <= x + 1 && x + 1 < b.x1 ? 10 : 0);
   const int32_t rows = (b.y0 <= y && y < b.y1 ? 3 : 0) | (b.y0 <= y + 1 && y + 1 < b.y1 ? 12 : 0);
   return columns & rows;
+}
+
+// The largest power (a dx^2 + b dx dy + c dy^2, concave) over dx in [x0, x1], dy in [y0, y1], from the centre: 0 where
+// that is inside, else on the side that faces it, by x or by y.
+template <class F>
+RADFIELD_FN F largest_power(F a, F b, F c, F x0, F x1, F y0, F y1) {
+  const F dx = min(max(F{}, x0), x1), dy = min(max(F{}, y0), y1);
+  const F along_y = min(max(b * dx / (c * -2.0f), y0), y1), along_x = min(max(b * dy / (a * -2.0f), x0), x1);
+  const F by_x = fma(a, dx * dx, along_y * fma(c, along_y, b * dx));
+  const F by_y = fma(c, dy * dy, along_x * fma(a, along_x, b * dy));
+  return max(by_x, by_y);
 }
 
 }  // namespace radfield

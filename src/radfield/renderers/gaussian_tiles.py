@@ -1,8 +1,8 @@
 """Which Gaussians each tile of the image has to draw, nearest first.
 
 A tile is 16 x 16 pixels, in four blocks of 8 x 8. A Gaussian is *in* a block where its box (`radius` around `mean2d`)
-holds the centre of one of the block's pixels; the box is that of the pixels with an alpha of 1/255 or more, so tiles
-leave nothing out that is drawn. All Gaussians are sorted by depth once (ties by number), then counted into the tiles.
+holds the centre of one of the block's pixels, and its alpha reaches 1/255 somewhere between these centres: nothing is
+left out that is drawn. All Gaussians are sorted by depth once (ties by number), then counted into the tiles.
 
 Entry k of the list is 16 times the Gaussian's number plus its blocks in that tile (bit 0 left above, 1 right above, 2
 and 3 below); tile t has the entries tile_start[t] : tile_start[t + 1]. `position` lists the entries of Gaussian g, at
@@ -63,12 +63,19 @@ COUNT = Op(
 FILL = Op(
     "gaussian_tiles_fill",
     Out("entries", "i32", "K"),
-    Out("position", "i32", "K"),
+    Out("position", "i32", "K", optional=True),
     InOut("cursors", "i32", "B T", "moved on"),
     In("slot_start", "i32", "G+1"),
     In("order", "i32", "G"),
     In("boxes", "i32", "G 2"),
     Scalar("drawn", "int"),
+    Scalar("tiles_x", "int"),
+)
+TRIM = Op(
+    "gaussian_tiles_trim",
+    InOut("entries", "i32", "K", "loses the blocks on which the Gaussian stays below 1/255"),
+    In("tile_start", "i32", "T+1"),
+    In("records", "f32", "G 16"),
     Scalar("tiles_x", "int"),
 )
 
@@ -79,7 +86,7 @@ class Tiles:
 
     entries: Tensor  # [K]
     tile_start: Tensor  # [T + 1]
-    position: Tensor  # [K]
+    position: Tensor | None  # [K], where there will be a backward pass
     slot_start: Tensor  # [G + 1]
     boxes: Tensor  # [G, 2]
     width: int
@@ -91,7 +98,9 @@ class Tiles:
         return -(-self.width // TILE)
 
 
-def make_tiles(projected: Projected, colors: Tensor, width: int, height: int) -> tuple[Tiles, Tensor]:
+def make_tiles(
+    projected: Projected, colors: Tensor, width: int, height: int, *, differentiate: bool = True
+) -> tuple[Tiles, Tensor]:
     """The tiles' lists, and `records` [G, 16] for `colors` [C, G]. Raises `BadInput` beyond 2^27 Gaussians, 2^31 - 1
     entries, or 2^17 pixels a side."""
     G, sides = len(projected.depth), (width, height)
@@ -100,7 +109,7 @@ def make_tiles(projected: Projected, colors: Tensor, width: int, height: int) ->
     records, boxes = pack(projected, colors, width, height)
     device = boxes.device
     order, drawn = torch.empty(G, dtype=torch.int32, device=device), torch.empty(1, dtype=torch.int64, device=device)
-    work = torch.empty(2, G, dtype=torch.int64, device=device)
+    work = memory.empty((2, G), torch.int64)
     SORT(order=order, drawn=drawn, work=work, depth=projected.depth.detach().contiguous(), boxes=boxes)
     tiles_x, tiles_y = (-(-side // TILE) for side in sides)
     counts = {"order": order, "boxes": boxes, "drawn": int(drawn), "tiles_x": tiles_x}
@@ -111,8 +120,10 @@ def make_tiles(projected: Projected, colors: Tensor, width: int, height: int) ->
     K = int(total)
     if K >= 1 << 31:
         raise BadInput(f"rasterise: the Gaussians cover {K} tiles together; the rule: below 2^31")
-    entries, position = (torch.empty(K, dtype=torch.int32, device=device) for _ in range(2))
+    entries = memory.empty((K,), torch.int32)
+    position = memory.empty((K,), torch.int32) if differentiate else None
     FILL(entries=entries, position=position, cursors=cursors, slot_start=slot_start, **counts)
+    TRIM(entries=entries, tile_start=tile_start, records=records, tiles_x=tiles_x)
     return Tiles(entries, tile_start, position, slot_start, boxes, width, height), records
 
 
