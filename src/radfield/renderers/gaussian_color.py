@@ -63,7 +63,7 @@ def gaussian_color_reference(means, base, rest, radius, position, *, degree: int
     length = offset.norm(dim=1, keepdim=True)
     directions = torch.where(length > 0, offset / torch.where(length > 0, length, 1.0), 0.0)
     values = spherical_harmonics_reference(directions, degree + 1)[:, 1:]
-    colors = 0.5 + HARMONIC_0 * base.T + (values[:, :, None] * rest.T.reshape(len(means), -1, 3)).sum(1)
+    colors = 0.5 + HARMONIC_0 * base.T + (values[:, :, None] * rest.T.reshape(len(means), values.shape[1], 3)).sum(1)
     return torch.where(drawn, colors.clamp_min(0), 0.0)
 
 

@@ -193,7 +193,7 @@ class _Project(torch.autograd.Function):
             "opacities": opacities.detach().contiguous(),
         }
         mean2d, conic, radius = (streams(means, n) for n in (2, 3, 2))
-        depth, opacity = torch.empty_like(inputs["opacities"]), torch.empty_like(inputs["opacities"])
+        depth, opacity = (torch.empty(len(means), device=means.device) for _ in range(2))
         FORWARD(mean2d=mean2d, conic=conic, depth=depth, radius=radius, opacity=opacity, **inputs, **camera)
         ctx.save_for_backward(radius, *inputs.values())
         ctx.camera, ctx.names = camera, tuple(inputs)
