@@ -44,4 +44,6 @@ def test_a_camera_at_the_centre_gives_no_nan():
 
 def test_degree_out_of_range():
     with pytest.raises(BadInput, match="degree is 5"):
-        gaussian_color(torch.zeros(1, 3), torch.zeros(3, 1), torch.zeros(0, 1), torch.ones(1, 2), torch.zeros(3), degree=5)
+        gaussian_color(
+            torch.zeros(1, 3), torch.zeros(3, 1), torch.zeros(0, 1), torch.ones(1, 2), torch.zeros(3), degree=5
+        )

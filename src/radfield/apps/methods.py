@@ -1,9 +1,9 @@
 """The methods of `radfield train`: one module each, which has
 
-    Config, check, config_from    the method's options; whether they are in range; those of a run
-    build, load                   a model, fresh or of a run: `render_view`, `transform`, `cascades`, `background`
-    Training, train_step, SHOWN   the state of training; one step of the loop in train.py; figures to show
-    report_background             behind renders and figures
+Config, check, config_from    the method's options; whether they are in range; those of a run
+build, load                   a model, fresh or of a run: `render_view`, `transform`, `cascades`, `background`
+Training, train_step, SHOWN   the state of training; one step of the loop in train.py; figures to show
+report_background             behind renders and figures
 """
 
 from __future__ import annotations

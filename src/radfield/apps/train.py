@@ -233,7 +233,9 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
     method = METHODS[name].config_from(folder.read_config())
     changes = {name: method, "capture": options.capture or saved["capture"]}
     if options.of_method not in (type(method)(), method):
-        raise BadInput(f"{folder.path}: the --{name} options differ from those of the run; the rule: --resume keeps them")
+        raise BadInput(
+            f"{folder.path}: the --{name} options differ from those of the run; the rule: --resume keeps them"
+        )
     for each in dataclasses.fields(Options):
         if each.name not in KEPT_ON_RESUME:
             continue

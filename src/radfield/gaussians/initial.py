@@ -52,9 +52,9 @@ def _spacing(position: Tensor) -> Tensor:
     part = position[: min(len(position), _NEIGHBOURS_AMONG)]  # the order is random
     if len(part) < 4:
         return torch.full((len(position),), 0.01)
-    nearest = torch.cat(
-        [torch.cdist(chunk, part).topk(4, largest=False).values for chunk in position.split(1 << 10)]
-    )
+    exact = {"compute_mode": "donot_use_mm_for_euclid_dist"}  # so that a point is at distance 0 from itself
+    chunks = (torch.cdist(chunk, part, **exact) for chunk in position.split(1 << 10))
+    nearest = torch.cat([chunk.topk(4, largest=False).values for chunk in chunks])
     own = nearest[:, :1] == 0  # a point is the nearest to itself where it is in the part
     mean = torch.where(own[:, 0], nearest[:, 1:].mean(1), nearest[:, :3].mean(1))
     return mean * (len(part) / len(position)) ** (1 / 3)

@@ -98,12 +98,20 @@ def _parse_header(path: Path, lines: list[str]) -> tuple[str, list[tuple[str, in
             order = _BYTE_ORDERS.get(words[1])
             if order is None:
                 raise BadInput(f"{path}: format is {words[1]:.40}; the rule: {' or '.join(_BYTE_ORDERS)}")
-        elif words[0] == "element" and len(words) == 3 and words[2].isascii() and words[2].isdigit() and len(words[2]) < 19:
+        elif (
+            words[0] == "element"
+            and len(words) == 3
+            and words[2].isascii()
+            and words[2].isdigit()
+            and len(words[2]) < 19
+        ):
             elements.append((words[1], int(words[2]), []))
         elif words[0] == "property" and len(words) == 3 and elements and words[1] in _NUMBER_TYPES:
             elements[-1][2].append((words[2], _NUMBER_TYPES[words[1]]))
         else:
-            raise BadInput(f"{path}: the header has {line.strip()!r:.80}; the rule: format, element and property lines, no lists")
+            raise BadInput(
+                f"{path}: the header has {line.strip()!r:.80}; the rule: format, element and property lines, no lists"
+            )
     if order is None:
         raise BadInput(f"{path}: the header names no format; the rule: {' or '.join(_BYTE_ORDERS)}")
     return order, elements
@@ -116,7 +124,9 @@ def _scene(path: Path, vertices: np.ndarray) -> GaussianScene:
         raise BadInput(f"{path}: has no property {', '.join(missing):.80}; the rule: those of a 3DGS PLY file")
     rest = sum(name.startswith("f_rest_") for name in names)
     if rest not in DEGREES or any(f"f_rest_{i}" not in names for i in range(rest)):
-        raise BadInput(f"{path}: has {rest} properties f_rest_*; the rule: {', '.join(map(str, DEGREES))}, numbered from 0")
+        raise BadInput(
+            f"{path}: has {rest} properties f_rest_*; the rule: {', '.join(map(str, DEGREES))}, numbered from 0"
+        )
     # red, green and blue one after the other in the file; side by side in the scene
     rest_names = [f"f_rest_{channel * (rest // 3) + k}" for k in range(rest // 3) for channel in range(3)]
     groups = {**_NAMES, "rest": rest_names}
@@ -155,7 +165,7 @@ def write_ply(path: Path | str, scene: GaussianScene) -> None:
     rest = len(scene.rest)
     names = ["x", "y", "z", "nx", "ny", "nz", *_NAMES["base"], *(f"f_rest_{i}" for i in range(rest))]
     names += [*_NAMES["opacity_logits"], *_NAMES["log_scales"], *_NAMES["quaternions"]]
-    by_channel = scene.rest.view(-1, 3, len(scene)).transpose(0, 1).reshape(rest, len(scene))
+    by_channel = scene.rest.view(rest // 3, 3, len(scene)).transpose(0, 1).reshape(rest, len(scene))
     streams = (scene.means, torch.zeros_like(scene.means), scene.base, by_channel, scene.opacity_logits[None])
     rows = torch.cat([*streams, scene.log_scales, scene.quaternions]).detach().T.contiguous()
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(scene)}"]

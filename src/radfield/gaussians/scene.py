@@ -74,7 +74,8 @@ class GaussianScene:
         """[G], whether a value is not finite, or the quaternion has no length: such Gaussians are never drawn."""
         finite = torch.ones(len(self), dtype=torch.bool)
         for value in self.tensors().values():
-            finite &= value.detach().reshape(-1, len(self)).isfinite().all(0)
+            each = value.detach().isfinite()
+            finite &= each if each.ndim == 1 else each.all(0)
         return ~finite | (self.quaternions.detach().square().sum(0) == 0)
 
     def transformed(self, transform: SceneTransform) -> GaussianScene:
@@ -149,12 +150,12 @@ def _turned_harmonics(rest: Tensor, rotation: Tensor) -> Tensor:
     directions = directions / directions.norm(dim=1, keepdim=True)
     degree = DEGREES[len(rest)]
     now, before = (spherical_harmonics_reference(d, degree + 1) for d in (directions, directions @ rotation))
-    turned = torch.empty_like(rest).view(-1, 3, rest.shape[1])
+    turned = torch.empty_like(rest).view(len(rest) // 3, 3, rest.shape[1])
     for band in range(1, degree + 1):
         rows = slice(band**2 - 1, (band + 1) ** 2 - 1)
         columns = slice(band**2, (band + 1) ** 2)
         matrix = torch.linalg.lstsq(now[:, columns], before[:, columns]).solution
-        values = rest.view(-1, 3, rest.shape[1])[rows].double()
+        values = rest.view(len(rest) // 3, 3, rest.shape[1])[rows].double()
         turned[rows] = torch.einsum("ij,jcg->icg", matrix, values).float()
     return turned.view_as(rest)
 

@@ -101,7 +101,9 @@ class Camera:
         """View `view` of `cameras`. Raises `BadInput` for a lens that a projection by its derivative does not fit."""
         if cameras.model != "perspective" or bool((cameras.distortion[view] != 0).any()):
             model = cameras.model if cameras.model != "perspective" else "perspective with distortion"
-            raise BadInput(f"camera {view} is {model}; the rule: Gaussians are rasterised for perspective cameras alone")
+            raise BadInput(
+                f"camera {view} is {model}; the rule: Gaussians are rasterised for perspective cameras alone"
+            )
         width, height = cameras.size[view].tolist()
         pose = torch.linalg.inv(cameras.camera_to_world[view].double()).float()
         focal, center = (tuple(v[view].tolist()) for v in (cameras.focal, cameras.principal))
@@ -152,7 +154,10 @@ def project_reference(means, quaternions, scales, opacities, camera: Camera, *, 
     kept = kept & (local[:, 2].detach() >= camera.near) & (local[:, 2].detach() <= camera.far)
     x, y, z = torch.where(kept[:, None], local, local.new_tensor([0.0, 0.0, 1.0])).unbind(-1)
     unit = quaternions.new_tensor([1.0, 0.0, 0.0, 0.0])
-    axes = rotation_matrices(torch.where(kept[:, None], quaternions, unit)) * torch.where(kept[:, None], scales, 1.0)[:, None]
+    axes = (
+        rotation_matrices(torch.where(kept[:, None], quaternions, unit))
+        * torch.where(kept[:, None], scales, 1.0)[:, None]
+    )
     (fx, fy), (low_x, high_x, low_y, high_y) = camera.focal, camera.slope_limits()
     tx, ty = (x / z).clamp(low_x, high_x), (y / z).clamp(low_y, high_y)
     turned = pose[:3, :3] @ axes

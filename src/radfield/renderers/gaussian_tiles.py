@@ -105,7 +105,9 @@ def make_tiles(
     entries, or 2^17 pixels a side."""
     G, sides = len(projected.depth), (width, height)
     if G > MOST_GAUSSIANS or not all(0 < side <= 1 << 17 for side in sides):
-        raise BadInput(f"rasterise: {G} Gaussians on {width} x {height} pixels; the rule: at most 2^27, on 1 to 2^17 a side")
+        raise BadInput(
+            f"rasterise: {G} Gaussians on {width} x {height} pixels; the rule: at most 2^27, on 1 to 2^17 a side"
+        )
     records, boxes = pack(projected, colors, width, height)
     device = boxes.device
     order, drawn = torch.empty(G, dtype=torch.int32, device=device), torch.empty(1, dtype=torch.int64, device=device)
