@@ -1,12 +1,11 @@
 """Density control: who is copied, split and removed; moments follow; the number never exceeds its limit."""
 
 import torch
+from gaussians.test_ply import random_scene
 
 from radfield.gaussians.densify import SHRINK, Config, Statistics, refine, reset_opacity
 from radfield.gaussians.initial import at_random, from_points
 from radfield.gaussians.optimizer import GaussianAdam
-
-from gaussians.test_ply import random_scene
 
 
 def state(count):

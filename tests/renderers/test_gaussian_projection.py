@@ -6,13 +6,12 @@ import math
 import pytest
 import torch
 from checks import OpCase, check_op
+from renderers_gaussians import camera, random_gaussians
 
 from radfield import backend
 from radfield.cameras import Cameras
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_projection import EPS, Camera, project, project_reference
-
-from renderers_gaussians import camera, random_gaussians
 
 
 def differentiable(result):

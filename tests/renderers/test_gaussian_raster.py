@@ -1,17 +1,18 @@
 """Tiles and rasterisation of Gaussians: agreement with the reference, which draws every Gaussian on every pixel, the
 laws of light, and gradients that do not depend on the threads."""
 
+import itertools
+
 import pytest
 import torch
 from checks import combine
+from renderers_gaussians import camera, random_gaussians
 
 from radfield import backend
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_projection import MIN_ALPHA, Camera, Projected, project, project_reference
 from radfield.renderers.gaussian_raster import MIN_TRANSMITTANCE, raster_reference, rasterise
 from radfield.renderers.gaussian_tiles import make_tiles
-
-from renderers_gaussians import camera, random_gaussians
 
 NAMES = ("means", "quaternions", "scales", "opacities", "colors")
 
@@ -168,7 +169,7 @@ def test_lists_of_tiles():
     numbers, bits = tiles.entries >> 4, tiles.entries & 15
     starts = tiles.tile_start.tolist()
     in_block = torch.zeros(tiles.columns * 2, -(-view.height // 16) * 2, len(found.depth), dtype=torch.bool)
-    for t, (begin, end) in enumerate(zip(starts, starts[1:], strict=False)):
+    for t, (begin, end) in enumerate(itertools.pairwise(starts)):
         depth = found.depth[numbers[begin:end].long()]
         assert bool((depth[1:] >= depth[:-1]).all())
         for bit in range(4):

@@ -1,9 +1,9 @@
 """Adaptive density control (Kerbl et al. 2023, sec. 5; the constants are gsplat's).
 
 Between two refinements `Statistics` averages, over the views that show a Gaussian, the length of the gradient of its
-centre on the image, in units of half the image. Where that is large the scene lacks detail: a small Gaussian gets a copy,
-a large one becomes two that are 1.6 times smaller, drawn from itself. What is nearly transparent, or much too large, is
-removed. The number of Gaussians never exceeds `most`: beyond it those with the largest gradients are taken.
+centre on the image, in units of half the image. Where that is large the scene lacks detail: a small Gaussian gets a
+copy, a large one becomes two that are 1.6 times smaller, drawn from itself. What is nearly transparent, or much too
+large, is removed. The number of Gaussians never exceeds `most`: beyond it those with the largest gradients are taken.
 
 Letter: G Gaussians.
 """

@@ -17,7 +17,7 @@ _NEIGHBOURS_AMONG = 1 << 13  # points of which the nearest three are sought
 
 
 def from_points(points: Points, most: int, degree: int, generator: torch.Generator) -> GaussianScene:
-    """One Gaussian per point (of more than `most`, a random choice), as wide as its three nearest neighbours are far."""
+    """One Gaussian per point (of more than `most` a random choice), as wide as its three nearest neighbours are far."""
     chosen = torch.randperm(len(points.position), generator=generator)[:most]
     position = torch.from_numpy(points.position)[chosen].float()
     color = torch.from_numpy(points.color)[chosen].float() / 255

@@ -1,8 +1,8 @@
 """3DGS PLY files, read and written: one vertex per Gaussian, raw parameters (Kerbl et al. 2023; the de facto standard).
 
 Properties: x y z, f_dc_0..2, f_rest_* (0, 9, 24, 45 or 72 of them: degree 0 to 4; all of red, then green, then blue),
-opacity (logit), scale_0..2 (logarithms), rot_0..3 (w, x, y, z; any length), and nx ny nz, which are written as zeros and
-not read. They are read by name: in any order and number type, little or big endian, with others between them and with
+opacity (logit), scale_0..2 (logarithms), rot_0..3 (w, x, y, z; any length), and nx ny nz, written as zeros and not
+read. They are read by name: in any order and number type, little or big endian, with others between them and with
 other elements before and after, as long as these have no lists.
 
 A file is untrusted: nothing is allocated that its bytes do not hold. A Gaussian with a value that is not finite is left

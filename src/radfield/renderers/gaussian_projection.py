@@ -230,8 +230,8 @@ class _Project(torch.autograd.Function):
 def project(
     means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, antialiased: bool = False
 ) -> Projected:
-    """Projects `means` [G, 3], `quaternions` [G, 4] (w, x, y, z; any length), `scales` [G, 3] (not their logarithms) and
-    `opacities` [G], all float32; views with stride (1, G) are not copied.
+    """Projects `means` [G, 3], `quaternions` [G, 4] (w, x, y, z; any length), `scales` [G, 3] (not their logarithms)
+    and `opacities` [G], all float32; views with stride (1, G) are not copied.
 
     Gradients, once: to all four, from mean2d, conic, depth and opacity. Raises `BadInput` on another dtype or shape.
     """
