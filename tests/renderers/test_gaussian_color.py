@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import OpCase, check_op
+from checks import CPU_ONLY, OpCase, check_op
 
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_color import HARMONIC_0, gaussian_color, gaussian_color_reference, rest_rows
@@ -23,7 +23,7 @@ def test_agrees_with_reference(degree):
         }
 
     names = ("means", "base", "rest")
-    check_op(OpCase(gaussian_color, gaussian_color_reference, inputs, names, wrong_dtype=names, backends=("cpu",)))
+    check_op(OpCase(gaussian_color, gaussian_color_reference, inputs, names, wrong_dtype=names, backends=CPU_ONLY))
 
 
 def test_degree_0_is_the_same_from_everywhere():
