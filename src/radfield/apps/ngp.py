@@ -33,6 +33,7 @@ from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 
 SHOWN = ("samples_per_s", "psnr")  # figures beside the progress bar
+RATE = "--ngp.learning-rate"
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 

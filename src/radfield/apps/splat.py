@@ -34,6 +34,7 @@ from .ngp import BACKGROUNDS
 
 _ORDER, _BACKGROUND, _REFINE = 1, 2, 3  # purposes of random numbers
 SHOWN = ("gaussians", "psnr")  # figures beside the progress bar
+RATE = "--splat.mean-rate"
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,7 @@ def _step(method, training, used: float, folder: RunFolder):
     except FloatingPointError as error:
         training.save(folder)
         raise BadInput(
-            f"{error}; {folder.path} keeps the state before it; a new run with smaller learning rates may help"
+            f"{error}; {folder.path} keeps the state before it; a new run with a smaller {method.RATE} may help"
         ) from None
 
 
