@@ -28,7 +28,7 @@ def test_agrees_with_reference(antialiased):
 
     names = ("means", "quaternions", "scales", "opacities")
     case = OpCase(
-        project, project_reference, inputs, names, differentiable, rtol=3e-5, wrong_dtype=names, backends=("cpu",)
+        project, project_reference, inputs, names, differentiable, rtol=3e-5, wrong_dtype=names, backends=CPU_ONLY
     )
     check_op(case)
 
