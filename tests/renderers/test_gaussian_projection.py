@@ -5,7 +5,7 @@ import math
 
 import pytest
 import torch
-from checks import OpCase, check_op
+from checks import CPU_ONLY, OpCase, check_op
 from renderers_gaussians import camera, random_gaussians
 
 from radfield import backend
