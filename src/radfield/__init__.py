@@ -11,7 +11,7 @@ import importlib
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "load": ("radfield.apps.ngp", "load"),
+    "load": ("radfield.apps.methods", "load"),
     "load_capture": ("radfield.data", "load"),
     "RadianceField": ("radfield.fields.radiance", "RadianceField"),
     "OccupancyGrid": ("radfield.sampling.occupancy", "OccupancyGrid"),

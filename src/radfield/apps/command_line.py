@@ -34,6 +34,8 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
+    "export": ("radfield.apps.export", "write the Gaussians of a run to a file that other programs read"),
+    "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),
     "data poses": ("radfield.apps.find_poses", "find the cameras of bare photographs or a video"),
     "data synth": (

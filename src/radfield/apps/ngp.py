@@ -33,6 +33,8 @@ from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 
+SHOWN = ("samples_per_s", "psnr")  # figures beside the progress bar
+RATE = "--ngp.learning-rate"
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 
@@ -75,6 +77,11 @@ class Model:
     render: volume.Config
     transform: SceneTransform
     background: str
+
+    @property
+    def cascades(self) -> int:
+        """How many nested cubes hold the scene."""
+        return self.field.cascades
 
     def density(self, x: Tensor) -> Tensor:
         """sigma [M] at scene positions x [M, 3]."""
@@ -315,17 +322,17 @@ def config_from(values: dict) -> Config:
         raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
     # runs from before there were corrections per image, or a choice of encodings
     options = {"per_image": {}, "encoding": "hash", **options}
-    corrections = _typed(per_image.Config, options.pop("per_image"), partial=True)
-    config = _typed(Config, options, per_image=corrections)
+    corrections = typed_options(per_image.Config, options.pop("per_image"), partial=True)
+    config = typed_options(Config, options, per_image=corrections)
     check(config)
     return config
 
 
-def _typed(kind: type, options, *, partial: bool = False, **given):
+def typed_options(kind: type, options, *, partial: bool = False, **given):
     """The dataclass `kind` of a dict of its fields, those in `given` excepted; `partial`: some may be missing."""
     fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in given}
     if not isinstance(options, dict) or not (set(options) <= set(fields) if partial else set(options) == set(fields)):
-        raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
+        raise BadInput("config.json holds no options of its method; the rule: a run that `radfield train` made")
     for name, value in options.items():
         default = fields[name].default
         if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):

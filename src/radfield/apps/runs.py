@@ -80,18 +80,18 @@ def open_run(path: Path, split: str | None, *, capture: Path | None = None):
     """A run's folder, its model, and its scene with the images of `split` (None: cameras alone). `capture`: where the
     capture is now, if it has moved. Raises `BadInput` where one of them cannot be read, or they do not fit together."""
     from ..data import load
-    from . import ngp
+    from .methods import load as load_model
 
     folder = RunFolder.open(path)
     options = saved_options(folder)
-    model = ngp.load(path)
+    model = load_model(path)
     place = capture or options["capture"]
     if not place.exists():
         raise BadInput(f"{place}: the run's capture is not there; the rule: --capture says where it is")
     wanted = () if split is None else split
     reading = {"holdout": options["holdout"], "max_size": options["max_size"], "masks": options.get("masks", "auto")}
     scene = load(place, **reading, split=wanted)
-    check_fits(scene, model.transform, model.field.cascades, folder)
+    check_fits(scene, model.transform, model.cascades, folder)
     return folder, model, scene
 
 

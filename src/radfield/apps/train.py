@@ -22,7 +22,8 @@ import tyro
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import ngp
+from . import ngp, splat
+from .methods import METHODS
 from .runs import check, check_fits, device_rules, saved_options, use_device
 
 LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
@@ -39,7 +40,7 @@ class Options:
     # --resume the run's by default
     capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
     output: Path | None = None  # folder of the run; by default runs/NAME, with a number where it is taken
-    method: Literal["ngp"] = "ngp"  # the method to train with
+    method: Literal["ngp", "splat"] = "ngp"  # the method: a radiance field, or 3D Gaussians
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
     seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
@@ -55,7 +56,13 @@ class Options:
     checkpoint_seconds: float = 60.0  # save the state this often
     evaluate: bool = True  # measure and report on held-out views at the end
     json: bool = False  # print the figures as one JSON object
-    ngp: ngp.Config = field(default_factory=ngp.Config)  # the method's options
+    ngp: ngp.Config = field(default_factory=ngp.Config)  # options of the method ngp
+    splat: splat.Config = field(default_factory=splat.Config)  # options of the method splat
+
+    @property
+    def of_method(self):
+        """The options of the method in use."""
+        return getattr(self, self.method)
 
 
 def run(options: Options) -> dict:
@@ -73,9 +80,11 @@ def run(options: Options) -> dict:
     reading = {"holdout": options.holdout, "max_size": options.max_size, "masks": options.masks}
     scene = load(options.capture, **reading, limits=limits, progress=Progress)
     options = dataclasses.replace(options, max_size=scene.max_size)
-    background = ngp.report_background(options.ngp, scene)
+    method = METHODS[options.method]
+    background = method.report_background(options.of_method, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
-    training = ngp.Training(ngp.build(options.ngp, **where, seed=options.seed), scene, options.seed, limits.memory)
+    model = method.build(options.of_method, **where, seed=options.seed)
+    training = method.Training(model, scene, options.seed, limits.memory)
     config = _config(options, scene, background, folder)
     if options.resume:
         _continue(training, scene, folder, config)
@@ -111,24 +120,25 @@ def _with_output(options: Options) -> Options:
     return dataclasses.replace(options, output=output)
 
 
-def loop(options: Options, training: ngp.Training, folder: RunFolder) -> None:
+def loop(options: Options, training, folder: RunFolder) -> None:
     """Steps until the budget is used; saves now and then, when interrupted, and at the end."""
     from ..training.progress import Progress, interruptible
 
     budget = {"steps": options.steps, "seconds": options.seconds}
+    method = METHODS[options.method]
     begun = (training.step, training.seconds)
     logged, saved = begun
     title = f"train {options.capture.resolve().name}"
     with Progress(title, **budget, resumed_from=begun) as progress, interruptible() as interrupt:
         clock = time.perf_counter()
         while (used := _used(training, options)) < 1:
-            result = _step(training, used, folder)
+            result = _step(method, training, used, folder)
             # Everything between the steps counts as training, except saving.
             clock, before = time.perf_counter(), clock
             training.count(result, clock - before)
             if training.step % LOG_INTERVAL == 0:
                 logged, shown = training.step, training.log(folder)
-                figures = {name: shown[name] for name in ("samples_per_s", "psnr")}
+                figures = {name: shown[name] for name in method.SHOWN}
                 progress.update(training.step, seconds=training.seconds, **figures)
             if interrupt:
                 _leave(training, folder)
@@ -141,31 +151,31 @@ def loop(options: Options, training: ngp.Training, folder: RunFolder) -> None:
     training.save(folder)
 
 
-def _step(training: ngp.Training, used: float, folder: RunFolder) -> ngp.StepResult:
+def _step(method, training, used: float, folder: RunFolder):
     try:
-        return ngp.train_step(training, used)
+        return method.train_step(training, used)
     except FloatingPointError as error:
         training.save(folder)
         raise BadInput(
-            f"{error}; {folder.path} keeps the state before it; a new run with a smaller --ngp.learning-rate may help"
+            f"{error}; {folder.path} keeps the state before it; a new run with a smaller {method.RATE} may help"
         ) from None
 
 
-def _leave(training: ngp.Training, folder: RunFolder) -> None:
+def _leave(training, folder: RunFolder) -> None:
     from ..training.progress import Interrupted
 
     training.save(folder)
     raise Interrupted(f"{folder.path}: the state after step {training.step} is saved; --resume continues it")
 
 
-def _used(training: ngp.Training, options: Options) -> float:
+def _used(training, options: Options) -> float:
     """The part of the budget that is used; 1 or more where it is used up."""
     parts = [training.step / options.steps] if options.steps is not None else []
     parts += [training.seconds / options.seconds] if options.seconds is not None else []
     return max(parts)
 
 
-def _finish(options: Options, training: ngp.Training, scene, folder: RunFolder) -> dict:
+def _finish(options: Options, training, scene, folder: RunFolder) -> dict:
     """Evaluates if wanted, and returns the figures; those of training go to the end of metrics.jsonl too."""
     figures = {"steps": training.step, "training_seconds": training.seconds, **training.figures()}
     stages = dict(training.stages.seconds)
@@ -193,7 +203,7 @@ def _check(options: Options) -> None:
             *device_rules(options.device, options.threads),
         ]
     )
-    ngp.check(options.ngp)
+    METHODS[options.method].check(options.of_method)
     if options.capture is None and not options.resume:
         raise BadInput("no capture is given; the rule: `radfield train CAPTURE`")
 
@@ -216,10 +226,15 @@ def _with_budget(options: Options) -> Options:
 def _resumed(folder: RunFolder, options: Options) -> Options:
     """The options of the run that is continued. A new budget replaces the old one; a capture given is where it is now.
     Raises `BadInput` where other options than the run's are given that would not fit its checkpoint."""
-    saved, method = saved_options(folder), ngp.config_from(folder.read_config())
-    changes = {"ngp": method, "capture": options.capture or saved["capture"]}
-    if options.ngp not in (ngp.Config(), method):
-        raise BadInput(f"{folder.path}: the --ngp options differ from those of the run; the rule: --resume keeps them")
+    saved, name = saved_options(folder), folder.read_config()["app"]
+    if name != options.method:
+        options = _with_method(options, name, folder)
+    method = METHODS[name].config_from(folder.read_config())
+    changes = {name: method, "capture": options.capture or saved["capture"]}
+    if options.of_method not in (type(method)(), method):
+        raise BadInput(
+            f"{folder.path}: the --{name} options differ from those of the run; the rule: --resume keeps them"
+        )
     for each in dataclasses.fields(Options):
         if each.name not in KEPT_ON_RESUME:
             continue
@@ -235,7 +250,14 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
     return resumed
 
 
-def _continue(training: ngp.Training, scene, folder: RunFolder, config: dict) -> None:
+def _with_method(options: Options, name: str, folder: RunFolder) -> Options:
+    """The options with the method of the run, where none other was asked for."""
+    if name not in METHODS or options.method != Options.method:
+        raise BadInput(f"--method is {options.method}; the rule: --resume keeps the run's {name!r:.80}")
+    return dataclasses.replace(options, method=name)
+
+
+def _continue(training, scene, folder: RunFolder, config: dict) -> None:
     """Puts the state of the checkpoint into `training`, and the run's folder back to it."""
     trained = ngp.scene_from(folder)
     check_fits(scene, trained["transform"], trained["cascades"], folder)
@@ -249,15 +271,15 @@ def _config(options: Options, scene, background: str, folder: RunFolder) -> dict
     """config.json of the run. The capture's path is absolute, so that the run can be opened from any folder; but one
     within the run's folder moves with it."""
     values = json.loads(json.dumps(dataclasses.asdict(options), default=str))
-    method = values.pop("ngp")
+    methods = {name: values.pop(name) for name in METHODS}
     capture, own = os.path.abspath(options.capture), os.path.abspath(folder.capture)
     if os.path.dirname(capture) == own:
         capture = os.path.relpath(capture, os.path.abspath(folder.path))
     values["capture"] = capture
     return {
-        "app": "ngp",
+        "app": options.method,
         "options": values,
-        "ngp": method,
+        options.method: methods[options.method],
         "scene": {
             "capture": capture,
             "name": scene.name,

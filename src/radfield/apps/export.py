@@ -1,0 +1,44 @@
+"""`radfield export`: the Gaussians of a run as a 3DGS PLY file, in the capture's own units and axes."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..errors import BadInput
+from ..training.run_folder import RunFolder
+from .runs import check, device_rules, use_device
+
+
+@dataclass(frozen=True)
+class Options:
+    """Write the Gaussians of a run to a file that other programs read."""
+
+    run: Annotated[Path, tyro.conf.Positional]  # folder of the run
+    file: Annotated[Path, tyro.conf.Positional]  # the file to write: its ending says the format (.ply)
+    threads: int | None = None  # threads to use; all by default
+    json: bool = False  # print the figures as one JSON object
+
+
+def run(options: Options) -> dict:
+    """Exports, and returns what was written."""
+    check(device_rules("cpu", options.threads))
+    if options.file.suffix.lower() != ".ply":
+        raise BadInput(f"{options.file}: ends in {options.file.suffix!r}; the rule: .ply")
+    folder = RunFolder.open(options.run)
+    use_device("cpu", options.threads)
+    from ..gaussians.ply import write_ply
+    from . import splat
+    from .methods import method_of
+
+    if method_of(folder) is not splat:
+        raise BadInput(f"{folder.path}: is a run of another method; the rule: export writes runs of --method splat")
+    model = splat.load(folder.path)
+    scene = model.gaussians.transformed(model.transform.inverse())
+    write_ply(options.file, scene)
+    print(f"export {folder.path.resolve().name}: {len(scene)} Gaussians", file=sys.stderr)
+    return {"file": str(options.file), "gaussians": len(scene), "bytes": options.file.stat().st_size}

@@ -1,0 +1,32 @@
+"""The methods of `radfield train`: one module each, which has
+
+Config, check, config_from    the method's options; whether they are in range; those of a run
+build, load                   a model, fresh or of a run: `render_view`, `transform`, `cascades`, `background`
+Training, train_step          the state of training; one step of the loop in train.py
+SHOWN, RATE                   figures to show on the way; the option to lower where a loss is not finite
+report_background             behind renders and figures
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import BadInput
+from ..training.run_folder import RunFolder
+from . import ngp, splat
+
+METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat}
+
+
+def method_of(folder: RunFolder) -> ModuleType:
+    """The method that made a run. Raises `BadInput` where this version has none of that name."""
+    name = folder.read_config()["app"]
+    if name not in METHODS:
+        raise BadInput(f"{folder.config_path}: app is {name!r:.80}; the rule: one of {', '.join(METHODS)}")
+    return METHODS[name]
+
+
+def load(run: str | Path):
+    """The model of a run folder, of whatever method. Raises `BadInput` for what is no whole run."""
+    return method_of(RunFolder.open(run)).load(run)

@@ -1,0 +1,1 @@
+"""The Gaussian scene: its parameters, its files, how it grows."""

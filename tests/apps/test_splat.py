@@ -1,0 +1,115 @@
+"""Gaussian splatting end to end: training, resuming bit for bit, rendering, and files of Gaussians as runs."""
+
+import json
+import signal
+
+import pytest
+import torch
+
+import radfield
+from radfield.apps import splat
+from radfield.errors import RadfieldWarning
+from radfield.gaussians.ply import read_ply
+from radfield.training.checkpoint import load_checkpoint
+
+TINY = (
+    *("--method", "splat", "--splat.initial-gaussians", "1500", "--splat.max-gaussians", "20000"),
+    *("--splat.refine-interval", "20", "--splat.reset-interval", "10000", "--splat.sh-degree", "1"),
+)
+STEPS = 400
+
+
+@pytest.fixture(scope="module")
+def trained_splat(tiny_capture, tmp_path_factory):
+    """A finished run, and its figures."""
+    from radfield.apps.command_line import main
+
+    run = tmp_path_factory.mktemp("runs") / "splat"
+    printed = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("builtins.print", lambda *words, **options: printed.append(words))
+        assert main(["train", str(tiny_capture), "--output", str(run), "--steps", str(STEPS), "--json", *TINY]) == 0
+    return run, json.loads(printed[-1][0])
+
+
+def test_training_finds_the_scene(trained_splat):
+    run, figures = trained_splat
+    assert figures["psnr"] > 22
+    assert figures["gaussians"] < 20000 and figures["state_mb"] > 0 and figures["seconds_per_step"] > 0
+    assert (run / "report.html").exists()
+    assert len(radfield.load(run).gaussians) == figures["gaussians"]
+
+
+def test_eval_and_render(trained_splat, tmp_path, command):
+    run, figures = trained_splat
+    code, again, _ = command("eval", run, "--json")
+    assert code == 0 and again["psnr"] == pytest.approx(figures["psnr"])
+    code, rendered, _ = command("render", run, "--output", tmp_path, "--views", 1, "--depth", "--json")
+    assert code == 0 and len(rendered["files"]) == 2
+
+
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tiny_capture, tmp_path, command, monkeypatch):
+    options = (tiny_capture, *TINY, "--steps", 160, "--no-evaluate", "--seed", 3)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    assert command("train", *options, "--output", whole)[0] == 0
+    step = splat.train_step
+
+    def watched(training, progress):
+        result = step(training, progress)
+        if training.step == 115:
+            signal.raise_signal(signal.SIGINT)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(splat, "train_step", watched)
+        assert command("train", *options, "--output", broken)[0] == 130
+    assert command("train", "--output", broken, "--resume", "--no-evaluate", "--threads", 1)[0] == 0
+    (ours, counts), (theirs, their_counts) = (load_checkpoint(p / "checkpoint.safetensors") for p in (broken, whole))
+    assert ours.keys() == theirs.keys() and counts["step"] == their_counts["step"] == "160"
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+
+
+def test_the_cap_is_told_and_kept(tiny_capture, tmp_path, command):
+    options = ("--splat.max-gaussians", 1501, "--splat.densify.grow-gradient", 1e-9, "--splat.coarse", 0)
+    with pytest.warns(RadfieldWarning, match="have reached --splat.max-gaussians 1501"):
+        run = (*TINY, *options, "--steps", 200, "--output", tmp_path / "run")
+        code, figures, _ = command("train", tiny_capture, *run, "--no-evaluate", "--json")
+    assert code == 0 and figures["gaussians"] <= 1501
+
+
+def test_export_and_import(trained_splat, tiny_capture, tmp_path, command):
+    run, figures = trained_splat
+    file, again = tmp_path / "scene.ply", tmp_path / "again"
+    code, said, _ = command("export", run, file, "--json")
+    assert code == 0 and said["gaussians"] == len(read_ply(file)) == figures["gaussians"]
+    background = figures["background"]
+    options = ("--output", again, "--capture", tiny_capture, "--background", background)
+    assert command("import", file, *options)[0] == 0
+    code, measured, _ = command("eval", again, "--json")
+    assert code == 0 and measured["psnr"] == pytest.approx(figures["psnr"], abs=0.02)
+
+
+def test_an_imported_run_without_capture_is_exported_again(trained_splat, tmp_path, command, refused):
+    run, _ = trained_splat
+    files = [tmp_path / "a.ply", tmp_path / "b.ply"]
+    assert command("export", run, files[0])[0] == 0
+    assert command("import", files[0], "--output", tmp_path / "run")[0] == 0
+    assert command("export", tmp_path / "run", files[1])[0] == 0
+    one, other = (read_ply(f).tensors() for f in files)
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-5)
+    refused("eval", tmp_path / "run", rule="--capture says where it is")
+
+
+def test_bad_input(trained, trained_splat, tiny_capture, tmp_path, refused):
+    run, _ = trained_splat
+    refused("export", trained[0], tmp_path / "a.ply", rule="runs of --method splat")
+    refused("export", run, tmp_path / "a.obj", rule="the rule: .ply")
+    (tmp_path / "no.ply").write_bytes(b"nothing")
+    refused("import", tmp_path / "no.ply", "--output", tmp_path / "run", rule="begins with the line ply")
+    options = ("--method", "splat", "--output", tmp_path / "run")
+    refused("train", tiny_capture, *options, "--splat.sh-degree", 5, rule="from 0 to 4")
+    refused("train", tiny_capture, *options, "--splat.densify.prune-opacity", 0, rule="positive")
+    refused("train", "--output", trained[0], "--method", "splat", "--resume", rule="--resume keeps the run's 'ngp'")
+    assert not (tmp_path / "run").exists()
