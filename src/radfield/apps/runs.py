@@ -83,7 +83,9 @@ def saved_options(folder: RunFolder) -> dict:
 
 def open_run(path: Path, split: str | None, *, capture: Path | None = None, device="cpu"):
     """A run's folder, its model on `device`, and its scene with the images of `split` (None: cameras alone).
-    `capture`: where the capture is now, if it has moved. Raises `BadInput` where one of them cannot be read, or they do not fit together."""
+    `capture`: where the
+    capture is now, if it has moved. Raises `BadInput` where one of them cannot be read, or they do not fit together.
+    """
     from ..data import load
     from . import ngp
 
