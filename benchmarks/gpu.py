@@ -1,4 +1,4 @@
-"""Radfield on a GPU: the tests that need one, each op against what the card's memory and arithmetic allow, and a training.
+"""Radfield on a GPU: the tests that need one, each op against what memory and arithmetic allow, a training.
 
 python benchmarks/gpu.py [CAPTURE] [--json] [--save FILE] [--skip-tests]
 
@@ -184,11 +184,11 @@ def test_figures() -> dict:
     return {"code": code, "said": lines[-1:], "failed": failed, "seconds": time.perf_counter() - began}
 
 
-def training_figures(capture: Path, device: torch.device, budgets=BUDGETS, config=ngp.Config(), views: int = 8) -> dict:
+def training_figures(capture: Path, device: torch.device, budgets=BUDGETS, config=None, views: int = 8) -> dict:
     """PSNR on held-out views after so many seconds of one training, whose budget is the last; steps and stages."""
     scene = load(capture)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": scene.background}
-    config = dataclasses.replace(config, background=scene.background)
+    config = dataclasses.replace(config or ngp.Config(), background=scene.background)
     training = ngp.Training(ngp.build(config, **where, device=device), scene, 0)
     figures, left = {}, list(budgets)
     while left:
