@@ -240,4 +240,4 @@ def test_where_a_step_waits_for_the_device(scene):
         ngp.train_step(training, 0.5)
     tables = {"encodings/hash_grid_adam.py:adam_step"}  # reads a table of the host
     assert set(watch.reads) - tables == WAITS
-    assert len(watch.reads) <= 40
+    assert len(watch.reads) == 27  # one of them of a table, one in the first step only
