@@ -8,7 +8,7 @@ a GPU yet: only its parts that need none have.
 
 Floors: an op cannot be faster than its bytes take at the bandwidth of a large copy (measured here), or than its
 products take at the rate of a large bf16 product (measured here). `of_floor` is floor / time: 1 is as fast as can
-be, and more where a table stays in the card's cache. Times are of whole calls, with host waits and Python between launches.
+be, and more where a table stays in the card's cache. Times are of whole calls, host waits and Python included.
 """
 
 from __future__ import annotations
