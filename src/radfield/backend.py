@@ -65,6 +65,43 @@ def on_cuda(tensor: torch.Tensor) -> bool:
     return backend_for(tensor) in ("cuda", EMULATED)
 
 
+def device(name: str | torch.device) -> tuple[torch.device, str]:
+    """The device to compute on, and why: "auto" is the GPU where CUDA kernels can run, else the CPU.
+
+    Raises `BadInput` for a GPU that is not there or cannot be used, and for what is no cpu or cuda.
+    """
+    if str(name) == "auto":
+        why = no_cuda()
+        return (torch.device("cpu"), f"no GPU: {why}") if why else (_gpu(None), "CUDA kernels run on this GPU")
+    try:
+        asked = torch.device(name)
+    except RuntimeError:
+        raise BadInput(f"device is {name!r:.40}; the rule: auto, cpu or cuda") from None
+    if asked.type == "cpu":
+        return asked, "asked for"
+    if asked.type != "cuda":
+        raise BadInput(f"device is {str(asked)!r}; the rule: auto, cpu or cuda")
+    if why := no_cuda():
+        raise BadInput(f"device is {str(asked)!r}; the rule: auto or cpu here: {why}")
+    return _gpu(asked.index), "asked for"
+
+
+def no_cuda() -> str | None:
+    """Why nothing computes on a GPU here, None where it can: CUDA's reason, or that another backend is forced."""
+    if forced() not in (None, "cuda"):
+        return f"the backend is forced to be {forced()!r}"
+    from .cuda import library
+
+    return library.unavailable()
+
+
+def _gpu(index: int | None) -> torch.device:
+    index, count = torch.cuda.current_device() if index is None else index, torch.cuda.device_count()
+    if index >= count:
+        raise BadInput(f"device is 'cuda:{index}'; the rule: below cuda:{count}, the number of GPUs here")
+    return torch.device("cuda", index)
+
+
 def runner(device: torch.device) -> Callable:
     """What runs an op whose tensors are on `device`: runner(op, packed, device)."""
     if device.type == "cuda":

@@ -46,7 +46,7 @@ def run(options: Options) -> dict[str, Any]:
     """The figures: versions, cpu, library, cuda, packages, settings, and findings (lines; none when all is well)."""
     findings: list[str] = []
     report = {
-        "device": "cpu",
+        "device": _device(findings),
         "versions": _versions(),
         "cpu": _cpu(),
         "library": _library(findings),
@@ -63,7 +63,7 @@ def describe(report: dict[str, Any]) -> str:
     """The report as text for a terminal."""
     cpu, library = report["cpu"], report["library"]
     lines = [("radfield", ", ".join(f"{name} {version}" for name, version in report["versions"].items()))]
-    lines.append(("device", "cpu (the programs of this version do not compute on a GPU yet)"))
+    lines.append(("device", f"{report['device']} (what --device auto takes)"))
     lines.append(("cpu", f"{cpu['model']}, {cpu['cores']} cores, {cpu['memory_gib']} GiB of memory"))
     if library:
         extra = ", ".join(library.get("features") or []) or "none"
@@ -164,9 +164,25 @@ def _cuda(findings: list[str]) -> str | None:
         findings.append(f"torch cannot be asked for a GPU: {type(error).__name__}: {error}")
         return None
     findings += [f"torch says of CUDA: {' '.join(str(warning.message).split())}" for warning in said]
-    if name is not None:
-        findings.append(f"torch sees a GPU ({name}), but the programs of this version run on the CPU")
     return name
+
+
+def _device(findings: list[str]) -> str:
+    """What `--device auto` takes; a finding where torch sees a GPU that cannot be used."""
+    try:
+        import torch
+
+        from .. import backend
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `_cuda` tells what torch says
+            taken, why = backend.device("auto")
+            if taken.type == "cpu" and torch.cuda.is_available():
+                findings.append(f"torch sees a GPU, but the programs run on the CPU: {why}")
+    except Exception as error:  # see _library
+        findings.append(f"no device can be chosen: {type(error).__name__}: {error}")
+        return "cpu"
+    return str(taken)
 
 
 def _kernels(findings: list[str]) -> dict[str, Any] | None:

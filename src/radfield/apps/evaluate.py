@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..training.run_folder import RunFolder
-from .runs import check, device_rules, open_run, use_device, write_picture
+from .runs import check, device_rules, is_cpu_only, open_run, use_device, write_picture
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Options:
     split: Literal["train", "val", "test"] = "val"  # the views to measure on
     views: int | None = None  # measure the first so many views only
     capture: Path | None = None  # where the run's capture is now, if it has moved
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; the programs of this version do on the cpu
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -35,9 +35,9 @@ def run(options: Options) -> dict:
             *device_rules(options.device, options.threads),
         ]
     )
-    device = use_device(options.device, options.threads)
-    folder, model, scene = open_run(options.run, options.split, capture=options.capture)
-    print(f"eval {folder.path.resolve().name}: {options.split} views, {device}", file=sys.stderr)
+    device, about = use_device(options.device, options.threads, cpu_only=is_cpu_only(options.run))
+    folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
+    print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)
     trained = run_figures(folder)
     stages = trained.pop("stages", {})
@@ -53,20 +53,19 @@ def run_figures(folder: RunFolder) -> dict:
 
 def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[dict, list]:
     """Figures over the views of a split, and (name, render, truth) of each: sRGB, on the model's background."""
-    import torch
-
     from ..metrics import ssim
-    from .ngp import BACKGROUNDS
+    from .ngp import background_color
 
     views = scene.split(split)
     count = min(limit or len(views), len(views))
-    background = torch.full((3,), BACKGROUNDS[model.background])
+    background = background_color(model.background, model.device)
+    cameras = views.cameras.to(model.device)
     shown, values, seconds = [], [], 0.0
     for i in range(count):
         began = time.perf_counter()
-        render = model.render_view(views.cameras, i).color.clamp(0, 1)
+        render = model.render_view(cameras, i).color.clamp(0, 1).cpu()  # waits for a GPU to be done
         seconds += time.perf_counter() - began
-        truth = views.images.composited(i, background)
+        truth = views.images.composited(i, background.cpu())
         kept = views.images.kept(i)
         if kept is not None:  # ignored pixels count as right: neither their colour nor what surrounds it is measured
             render, truth = render.where(kept[..., None], 0), truth.where(kept[..., None], 0)

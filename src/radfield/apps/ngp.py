@@ -16,6 +16,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from .. import backend
 from ..camera_rays import camera_rays
 from ..cameras import Cameras
 from ..data.resident import draw_pixels, source_of
@@ -35,6 +36,7 @@ from ..training.stages import Stages
 
 SHOWN = ("samples_per_s", "psnr")  # figures beside the progress bar
 RATE = "--ngp.learning-rate"
+CPU_ONLY = False
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 
@@ -83,6 +85,11 @@ class Model:
         """How many nested cubes hold the scene."""
         return self.field.cascades
 
+    @property
+    def device(self) -> torch.device:
+        """Where field and grid are, and what is asked of them must be."""
+        return self.grid.values.device
+
     def density(self, x: Tensor) -> Tensor:
         """sigma [M] at scene positions x [M, 3]."""
         with torch.no_grad():
@@ -94,8 +101,10 @@ class Model:
             return self.field.color(x, d)
 
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> volume.View:
-        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3]."""
-        background = torch.full((3,), BACKGROUNDS[self.background]) if background is None else background
+        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3],
+        on the model's device."""
+        background = background_color(self.background, self.device) if background is None else background
+        cameras, background = cameras.to(self.device), background.to(self.device)
         return volume.render_view(self.field, self.grid, cameras, view, background, self.render)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -104,8 +113,21 @@ class Model:
         return named | {f"grid.{k}": v for k, v in self.grid.state_dict().items()}
 
 
-def build(config: Config, *, cascades: int, transform: SceneTransform, background: str, seed: int = 0) -> Model:
-    """A fresh model. Raises `BadInput` on options out of range."""
+def background_color(name: str, device: torch.device) -> Tensor:
+    """[3] of "white" or "black"."""
+    return torch.full((3,), BACKGROUNDS[name], device=device)
+
+
+def build(
+    config: Config,
+    *,
+    cascades: int,
+    transform: SceneTransform,
+    background: str,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """A fresh model on `device`, with the same parameters on any. Raises `BadInput` on options out of range."""
     if config.background not in ("random", *BACKGROUNDS):
         raise BadInput(f"background is {config.background!r}; the rule: random, white or black")
     generator = torch.Generator().manual_seed(seed)
@@ -117,8 +139,8 @@ def build(config: Config, *, cascades: int, transform: SceneTransform, backgroun
     cells = occupancy.Config(cascades=cascades, **turns)
     return Model(
         config,
-        radiance.RadianceField(field_config, cascades, generator),
-        occupancy.OccupancyGrid(cells),
+        radiance.RadianceField(field_config, cascades, generator).to(device),
+        occupancy.OccupancyGrid(cells, device),
         volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near),
         transform,
         background,
@@ -137,6 +159,7 @@ class StepResult:
 
 class Training:
     """The state of training besides the model: optimiser, buffers, and how many rays fill a batch.
+    All is on the model's device.
 
     memory: bytes that the images may take where the scene's are on disk."""
 
@@ -144,7 +167,7 @@ class Training:
         self.model, self.seed, self.step, self.rays = model, seed, 0, 1024
         self.seconds, self.samples = 0.0, 0  # trained so far
         self._recent: list[tuple[float, StepResult]] = []
-        self.images = source_of(scene.train.images, seed=seed, memory=memory)
+        self.images = source_of(scene.train.images, seed=seed, memory=memory, device=model.device)
         self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
         field, config = model.field, model.config
@@ -156,7 +179,7 @@ class Training:
             ]
         )
         model.grid.mark_invisible(scene.train.cameras)
-        self.per_image = per_image.PerImage(config.per_image, scene.train.cameras)
+        self.per_image = per_image.PerImage(config.per_image, scene.train.cameras.to(model.device))
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps to continue from."""
@@ -236,7 +259,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     """
     model, config, stages, images = training.model, training.model.config, training.stages, training.per_image
     with stages("pixels"):
-        color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
+        color = None if config.background == "random" else background_color(config.background, model.device)
         n = training.rays
         pixels = draw_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(images.cameras, pixels.view, pixels.pixel)
@@ -354,10 +377,11 @@ def scene_from(folder: RunFolder) -> dict:
     return {"cascades": scene["cascades"], "transform": transform, "background": scene["background"]}
 
 
-def load(run: str | Path) -> Model:
-    """The model of a run folder, ready to render and to answer queries. Raises `BadInput` for what is no whole run."""
+def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The model of a run folder, ready to render and to answer queries on `device` ("auto": a GPU where there is one),
+    whatever it was trained on. Raises `BadInput` for what is no whole run, and for a device that cannot be used."""
     folder = RunFolder.open(run)
-    model = build(config_from(folder.read_config()), **scene_from(folder))
+    model = build(config_from(folder.read_config()), **scene_from(folder), device=backend.device(device)[0])
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     load_tensors(folder, model.tensors(), tensors)
     model.grid.refresh()

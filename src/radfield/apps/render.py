@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import BadInput
-from .runs import check, device_rules, open_run, use_device, write_picture
+from .runs import check, device_rules, is_cpu_only, open_run, use_device, write_picture
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Options:
     size: int | None = None  # longer side of the pictures in pixels; the capture's by default
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
     capture: Path | None = None  # where the run's capture is now, if it has moved
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; the programs of this version do on the cpu
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -35,11 +35,11 @@ class Options:
 def run(options: Options) -> dict:
     """Renders, and returns what was written and how long a picture took."""
     _check(options)
-    device = use_device(options.device, options.threads)
-    folder, model, scene = open_run(options.run, None, capture=options.capture)
+    device, about = use_device(options.device, options.threads, cpu_only=is_cpu_only(options.run))
+    folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
     cameras = _sized(_cameras(options, scene), options.size)
     _make_folder(options.output)
-    print(f"render {folder.path.resolve().name}: {options.what}, {device}", file=sys.stderr)
+    print(f"render {folder.path.resolve().name}: {options.what}, {about}", file=sys.stderr)
     return _write_views(options, model, cameras) if options.what == "views" else _write_video(options, model, cameras)
 
 
@@ -118,7 +118,7 @@ def _rendered(options: Options, model, cameras):
     with Progress(f"render {options.what}", steps=len(cameras)) as progress:
         for i in range(len(cameras)):
             began = time.perf_counter()
-            view = model.render_view(cameras, i)
+            view = model.render_view(cameras, i).cpu()  # waits for a GPU to be done
             took = time.perf_counter() - began
             progress.update(i + 1)
             yield view, took

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from .. import backend
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
 
@@ -31,33 +32,49 @@ def check(rules: list[tuple[str, object, bool, str]]) -> None:
 
 def device_rules(device: str, threads: int | None) -> list[tuple[str, object, bool, str]]:
     """The rules of --device and --threads, for `check`."""
+    why = backend.no_cuda() if device == "cuda" else None
     return [
         ("threads", threads, threads is None or 1 <= threads <= 1024, "from 1 to 1024"),
-        ("device", device, device != "cuda", f"auto or cpu here: {_why_not_cuda()}" if device == "cuda" else ""),
+        ("device", device, not why, f"auto or cpu here: {why}"),
     ]
 
 
-def _why_not_cuda() -> str:
-    from ..cuda import library
-
-    return library.unavailable() or "the programs of this version compute on the cpu, only single ops run on a GPU"
-
-
-def use_device(device: str, threads: int | None) -> str:
-    """Sets the number of threads (None: all), and returns what there is to announce: device, instruction set, threads,
-    and why it was taken where that was left to us.
-
-    The device is the CPU: `check` has refused others.
-    """
+def use_device(device: str, threads: int | None, *, cpu_only: bool = False):
+    """Sets the number of threads (None: all); returns the torch.device, and what there is to announce: device,
+    instruction set or architecture, threads, and why it was taken where that was left to us ("auto"). cpu_only: the
+    method has no CUDA kernels; then "auto" is the CPU, and asking for a GPU raises `BadInput`."""
     import torch
 
     from ..cpu import library
 
     library.set_num_threads(threads or library.default_num_threads())
     torch.set_num_threads(1)  # torch's own threads would compete with ours for the same cores
+    where, why = backend.device("cpu" if cpu_only and device == "auto" else device)
+    if cpu_only:
+        why = "the method has no CUDA kernels in this version"
+        if where.type != "cpu":
+            raise BadInput(f"--device is {device}; the rule: auto or cpu, since {why}")
+    reason = f"; {why}" if device == "auto" else ""
+    if where.type == "cuda":
+        from ..cuda.library import architecture
+
+        return where, f"{where} ({torch.cuda.get_device_name(where)}, {architecture(where)}{reason})"
     count = library.num_threads()
-    why = f"; no GPU: {_why_not_cuda()}" if device == "auto" else ""
-    return f"cpu ({library.choose_isa() or 'plain torch'}, {count} thread{'s' if count > 1 else ''}{why})"
+    return where, f"cpu ({library.choose_isa() or 'plain torch'}, {count} thread{'s' if count > 1 else ''}{reason})"
+
+
+def is_cpu_only(run: Path) -> bool:
+    """Whether a run's method has no CUDA kernels. Raises `BadInput` for what is no run."""
+    from .methods import method_of
+
+    return method_of(RunFolder.open(run)).CPU_ONLY
+
+
+def free_memory(device) -> int:
+    """Bytes of a GPU's memory that are free."""
+    import torch
+
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def saved_options(folder: RunFolder) -> dict:
@@ -76,15 +93,16 @@ def saved_options(folder: RunFolder) -> dict:
     return {**options, "capture": folder.path / scene["capture"]}  # absolute, or within the run
 
 
-def open_run(path: Path, split: str | None, *, capture: Path | None = None):
-    """A run's folder, its model, and its scene with the images of `split` (None: cameras alone). `capture`: where the
-    capture is now, if it has moved. Raises `BadInput` where one of them cannot be read, or they do not fit together."""
+def open_run(path: Path, split: str | None, *, capture: Path | None = None, device="cpu"):
+    """A run's folder, its model on `device`, and its scene with the images of `split` (None: cameras alone).
+    `capture`: where the capture is now, if it has moved. Raises `BadInput` where one of them cannot be read, or they do
+    not fit together."""
     from ..data import load
     from .methods import load as load_model
 
     folder = RunFolder.open(path)
     options = saved_options(folder)
-    model = load_model(path)
+    model = load_model(path, device)
     place = capture or options["capture"]
     if not place.exists():
         raise BadInput(f"{place}: the run's capture is not there; the rule: --capture says where it is")

@@ -35,6 +35,7 @@ from .ngp import BACKGROUNDS
 _ORDER, _BACKGROUND, _REFINE = 1, 2, 3  # purposes of random numbers
 SHOWN = ("gaussians", "psnr")  # figures beside the progress bar
 RATE = "--splat.mean-rate"
+CPU_ONLY = True  # no CUDA kernels in this version
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ class Model:
         return View(image.color[..., :3].contiguous(), image.alpha, image.color[..., 3] * along_ray)
 
 
-def build(config: Config, *, cascades: int, transform: SceneTransform, background: str, seed: int = 0) -> Model:
-    """A model without Gaussians yet: `Training` makes the first, `load` those of a checkpoint."""
+def build(
+    config: Config, *, cascades: int, transform: SceneTransform, background: str, seed: int = 0, device="cpu"
+) -> Model:
+    """A model without Gaussians yet: `Training` makes the first, `load` those of a checkpoint. device: the CPU."""
     shapes = {name: (*rows, 0) for name, rows in ROWS.items()} | {"rest": (rest_rows(config.sh_degree), 0)}
     empty = GaussianScene(**{name: torch.zeros(shape) for name, shape in shapes.items()})
     return Model(config, empty, cascades, transform, background)

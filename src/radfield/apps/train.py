@@ -24,7 +24,7 @@ from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import ngp, splat
 from .methods import METHODS
-from .runs import check, check_fits, device_rules, saved_options, use_device
+from .runs import check, check_fits, device_rules, free_memory, saved_options, use_device
 
 LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
 DEFAULT_SECONDS = 120.0
@@ -44,14 +44,16 @@ class Options:
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
     seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
-    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; the programs of this version do on the cpu
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     resume: bool = False  # continue the run in the output folder from its checkpoint, to its budget or a new one
     overwrite: bool = False  # replace the run in the output folder
     holdout: int = 8  # every so many-th image is held out for validation, where the capture names no split
     max_size: int | None = None  # shrink images whose longer side has more pixels
     masks: Literal["auto", "ignore", "transparent", "none"] = "auto"  # what masks mean; auto: what their place says
-    memory_gb: float | None = None  # memory for decoded images, others stay on disk; by default 0.4 of the machine's
+    memory_gb: float | None = (
+        None  # for decoded images, others stay on disk; by default 0.4 of the machine's or the GPU's
+    )
     cache_gb: float = 12.0  # disk space for decoded images where they do not fit into memory
     checkpoint_seconds: float = 60.0  # save the state this often
     evaluate: bool = True  # measure and report on held-out views at the end
@@ -72,25 +74,25 @@ def run(options: Options) -> dict:
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
     options = _resumed(folder, options) if options.resume else _with_budget(options)
     options = _with_cameras(options, folder)
-    device = use_device(options.device, options.threads)
+    device, about = use_device(options.device, options.threads, cpu_only=METHODS[options.method].CPU_ONLY)
     from ..data import load
     from ..training.progress import Progress
 
-    limits = _limits(options, folder)
+    limits = _limits(options, folder, device)
     reading = {"holdout": options.holdout, "max_size": options.max_size, "masks": options.masks}
     scene = load(options.capture, **reading, limits=limits, progress=Progress)
     options = dataclasses.replace(options, max_size=scene.max_size)
     method = METHODS[options.method]
     background = method.report_background(options.of_method, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
-    model = method.build(options.of_method, **where, seed=options.seed)
+    model = method.build(options.of_method, **where, seed=options.seed, device=device)
     training = method.Training(model, scene, options.seed, limits.memory)
     config = _config(options, scene, background, folder)
     if options.resume:
         _continue(training, scene, folder, config)
     else:
         folder.start(config)
-    print(f"train {scene.name}: {len(scene.train)} views, {device}", file=sys.stderr)
+    print(f"train {scene.name}: {len(scene.train)} views, {about}", file=sys.stderr)
     loop(options, training, folder)
     return _finish(options, training, scene, folder)
 
@@ -208,12 +210,14 @@ def _check(options: Options) -> None:
         raise BadInput("no capture is given; the rule: `radfield train CAPTURE`")
 
 
-def _limits(options: Options, folder: RunFolder):
-    """What decoded images may take of memory and disk."""
+def _limits(options: Options, folder: RunFolder, device):
+    """What decoded images may take of memory and disk: they go to a GPU's memory where one is used."""
     from ..data.decoded_cache import Limits
     from ..data.images import machine_memory
 
     memory = 0.4 * (machine_memory() or 8e9) if options.memory_gb is None else options.memory_gb * 1e9
+    if device.type == "cuda" and options.memory_gb is None:
+        memory = min(memory, 0.4 * free_memory(device))
     return Limits(folder.cache, int(memory), int(options.cache_gb * 1e9))
 
 

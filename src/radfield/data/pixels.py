@@ -88,7 +88,7 @@ def sample_pixels(
         images=images.pixels,
         offset=images.offset,
         size=images.size,
-        fixed=None if background is None else _fixed(background, n).to(images.pixels.device),
+        fixed=None if background is None else _fixed(background, n, images.pixels.device),
         span_first=first,
         span_start=start,
         seed=stream(seed, step),
@@ -111,7 +111,7 @@ def sample_pixels_reference(
     view, pixel, color, alpha, background, images, offset, size, fixed, span_first, span_start, seed, drawable
 ) -> None:
     """The specification, with the arguments of the native op: same bits."""
-    counter = torch.arange(len(view)) * _NUMBERS_PER_RAY
+    counter = torch.arange(len(view), device=view.device) * _NUMBERS_PER_RAY
     # 64 random bits for the pixel: with 32, some of 10^9 pixels would be met twice as often
     high, low = random_bits(seed, counter), random_bits(seed, counter + 1)
     p = (high * drawable + ((low * drawable) >> 32)) >> 32
@@ -122,15 +122,15 @@ def sample_pixels_reference(
     inside, width = p - offset[found], size[found, 0]
     view.copy_(found.int())
     pixel.copy_(torch.stack((inside % width, inside // width)) + 0.5)
-    alpha.copy_(images[p, 3].float() / 255 if images.shape[1] == 4 else torch.ones(len(view)))
-    drawn = unit_float(random_bits(seed, counter + 2 + torch.arange(3)[:, None]))
+    alpha.copy_(images[p, 3].float() / 255 if images.shape[1] == 4 else torch.ones_like(alpha))
+    drawn = unit_float(random_bits(seed, counter + 2 + torch.arange(3, device=view.device)[:, None]))
     background.copy_(drawn if fixed is None else fixed.expand(3, len(view)))
     color.copy_(images[p, :3].T.float() / 255 * alpha + background * (1 - alpha))
 
 
-def _fixed(background, n: int) -> Tensor:
+def _fixed(background, n: int, device: torch.device) -> Tensor:
     # [3, 1] or [3, n]
-    fixed = torch.as_tensor(background, dtype=torch.float32)
+    fixed = torch.as_tensor(background, dtype=torch.float32, device=device)
     if fixed.shape not in ((3,), (n, 3)):
         raise BadInput(f"background has shape {list(fixed.shape)}; the rule: [3] or [{n}, 3]")
     return fixed.reshape(-1, 3).T.contiguous()

@@ -22,13 +22,22 @@ from .scene import Images
 
 
 class ResidentImages:
-    """S of the V images in memory. `images` are those that are there; `view` [S] int64 says which they are."""
+    """S of the V images in memory. `images` are those that are there, on `device`; `view` [S] int64, on the
+    CPU, says which they are."""
 
-    def __init__(self, cache: CachedImages, slots: int, *, seed: int, interval: int = 1):
+    def __init__(
+        self,
+        cache: CachedImages,
+        slots: int,
+        *,
+        seed: int,
+        interval: int = 1,
+        device: torch.device | str = "cpu",
+    ):
         self.cache, self.interval, self.seed = cache, interval, seed
         self.slots = max(1, min(slots, len(cache)))
         self.room = int(cache.size.prod(-1).max())
-        self.pixels = torch.zeros(self.slots * self.room, cache.channels, dtype=torch.uint8)
+        self.pixels = torch.zeros(self.slots * self.room, cache.channels, dtype=torch.uint8, device=device)
         self.view = torch.full((self.slots,), -1, dtype=torch.int64)
         self._swaps = -1  # images that have come since the first S
         self._pool = ThreadPoolExecutor(1, "radfield-images")
@@ -64,8 +73,7 @@ class ResidentImages:
         if self._next is not None and self._next[0] == number:
             _, buffer, reading = self._next
             reading.result()
-            count = self._count(image)
-            self._slot(slot)[:count] = buffer[:count]
+            self._slot(slot)[: self._count(image)].copy_(torch.from_numpy(buffer[: self._count(image)]))
             self.view[slot] = image
         else:
             self._put(slot, image)
@@ -79,11 +87,15 @@ class ResidentImages:
 
     def _put(self, slot: int, image: int) -> None:
         if int(self.view[slot]) != image:
-            self.cache.read_into(image, self._slot(slot)[: self._count(image)])
+            there = self._slot(slot)[: self._count(image)]
+            read = there if there.device.type == "cpu" else torch.empty_like(there, device="cpu")
+            self.cache.read_into(image, read.numpy())
+            if read is not there:
+                there.copy_(read)
             self.view[slot] = image
 
-    def _slot(self, slot: int) -> np.ndarray:
-        return self.pixels[slot * self.room : (slot + 1) * self.room].numpy()
+    def _slot(self, slot: int) -> Tensor:
+        return self.pixels[slot * self.room : (slot + 1) * self.room]
 
     def _count(self, image: int) -> int:
         return int(self.cache.size[image].prod())
@@ -103,13 +115,13 @@ class ResidentImages:
         size = self.cache.size[self.view.clamp_min(0)]
         count = size.prod(-1)
         if self.cache.spans is None and bool((count == self.room).all()):
-            return Images(self.pixels, offset, size)
+            return Images(self.pixels, offset, size).to(self.pixels.device)
         if self.cache.spans is None:
             spans = torch.stack((offset[:-1], offset[:-1] + count), 1)
         else:
             parts = [self.cache.spans[i] + s * self.room for s, i in enumerate(self.view.clamp_min(0).tolist())]
             spans = torch.from_numpy(np.concatenate(parts))
-        return Images(self.pixels, offset, size, spans)
+        return Images(self.pixels, offset, size, spans).to(self.pixels.device)
 
 
 def draw_pixels(source: Images | ResidentImages, n: int, *, seed: int, step: int, background: Tensor | None) -> Pixels:
@@ -117,12 +129,14 @@ def draw_pixels(source: Images | ResidentImages, n: int, *, seed: int, step: int
     if isinstance(source, Images):
         return sample_pixels(source, n, seed=seed, step=step, background=background)
     pixels = sample_pixels(source.at(step), n, seed=seed, step=step, background=background)
-    return replace(pixels, view=source.view[pixels.view.long()].int())
+    return replace(pixels, view=source.view.to(pixels.view.device)[pixels.view.long()].int())
 
 
-def source_of(images: Images | CachedImages, *, seed: int, memory: int | None) -> Images | ResidentImages:
-    """What training pixels are drawn from: `images`, or as many of cached ones as take `memory` bytes."""
+def source_of(
+    images: Images | CachedImages, *, seed: int, memory: int | None, device: torch.device | str = "cpu"
+) -> Images | ResidentImages:
+    """What training pixels are drawn from: `images`, or as many of cached ones as take `memory` bytes, on `device`."""
     if isinstance(images, Images):
-        return images
+        return images.to(device)
     largest = int(images.size.prod(-1).max()) * images.channels
-    return ResidentImages(images, max(1, (memory or 0) // largest), seed=seed)
+    return ResidentImages(images, max(1, (memory or 0) // largest), seed=seed, device=device)

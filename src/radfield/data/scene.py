@@ -5,7 +5,7 @@ Colours are sRGB.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -44,6 +44,15 @@ class Images:
     def channels(self) -> int:
         """C: 3, or 4 with alpha."""
         return self.pixels.shape[1]
+
+    def to(self, device: torch.device | str) -> "Images":
+        """The same images on `device`; themselves where they are there already."""
+        if self.pixels.device == self.offset.device == torch.device(device):
+            return self
+        spans = None if self.spans is None else self.spans.to(device)
+        return replace(
+            self, pixels=self.pixels.to(device), offset=self.offset.to(device), size=self.size.to(device), spans=spans
+        )
 
     def __len__(self) -> int:
         return self.size.shape[0]

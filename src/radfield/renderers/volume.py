@@ -109,7 +109,7 @@ def render_training(
 def _ray_index(ray_start: Tensor, rays: int, going: Tensor) -> Tensor:
     """[M] int64: the ray of each sample, where the parts of `rays` rays are followed by those of the rays `going`."""
     count = (ray_start[1:] - ray_start[:-1]).long()
-    return torch.cat((torch.arange(rays), going[: len(count) - rays])).repeat_interleave(count)
+    return torch.cat((torch.arange(rays, device=going.device), going[: len(count) - rays])).repeat_interleave(count)
 
 
 def _live_part(field, samples: Samples, config: Config) -> tuple[tuple, Composited]:
@@ -144,8 +144,9 @@ def render_rays(
 
     Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for.
     """
-    color, opacity, depth = torch.zeros(len(rays), 3), torch.zeros(len(rays)), torch.zeros(len(rays))
-    alive, near = torch.arange(len(rays)), torch.full((len(rays),), config.near)
+    n, device = len(rays), rays.origins.device
+    color, opacity, depth = (torch.zeros(*shape, device=device) for shape in ((n, 3), (n,), (n,)))
+    alive, near = torch.arange(n, device=device), torch.full((n,), config.near, device=device)
     count = 4
     while len(alive):
         part = Rays(rays.origins[alive], rays.directions[alive], near, None if rays.far is None else rays.far[alive])
@@ -171,7 +172,8 @@ def _ask(field, samples: Samples, config: Config) -> Composited:
 
 def _march(grid, rays, config, **options) -> Samples:
     if rays.near is None and config.near > 0:
-        rays = Rays(rays.origins, rays.directions, torch.full((len(rays),), config.near), rays.far)
+        near = torch.full((len(rays),), config.near, device=rays.origins.device)
+        rays = Rays(rays.origins, rays.directions, near, rays.far)
     return march(rays, grid, step=config.step, cone=config.cone, max_step=_longest(config, grid), **options)
 
 
@@ -189,18 +191,23 @@ class View:
     opacity: Tensor
     depth: Tensor
 
+    def cpu(self) -> View:
+        """The same view on the CPU."""
+        return View(self.color.cpu(), self.opacity.cpu(), self.depth.cpu())
+
 
 RAYS_PER_CALL = 1 << 15
 
 
 def render_view(field, grid: OccupancyGrid, cameras: Cameras, view: int, background: Tensor, config: Config) -> View:
-    """Renders one view of `cameras` at its own size, on `background` [3]."""
+    """Renders one view of `cameras` at its own size, on `background` [3]. Cameras, field and grid are on one device."""
     width, height = cameras.size[view].tolist()
-    parts = []
+    device, parts = cameras.size.device, []
     for begin in range(0, width * height, RAYS_PER_CALL):
-        index = torch.arange(begin, min(begin + RAYS_PER_CALL, width * height))
+        index = torch.arange(begin, min(begin + RAYS_PER_CALL, width * height), device=device)
         pixel = torch.stack([index % width + 0.5, index.div(width, rounding_mode="floor") + 0.5], 1)
-        rays = camera_rays(cameras, torch.full((len(index),), view, dtype=torch.int32), pixel)
+        views = torch.full((len(index),), view, dtype=torch.int32, device=device)
+        rays = camera_rays(cameras, views, pixel)
         parts.append(render_rays(field, grid, rays, background, config))
     color, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
     return View(color.view(height, width, 3), opacity.view(height, width), depth.view(height, width))

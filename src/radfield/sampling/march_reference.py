@@ -45,10 +45,10 @@ def _occupied_steps(origins, directions, near, far, bitfield, near_blocks, resol
     low, high = _interval(origins, directions, near, far, cascades)
     start, most = _start(low, high, **steps)
     number = int(most.clamp_min(0).max().ceil()) + 2 if len(most) else 0
-    offset = torch.zeros(len(low))
+    offset = torch.zeros(len(low), device=low.device)
     if jitter:
-        offset = unit_float(random_bits(seed, torch.arange(len(low))))
-    i = torch.arange(number)
+        offset = unit_float(random_bits(seed, torch.arange(len(low), device=low.device)))
+    i = torch.arange(number, device=low.device)
     offset = offset[:, None]
     t0, middle, t1 = (_time(start[:, None], s, **steps) for s in (i + offset, i + (offset + 0.5), i + 1 + offset))
     x = origins[:, None] + middle[..., None] * directions[:, None]
@@ -93,7 +93,7 @@ def stepping_space(t: Tensor, step: float, cone: float, max_step: float) -> Tens
 
 def _time(start: Tensor, s: Tensor, step: float, cone: float, max_step: float) -> Tensor:
     if cone == 0:
-        return start + s * torch.tensor(step, dtype=torch.float32)
+        return start + s * torch.tensor(step, dtype=torch.float32, device=s.device)
     growth, (t_low, t_high), (u_low, u_high) = _table(step, cone, max_step)
     u = start + s
     middle, upper = (u * growth).exp(), (u - u_high) * max_step + t_high

@@ -11,6 +11,7 @@ M samples.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -172,17 +173,18 @@ class OccupancyGrid(nn.Module):
     values: [T] float32. bitfield: [T / 8] uint8. Both, and the number of updates made, are in the state_dict.
     """
 
-    def __init__(self, config: Config = Config()):
+    def __init__(self, config: Config = Config(), device: torch.device | str = "cpu"):
         super().__init__()
         self.config = config
+        full, zeros = (functools.partial(make, device=device) for make in (torch.full, torch.zeros))
         rows = config.cascades * (config.resolution // 4) ** 2
-        self.register_buffer("values", torch.full((config.cells,), UNKNOWN))
-        self.register_buffer("bitfield", torch.zeros(config.cells // 8, dtype=torch.uint8))
-        self.register_buffer("updates", torch.zeros(1, dtype=torch.int64))
+        self.register_buffer("values", full((config.cells,), UNKNOWN))
+        self.register_buffer("bitfield", zeros(config.cells // 8, dtype=torch.uint8))
+        self.register_buffer("updates", zeros(1, dtype=torch.int64))
         # derived from the bitfield, for skipping (march.h)
-        near = torch.zeros(rows * -(-config.resolution // 128), dtype=torch.int32)
+        near = zeros(rows * -(-config.resolution // 128), dtype=torch.int32)
         self.register_buffer("near_blocks", near, persistent=False)
-        self.register_buffer("threshold", torch.zeros(1), persistent=False)
+        self.register_buffer("threshold", zeros(1), persistent=False)
         self.register_load_state_dict_post_hook(lambda module, _: module.refresh())
         self.refresh()
 
@@ -248,9 +250,10 @@ class OccupancyGrid(nn.Module):
 
     @torch.no_grad()
     def mark_invisible(self, cameras) -> None:
-        """Gives up the cells that none of `cameras` (in scene coordinates) sees: they are never occupied again."""
-        seen = seen_cells(cameras, self.config.resolution, self.config.cascades)
-        self.values[~seen] = UNSEEN
+        """Gives up the cells that none of `cameras` (in scene coordinates) sees: they are never occupied again.
+        That is found on the CPU, so that it is the same everywhere."""
+        seen = seen_cells(cameras.to(torch.device("cpu")), self.config.resolution, self.config.cascades)
+        self.values.masked_fill_(~seen.to(self.values.device), UNSEEN)
         self.refresh()
 
     def occupied_fraction(self) -> float:

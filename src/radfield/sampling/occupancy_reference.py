@@ -55,7 +55,7 @@ def coordinates_of(cells: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
 
 def uniform_cells(cells, count, values, stride, update, seed):
     """One visible cell of each run of `stride`."""
-    runs = torch.arange(len(cells))
+    runs = torch.arange(len(cells), device=cells.device)
     found = runs * stride + ((random_bits(seed, runs) >> 8) + update) % stride
     found = found[found < len(values)]
     _write(cells, count, found[values[found] >= 0])
@@ -65,7 +65,7 @@ def occupied_cells(cells, count, bitfield, seed):
     """Random occupied cells in rising order."""
     occupied = unpack(bitfield).nonzero()[:, 0]
     total, n = len(occupied), min(len(cells), len(occupied))
-    j = torch.arange(n)
+    j = torch.arange(n, device=cells.device)
     rank = (j * total + random_below(random_bits(seed, j), total)) // max(n, 1)
     _write(cells, count, occupied[rank])
 
@@ -73,7 +73,7 @@ def occupied_cells(cells, count, bitfield, seed):
 def points(x, cells, resolution, seed):
     """A random point in each cell."""
     cascade, coordinate = coordinates_of(cells, resolution)
-    counter = torch.arange(len(cells))[:, None] * 3 + torch.arange(3)
+    counter = torch.arange(3 * len(cells), device=cells.device).view(-1, 3)
     place = unit_float((random_bits(seed, counter) >> 17) << 17) + 2.0**-16
     side = torch.exp2(cascade.float())[:, None]
     x.copy_((((coordinate + place) / resolution - 0.5) * side + 0.5).T)
@@ -83,7 +83,7 @@ def update(values, cells, sigma, decay):
     """values[cells] = max(decay * values, sigma)."""
     found = _largest(len(values), cells.long(), sigma)
     met = (found >= 0) & (values >= 0)
-    old = torch.where(values > LARGEST, 0, values * torch.tensor(decay, dtype=torch.float32))
+    old = torch.where(values > LARGEST, 0, values * torch.tensor(decay, dtype=torch.float32, device=values.device))
     values.copy_(torch.where(met, torch.maximum(old, found), values))
 
 
@@ -104,7 +104,7 @@ def bitfield(bitfield, near_blocks, threshold, values, resolution, cascades, lim
     known = values[(values >= 0) & (values < LARGEST)]
     threshold.fill_(min(limit, known.double().mean().item()) if len(known) else limit)
     occupied = (values > threshold).view(cascades, -1)
-    _, coordinate = coordinates_of(torch.arange(resolution**3), resolution)
+    _, coordinate = coordinates_of(torch.arange(resolution**3, device=values.device), resolution)
     for k in range(1, cascades):
         middle = coordinate[occupied[k - 1]] // 2 + resolution // 4
         a, b, c = spread3(middle).unbind(-1)
@@ -115,31 +115,33 @@ def bitfield(bitfield, near_blocks, threshold, values, resolution, cascades, lim
 
 def unpack(bitfield: Tensor) -> Tensor:
     """[T] bool of an [T / 64] int64 or [T / 8] uint8 bitfield."""
-    return ((bitfield.view(torch.uint8)[:, None] >> torch.arange(8, dtype=torch.uint8)) & 1).bool().flatten()
+    bit = torch.arange(8, dtype=torch.uint8, device=bitfield.device)
+    return ((bitfield.view(torch.uint8)[:, None] >> bit) & 1).bool().flatten()
 
 
 def pack(occupied: Tensor) -> Tensor:
     """[T / 64] int64 of [T] bool."""
-    weights = 2 ** torch.arange(8)
+    weights = 2 ** torch.arange(8, device=occupied.device)
     return (occupied.view(-1, 8) * weights).sum(-1).to(torch.uint8).view(torch.int64)
 
 
 def _near_blocks(occupied: Tensor, coordinate: Tensor, resolution: int) -> Tensor:
     # A block of 4 cells and 2 more on each side is a window of 8 cells; rows of whole 32-bit words.
     k, blocks = occupied.shape[0], resolution // 4
-    dense = torch.zeros(k, 1, resolution, resolution, resolution)
+    dense = torch.zeros(k, 1, resolution, resolution, resolution, device=occupied.device)
     x, y, z = coordinate.unbind(-1)
     dense[:, 0, z, y, x] = occupied.float()
     near = torch.nn.functional.max_pool3d(dense, kernel_size=8, stride=4, padding=2)[:, 0] > 0
     near = torch.nn.functional.pad(near, (0, -blocks % 32)).reshape(-1, 32)
-    words = (near.long() << torch.arange(32)).sum(-1)
+    words = (near.long() << torch.arange(32, device=near.device)).sum(-1)
     return torch.where(words >= 2**31, words - 2**32, words).int()
 
 
 def _largest(cells: int, index: Tensor, sigma: Tensor) -> Tensor:
     # [cells]: the largest density met in each cell as its value, -1 where none was
-    found = (torch.where(sigma.isnan(), 0, sigma) * torch.tensor(MIN_STEP, dtype=torch.float32)).clamp(0, LARGEST)
-    return torch.full((cells,), -1.0).scatter_reduce_(0, index, found, "amax")
+    step = torch.tensor(MIN_STEP, dtype=torch.float32, device=sigma.device)
+    found = (torch.where(sigma.isnan(), 0, sigma) * step).clamp(0, LARGEST)
+    return torch.full((cells,), -1.0, device=sigma.device).scatter_reduce_(0, index, found, "amax")
 
 
 def _write(cells: Tensor, count: Tensor, found: Tensor) -> None:

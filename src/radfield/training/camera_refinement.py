@@ -42,8 +42,8 @@ class CameraRefinement:
         if lens and cameras.model != "perspective":
             raise BadInput(f"the lens model is {cameras.model}; the rule: only perspective lenses can be refined")
         self.given, self.config, self.with_lens = cameras, config, lens
-        views = len(cameras)
-        self.values = {"turn": torch.zeros(views, 3), "shift": torch.zeros(views, 3), "lens": torch.zeros(3)}
+        shapes, device = {"turn": (len(cameras), 3), "shift": (len(cameras), 3), "lens": (3,)}, cameras.focal.device
+        self.values = {name: torch.zeros(*shape, device=device) for name, shape in shapes.items()}
         self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
         groups = [{"parameter": value, "grad": self.grads[name]} for name, value in self.values.items()]
         self.optimizer = Adam(groups, epsilon=1e-12)
@@ -53,8 +53,8 @@ class CameraRefinement:
         """Adds a batch's gradients. grad: [M, 3] by sample positions; t: [M] distances; ray: [M] the samples' rays;
         view: [N] and pixel: [N, 2] of the rays."""
         n = len(rays)
-        by_ray = torch.zeros(n, 3).index_add_(0, ray, grad)
-        moment = torch.zeros(n, 3).index_add_(0, ray, t[:, None] * grad)
+        by_ray = grad.new_zeros(n, 3).index_add_(0, ray, grad)
+        moment = grad.new_zeros(n, 3).index_add_(0, ray, t[:, None] * grad)
         view = view.long()
         self.grads["shift"].index_add_(0, view, by_ray)
         self.grads["turn"].index_add_(0, view, torch.linalg.cross(rays.directions, moment))
@@ -106,4 +106,4 @@ def rotations(turn: Tensor) -> Tensor:
     x, y, z = turn.unbind(-1)
     zero = torch.zeros_like(x)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).view(-1, 3, 3)
-    return torch.eye(3, dtype=turn.dtype) + first * cross + second * (cross @ cross)
+    return torch.eye(3, dtype=turn.dtype, device=turn.device) + first * cross + second * (cross @ cross)

@@ -57,9 +57,9 @@ class PerImage:
             self.refinement = camera_refinement.CameraRefinement(cameras, lens=config.lenses, config=rates)
         self.values: dict[str, Tensor] = {}
         if config.exposure:
-            self.values["exposure"] = torch.zeros(len(cameras), 3)
+            self.values["exposure"] = torch.zeros(len(cameras), 3, device=cameras.focal.device)
         if config.appearance:
-            self.values["appearance"] = torch.zeros(len(cameras), config.appearance)
+            self.values["appearance"] = torch.zeros(len(cameras), config.appearance, device=cameras.focal.device)
         rates = {"exposure": config.exposure_rate, "appearance": config.appearance_rate}
         self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
         groups = [{"parameter": v, "grad": self.grads[k], "scale": rates[k]} for k, v in self.values.items()]
