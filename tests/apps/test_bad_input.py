@@ -250,7 +250,7 @@ RUNS = {
     "without config.json": (lambda run: (run / "config.json").unlink(), "config.json"),
     "with a broken config.json": (lambda run: (run / "config.json").write_text("{"), "config.json"),
     "with config.json of another version": (set_config(version=9), "version"),
-    "of another app": (set_config(app="splat"), "ngp"),
+    "of another app": (set_config(app="splat"), "method splat"),
     "without options": (set_config(options=None), "options"),
     "without a scene": (set_config(scene=[]), "capture"),
     "with a holdout of words": (set_config(options__holdout="few"), "holdout"),

@@ -97,14 +97,21 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: what draws synthetic captures, a step whose two passes CUDA takes one by one, and the
-#: simplex encoding, which says so where its tensors are on a GPU
-SIMPLEX = {"simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"}
-CPU_ONLY = {"bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"} | SIMPLEX
+#: ops that run on the CPU alone: Gaussians and simplex grids, whose kernels are still to come; what draws synthetic
+#: captures; and steps whose two passes CUDA takes one by one
+CPU_ONLY = (
+    *(f"gaussian_color_{way}" for way in ("forward", "backward")),
+    *(f"gaussian_project_{way}" for way in ("forward", "backward")),
+    *(f"gaussian_raster_{way}" for way in ("forward", "backward", "gather")),
+    *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
+    *("gaussian_pack", "gaussian_sort"),
+    *("simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"),
+    *("bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"),
+)
 
 
 def test_every_other_op_has_cuda_kernels():
     for module in pkgutil.walk_packages(radfield.__path__, "radfield."):
         if not module.name.endswith("photographs.child"):  # a process of its own, which alone needs pycolmap
             importlib.import_module(module.name)
-    assert {name for name, op in Op.registry.items() if op.plan is None} == CPU_ONLY
+    assert {name for name, op in Op.registry.items() if op.plan is None} == set(CPU_ONLY)

@@ -263,8 +263,8 @@ def test_auto_says_which_device_it_took_and_why(monkeypatch):
     monkeypatch.setattr(library, "unavailable", lambda: "no GPU for tests")
     threads = torch.get_num_threads()
     try:
-        assert use_device("auto", 1).endswith("1 thread; no GPU: no GPU for tests)")
-        assert use_device("cpu", 1).endswith("1 thread)")
+        assert use_device("auto", 1)[1].endswith("1 thread; no GPU: no GPU for tests)")
+        assert use_device("cpu", 1)[1].endswith("1 thread)")
     finally:
         torch.set_num_threads(threads)
         use_device("cpu", None)

@@ -23,9 +23,8 @@ class Options:
 
     file: Annotated[Path, tyro.conf.Positional]  # the 3DGS PLY file
     output: Path  # folder of the run
-    capture: Path | None = (
-        None  # the capture that the file was made from, for rendering and eval; none: for export alone
-    )
+    # the capture that the file was made from, for rendering and eval; none: for export alone
+    capture: Path | None = None
     holdout: int = 8  # every so many-th image is held out for validation, where the capture names no split
     max_size: int | None = None  # shrink images whose longer side has more pixels
     background: str = "black"  # behind renders: white or black

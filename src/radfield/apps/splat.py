@@ -51,12 +51,12 @@ class Config:
     refine_interval: int = 100  # steps between two refinements
     reset_interval: int = 3000  # steps between two resets of all opacities while Gaussians are added
     ssim_weight: float = 0.2  # of 1 - SSIM in the loss; the rest is of the absolute difference
-    mean_rate: float = 1.6e-4  # learning rates; that of centres is in units of the scene's size
+    mean_rate: float = 1.6e-4  # learning rate of centres, in units of the scene's size
     final_rate: float = 0.01  # the centres' rate ends at this part of it
-    scale_rate: float = 5e-3
-    quaternion_rate: float = 1e-3
-    opacity_rate: float = 5e-2
-    color_rate: float = 2.5e-3
+    scale_rate: float = 5e-3  # learning rate of log-scales
+    quaternion_rate: float = 1e-3  # learning rate of rotations
+    opacity_rate: float = 5e-2  # learning rate of opacities, before the sigmoid
+    color_rate: float = 2.5e-3  # learning rate of colours; of what depends on the view a twentieth
     antialiased: bool = False  # opacities follow the size on the image (Mip-Splatting)
     max_alpha: float = 0.99  # ceiling of a Gaussian's alpha
     near: float = 0.01  # nothing nearer to a camera is seen, in scene units
@@ -73,6 +73,11 @@ class Model:
     cascades: int
     transform: SceneTransform
     background: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the Gaussians are: the CPU."""
+        return self.gaussians.means.device
 
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
         """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3]."""

@@ -51,9 +51,8 @@ class Options:
     holdout: int = 8  # every so many-th image is held out for validation, where the capture names no split
     max_size: int | None = None  # shrink images whose longer side has more pixels
     masks: Literal["auto", "ignore", "transparent", "none"] = "auto"  # what masks mean; auto: what their place says
-    memory_gb: float | None = (
-        None  # for decoded images, others stay on disk; by default 0.4 of the machine's or the GPU's
-    )
+    # memory for decoded images, others stay on disk; by default 0.4 of the machine's or the GPU's
+    memory_gb: float | None = None
     cache_gb: float = 12.0  # disk space for decoded images where they do not fit into memory
     checkpoint_seconds: float = 60.0  # save the state this often
     evaluate: bool = True  # measure and report on held-out views at the end
