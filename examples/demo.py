@@ -26,7 +26,7 @@ def main() -> int:
     parser.add_argument("--views", type=int, default=32, help="photographs to draw")
     parser.add_argument("--size", default="640x480", help="of a photograph, in pixels")
     parser.add_argument("--posed", action="store_true", help="photographs with their cameras, which need not be found")
-    parser.add_argument("--frames", type=int, default=60, help="of the orbit")
+    parser.add_argument("--frames", type=int, default=24, help="of the orbit")
     parser.add_argument("--json", action="store_true", help="print the figures as one JSON object")
     options = parser.parse_args()
     try:
