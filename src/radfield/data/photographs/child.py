@@ -187,7 +187,7 @@ class Child:
         from .refine import refine, reprojection_errors
 
         lost = [self.photographs[i]["name"] for i in self.lost(mapped.model)]
-        model = refine(mapped.model, self.job["threads"])
+        model, tried = refine(mapped.model, self.job["threads"])
         model.extract_colors_for_all_images(self.work / "images")
         sizes = {copy.name: tuple(p["size"]) for copy, p in zip(self.copies, self.photographs, strict=True)}
         names = {copy.name: p["stored"] for copy, p in zip(self.copies, self.photographs, strict=True)}
@@ -207,6 +207,7 @@ class Child:
             "pairs": len(self.matches.matched),
             "mapper": mapped.attempt,
             "lens": next(iter(model.cameras.values())).model_name,
+            "lenses_tried": tried,
             "left_out": lost,
             "warnings": self.warnings + warnings(model, errors),
             "stages": self.seconds,

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import pycolmap
 
+from .matching import LENS
+
 WORTHWHILE = 0.005
 # Measured: 3 % for one phone's photographs, 4 % for a walk's, 0 % for a ring's; 19 % where two zooms were mixed.
 DIFFERENT = 0.1
@@ -24,19 +26,28 @@ TOLERANCE, MOST_STEPS = 1e-5, 50
 FEWEST_IMAGES = 8  # per camera, for more parameters than mapping has
 
 
-def refine(model: pycolmap.Reconstruction, threads: int) -> pycolmap.Reconstruction:
-    """The model with the richest lens that its photographs determine."""
+def refine(model: pycolmap.Reconstruction, threads: int) -> tuple[pycolmap.Reconstruction, list[dict]]:
+    """The model with the richest lens that its photographs determine; and what was tried: lens, whether its principal
+    point was found too, the median reprojection error in pixels of the copies, and whether it was kept."""
+    tried = [_tried("as mapped", False, model, True)]
     model = _adjusted(model, None, False, threads)
-    error = float(np.median(reprojection_errors(model)))
     cameras = {model.images[i].camera_id for i in model.reg_image_ids()}
+    tried.append(_tried(LENS, False, model, True))
     if model.num_reg_images() < FEWEST_IMAGES * len(cameras):
-        return model
+        return model, tried
+    error = tried[-1]["error_px"]
     for lens, principal in STEPS:
         richer = _adjusted(model, lens, principal, threads)
-        richer_error = float(np.median(reprojection_errors(richer)))
-        if richer_error < (1 - WORTHWHILE) * error and _is_centred(richer):
-            model, error = richer, richer_error
-    return model
+        tried.append(_tried(lens, principal, richer, False))
+        if tried[-1]["error_px"] < (1 - WORTHWHILE) * error and _is_centred(richer):
+            model, error = richer, tried[-1]["error_px"]
+            tried[-1]["kept"] = True
+    return model, tried
+
+
+def _tried(lens: str, principal: bool, model: pycolmap.Reconstruction, kept: bool) -> dict:
+    error = float(np.median(reprojection_errors(model)))
+    return {"lens": lens, "principal_point": principal, "error_px": error, "kept": kept}
 
 
 def lenses_differ(model: pycolmap.Reconstruction, threads: int) -> bool:
