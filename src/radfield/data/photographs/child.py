@@ -206,6 +206,7 @@ class Child:
             "points": model.num_points3D(),
             "pairs": len(self.matches.matched),
             "mapper": mapped.attempt,
+            "merged_models": mapped.merged,
             "lens": next(iter(model.cameras.values())).model_name,
             "lenses_tried": tried,
             "left_out": lost,
