@@ -59,7 +59,7 @@ def describe_scene(scene) -> dict:
     return {
         "images": sum(splits.values()),
         **splits,
-        "lens": cameras.model + (" with distortion" if cameras.distorted else ""),
+        "lens": " and ".join(cameras.models) + (" with distortion" if cameras.distorted else ""),
         "points": 0 if scene.points is None else len(scene.points),
         "alpha": scene.has_alpha,
         "ignored": 1 - kept / len(images.pixels),

@@ -193,7 +193,7 @@ def _frames(views: list[_View], file_path: Callable[[str], str]) -> dict:
 def _lens(view: _View) -> dict:
     cameras = view.cameras
     (width, height), (fx, fy), (cx, cy) = (t[view.i].tolist() for t in (cameras.size, cameras.focal, cameras.principal))
-    fisheye = cameras.model == "fisheye"
+    fisheye = cameras.model_of(view.i) == "fisheye"
     k = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), cameras.distortion[view.i, :6].tolist(), strict=True))
     model = "OPENCV_FISHEYE" if fisheye else "OPENCV"
     size = dict(w=width, h=height, fl_x=fx, fl_y=fy, cx=cx, cy=cy)
