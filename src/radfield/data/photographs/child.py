@@ -193,8 +193,7 @@ class Child:
         names = {copy.name: p["stored"] for copy, p in zip(self.copies, self.photographs, strict=True)}
         enlarge(model, sizes, names)
         errors = reprojection_errors(model)
-        content = write_model(model, self.result)
-        (self.result / "transforms.json").write_text(json.dumps(content, indent=1))
+        write_model(model, self.result)
         if mapped.others:
             self.warn(others_left_out(mapped.others))
         if lost:
