@@ -69,7 +69,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore", RadfieldWarning)
-    use_device(None)
+    use_device("cpu", None)
     scene = load(options.capture, max_size=options.max_size)
     given = scene.train.cameras
     rows = []

@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore", RadfieldWarning)
-    use_device(None)
+    use_device("cpu", None)
     capture = options.folder / "capture"
     if not (capture / "transforms.json").is_file():
         write_capture(capture, options.images)

@@ -18,7 +18,7 @@ __global__ void camera_rays(const CameraRays a) {
     lens = {k[0], k[1], k[2], k[3], k[4], k[5], k[6], k[7], k[8]};
   }
   float d[3];
-  lens_direction(MODEL, lens, DISTORTED, u, v, d);
+  lens_direction(MODEL == MIXED ? (int64_t)a.models[view] : (int64_t)MODEL, lens, DISTORTED, u, v, d);
   const float* const pose = a.camera_to_world + 16 * view;
   for (int row = 0; row < 3; ++row) {
     const float* const m = pose + 4 * row;

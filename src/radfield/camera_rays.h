@@ -14,6 +14,7 @@ struct CameraRays {
   const float* focal;
   const float* principal;
   const float* distortion;
+  const int32_t* models;
   int64_t model;
   int64_t distorted;
   int64_t N, V;
@@ -23,8 +24,9 @@ struct CameraRays {
 // its neighbours in a vector.
 constexpr int NEWTON_STEPS = 8;
 
-// The values of `model`, and of the rows of `distortion`; cameras.py has the models.
-constexpr int64_t PERSPECTIVE = 0, FISHEYE = 1, EQUIRECTANGULAR = 2;
+// The values of `model` and `models`, and of the rows of `distortion`; cameras.py has the models. MIXED is of `model`
+// alone: each view has its own in `models`.
+constexpr int64_t PERSPECTIVE = 0, FISHEYE = 1, EQUIRECTANGULAR = 2, MIXED = 3;
 constexpr int DISTORTION = 9;
 
 template <class F>

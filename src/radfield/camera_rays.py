@@ -16,6 +16,8 @@ from .op import In, Op, Out, Scalar
 from .rays import Rays
 from .tensors import feature_major
 
+MIXED = len(MODELS)
+
 RAYS = Op(
     "camera_rays",
     Out("origins", "f32", "3 N"),
@@ -26,7 +28,8 @@ RAYS = Op(
     In("focal", "f32", "V 2"),
     In("principal", "f32", "V 2"),
     In("distortion", "f32", "V 9", "k1, k2, k3, k4, p1, p2, d1, d2, d3"),
-    Scalar("model", "int", "index into cameras.MODELS"),
+    In("models", "i32", "V", "per view, where model is MIXED", optional=True),
+    Scalar("model", "int", "index into cameras.MODELS, or MIXED"),
     Scalar("distorted", "int", "whether any distortion is not 0"),
 )
 
@@ -50,6 +53,7 @@ def camera_rays(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
         raise BadInput(f"view reaches {int(view.min())} to {int(view.max())}; the rule: from 0 to {len(cameras) - 1}")
     if not native(pixel):
         return camera_rays_reference(cameras, view, pixel)
+    mixed = not isinstance(cameras.model, str)
     origins, directions = (torch.empty(3, len(view), device=pixel.device) for _ in range(2))
     RAYS(
         origins=origins,
@@ -60,7 +64,8 @@ def camera_rays(cameras: Cameras, view: Tensor, pixel: Tensor) -> Rays:
         focal=cameras.focal.contiguous(),
         principal=cameras.principal.contiguous(),
         distortion=cameras.distortion.contiguous(),
-        model=MODELS.index(cameras.model),
+        models=cameras.model_codes if mixed else None,
+        model=MIXED if mixed else MODELS.index(cameras.model),
         distorted=cameras.distorted,
     )
     return Rays(origins.T, directions.T)

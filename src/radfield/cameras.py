@@ -33,12 +33,13 @@ NEWTON_STEPS = 10
 
 @dataclass(frozen=True)
 class Cameras:
-    """V posed cameras with one lens model.
+    """V posed cameras.
 
     camera_to_world: [V, 4, 4] rigid; "world" is whatever the origins of the rays should be in (for a
     `Scene`, scene coordinates). focal, principal: [V, 2] pixels (x, y). size: [V, 2] int (width, height).
     distortion: [V, 9] as (k1, k2, k3, k4, p1, p2, d1, d2, d3); [V, 6] is taken for one without the last three.
-    model: "perspective", "fisheye" or "equirectangular".
+    model: "perspective", "fisheye" or "equirectangular"; or one of them per view, which becomes a single name where
+    all are the same.
     The floating-point tensors share one type, which is that of the rays.
     """
 
@@ -47,10 +48,12 @@ class Cameras:
     principal: Tensor
     size: Tensor
     distortion: Tensor
-    model: str = "perspective"
+    model: str | tuple[str, ...] = "perspective"
 
     def __post_init__(self):
         v = self.camera_to_world.shape[0]
+        if not isinstance(self.model, str):
+            self._take_models(tuple(self.model), v)
         if self.distortion.shape == (v, 6):
             object.__setattr__(self, "distortion", torch.nn.functional.pad(self.distortion, (0, 3)))
         shapes = dict(camera_to_world=(4, 4), focal=(2,), principal=(2,), size=(2,), distortion=(9,))
@@ -58,8 +61,14 @@ class Cameras:
             found = tuple(getattr(self, name).shape)
             if found != (v, *shape):
                 raise ValueError(f"Cameras.{name} has shape {list(found)}; it must be {[v, *shape]}")
-        if self.model not in MODELS:
-            raise ValueError(f"Cameras.model is {self.model!r}; it must be one of {', '.join(MODELS)}")
+        for model in self.models:
+            if model not in MODELS:
+                raise ValueError(f"Cameras.model is {model!r}; it must be one of {', '.join(MODELS)}")
+
+    def _take_models(self, models: tuple[str, ...], views: int) -> None:
+        if len(models) != views:
+            raise ValueError(f"Cameras.model has {len(models)} names; it must have one, or {views}")
+        object.__setattr__(self, "model", models if len(set(models)) > 1 else (*models, "perspective")[0])
 
     def __len__(self) -> int:
         return self.camera_to_world.shape[0]
@@ -70,7 +79,25 @@ class Cameras:
             if not -len(self) <= index < len(self):
                 raise IndexError(f"camera {index} of {len(self)}")
             index = [index]
-        return self._map(lambda v: v[index])
+        model = self.model
+        if not isinstance(model, str):
+            model = tuple(MODELS[code] for code in self.model_codes[index].tolist())
+        return self._map(lambda v: v[index], model)
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The lens models that there are, each once."""
+        return (self.model,) if isinstance(self.model, str) else tuple(dict.fromkeys(self.model))
+
+    def model_of(self, i: int) -> str:
+        """The lens model of view i."""
+        return self.model if isinstance(self.model, str) else self.model[i]
+
+    @cached_property
+    def model_codes(self) -> Tensor:
+        """[V] int32 indices into `MODELS`."""
+        names = [self.model] * len(self) if isinstance(self.model, str) else self.model
+        return torch.tensor([MODELS.index(name) for name in names], dtype=torch.int32, device=self.focal.device)
 
     def to(self, target) -> "Cameras":
         """The same cameras on another device, or in another floating-point type."""
@@ -117,13 +144,7 @@ class Cameras:
         """
         pose = self.camera_to_world[view]
         local = _rotate(pose.mT, points - pose[:, :3, 3])
-        k = self.distortion[view]
-        if self.model == "equirectangular":
-            q = _equirectangular_project(local)
-        elif self.model == "fisheye":
-            q = _fisheye_project(local, k)
-        else:
-            q = distort(local[:, :2] / local[:, 2:], k)
+        q = self._by_model(view, _project, local, self.distortion[view])
         return q * self.focal[view] + self.principal[view], local[:, 2]
 
     @cached_property
@@ -134,18 +155,23 @@ class Cameras:
     def _local_directions(self, view, pixel: Tensor) -> Tensor:
         # Unit directions [N, 3] in camera axes; view selects N lenses, or 1 that all pixels share.
         q = (pixel - self.principal[view]) / self.focal[view]
-        if self.model == "equirectangular":
-            return _equirectangular_unproject(q)
-        if self.model == "fisheye":
-            return _fisheye_unproject(q, self.distortion[view])
-        if self.distorted:
-            q = undistort(q, self.distortion[view])
-        local = torch.cat((q, torch.ones_like(q[:, :1])), -1)
-        return local / local.norm(dim=-1, keepdim=True)
+        return self._by_model(view, _unproject if self.distorted else _unproject_ideal, q, self.distortion[view])
 
-    def _map(self, function) -> "Cameras":
+    def _by_model(self, view, function, x: Tensor, k: Tensor) -> Tensor:
+        # function(model, x, k) of rows of x [N, ...] and their lenses' k [N or 1, 9], for each model on its own rows.
+        if isinstance(self.model, str):
+            return function(self.model, x, k)
+        if len(view) == 1:
+            return function(self.model_of(int(view[0])), x, k)
+        code = self.model_codes[view]
+        rows = [(code == MODELS.index(model)).nonzero()[:, 0] for model in self.models]
+        parts = [function(model, x[each], k[each]) for model, each in zip(self.models, rows, strict=True)]
+        return torch.cat(parts)[torch.cat(rows).argsort()]
+
+    def _map(self, function, model: str | tuple[str, ...] | None = None) -> "Cameras":
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return Cameras(**{k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()})
+        mapped = {k: function(v) if isinstance(v, Tensor) else v for k, v in values.items()}
+        return Cameras(**{**mapped, "model": self.model if model is None else model})
 
 
 def look_at(origin: Tensor, target: Tensor, up: Tensor) -> Tensor:
@@ -165,6 +191,30 @@ def look_at(origin: Tensor, target: Tensor, up: Tensor) -> Tensor:
     pose[..., :3, :] = torch.stack((x, y, z, origin), -1)
     pose[..., 3, 3] = 1
     return pose
+
+
+def _project(model: str, local: Tensor, k: Tensor) -> Tensor:
+    # q [N, 2] (see the module) of points in camera axes
+    if model == "equirectangular":
+        return _equirectangular_project(local)
+    if model == "fisheye":
+        return _fisheye_project(local, k)
+    return distort(local[:, :2] / local[:, 2:], k)
+
+
+def _unproject(model: str, q: Tensor, k: Tensor) -> Tensor:
+    # unit directions [N, 3] in camera axes of q [N, 2]
+    return _unproject_ideal(model, undistort(q, k) if model == "perspective" else q, k)
+
+
+def _unproject_ideal(model: str, q: Tensor, k: Tensor) -> Tensor:
+    # the same where no perspective lens has a distortion
+    if model == "equirectangular":
+        return _equirectangular_unproject(q)
+    if model == "fisheye":
+        return _fisheye_unproject(q, k)
+    local = torch.cat((q, torch.ones_like(q[:, :1])), -1)
+    return local / local.norm(dim=-1, keepdim=True)
 
 
 def distort(q: Tensor, k: Tensor) -> Tensor:
@@ -201,6 +251,14 @@ def _radial(r2: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
     under = 1 + r2 * (d1 + r2 * (d2 + r2 * d3))
     value = value / under
     return value, (slope - value * (d1 + r2 * (2 * d2 + r2 * 3 * d3))) / under
+
+
+def distort_by_radial(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives [N, 2] of `distort` by k1 and by k2."""
+    r2 = (q * q).sum(-1, keepdim=True)
+    under = 1 if k.shape[-1] == 6 else 1 + r2 * (k[:, 6:7] + r2 * (k[:, 7:8] + r2 * k[:, 8:9]))
+    by_k1 = q * r2 / under
+    return by_k1, by_k1 * r2
 
 
 def undistort(q: Tensor, k: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ def test_the_disk_is_full(tiny_capture, tmp_path, command, monkeypatch):
     def full(path):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("radfield.training.atomic._flush_to_disk", full)
+    monkeypatch.setattr("radfield.atomic._flush_to_disk", full)
     code, _, lines = command("train", "--output", run, "--resume", "--steps", 30, "--no-evaluate")
     assert code == 2
     assert "no space left on device" in lines[-1]

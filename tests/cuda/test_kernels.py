@@ -16,7 +16,7 @@ from radfield.op import Op
 B = "radfield::bf16"
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
-    "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2) for b in ("false", "true")],
+    "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
     "data/pixels.cu": ["pixels_sample"],
     "encodings/frequency.cu": ["frequency_forward", "frequency_backward"],
     "encodings/hash_grid.cu": [

@@ -100,10 +100,17 @@ def test_a_lens_that_folds_inside_the_image_is_announced(capture):
         load(capture(3, k1=-2.0))
 
 
-def test_mixed_lens_models_are_refused(capture):
+def test_lens_models_may_differ_from_view_to_view(capture):
+    one = load(capture(4), holdout=0).train.cameras
     folder = capture(4, change=lambda content: content["frames"][2].update(is_fisheye=True))
-    with pytest.raises(BadInput, match=r"mixes lens models: perspective and fisheye \(images/002.png\)"):
-        load(folder)
+    mixed = load(folder, holdout=0).train.cameras
+    assert mixed.model == ("perspective", "perspective", "fisheye", "perspective")
+    same, fisheye = one.image_rays(0), mixed.image_rays(2)
+    assert torch.equal(mixed.image_rays(0).directions, same.directions)
+    # A fisheye's ray is r / f from its axis, a pinhole's atan(r / f).
+    axis = mixed.camera_to_world[2, :3, 2]
+    corner = (mixed.pixel_centres(2)[0] - mixed.principal[2]) / mixed.focal[2]
+    assert torch.acos(fisheye.directions[0] @ axis).item() == pytest.approx(corner.norm().item(), rel=1e-4)
 
 
 def test_positions_out_of_range_are_refused(capture):

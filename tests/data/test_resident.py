@@ -1,5 +1,6 @@
 """Decoded images on disk, and the rotating subset of them that is in memory."""
 
+import errno
 import itertools
 import json
 
@@ -8,7 +9,7 @@ import torch
 
 from radfield.data import load
 from radfield.data.decoded_cache import CachedImages, Limits, cached, fitting_size
-from radfield.data.images import Decode, decode_all
+from radfield.data.images import Decode, decode, decode_all
 from radfield.data.masks import Mask
 from radfield.data.resident import ResidentImages, draw_pixels
 from radfield.data.scene import Images
@@ -98,9 +99,72 @@ def test_decoding_to_disk_is_shown(capture, tmp_path, capsys, monkeypatch):
     assert capsys.readouterr().err == "", "what is decoded already is not decoded again"
 
 
-def test_nothing_is_left_of_a_cache_that_fails(jobs, tmp_path):
-    jobs[7].path.write_bytes(jobs[7].path.read_bytes()[:48])
+@pytest.fixture
+def decoded(monkeypatch) -> list[str]:
+    """The names of the files that are decoded, in any order."""
+    names = []
+
+    def counted(job, channels):
+        names.append(job.path.name)
+        return decode(job, channels)
+
+    monkeypatch.setattr("radfield.data.partial_cache.decode", counted)
+    monkeypatch.setattr("radfield.data.partial_cache._TOGETHER", 2)
+    return names
+
+
+@pytest.mark.parametrize("with_masks", [False, True])
+def test_decoding_goes_on_where_it_was_interrupted(jobs, capture, tmp_path, decoded, with_masks):
+    jobs = masked(jobs, capture) if with_masks else jobs
+    expected, resumed = cached(jobs, 3, tmp_path / "whole.pixels"), []
+
+    class Stop(Progress):
+        def update(self, step, **figures):
+            if step == 6:
+                raise KeyboardInterrupt
+
+    class Watch(Progress):
+        def __init__(self, *arguments, **options):
+            resumed.append(options["resumed_from"])
+            super().__init__(*arguments, **options)
+
+    with pytest.raises(KeyboardInterrupt, match="6 of 10 images are decoded; training with the same --output"):
+        cached(jobs, 3, tmp_path / "x.pixels", Stop)
+    with open(tmp_path / "x.partial", "ab") as file:  # what was written of the next one
+        file.write(b"half an image")
+    with open(tmp_path / "x.partial.jsonl", "ab") as file:
+        file.write(b'[["/caf')
+    decoded.clear()
+    found = cached(jobs, 3, tmp_path / "x.pixels", Watch)
+    assert sorted(decoded) == ["6.png", "7.png", "8.png", "9.png"] and resumed == [(6, 0.0)]
+    assert found.path.read_bytes() == expected.path.read_bytes()
+    assert (found.spans is None) == (not with_masks)
+    if with_masks:
+        assert all((a == b).all() for a, b in zip(found.spans, expected.spans, strict=True))
+    assert {p.name for p in tmp_path.iterdir() if p.is_file()} == {
+        *("whole.json", "whole.pixels", "x.json", "x.pixels")
+    }
+
+
+def test_an_image_that_cannot_be_read_costs_only_what_follows(jobs, capture, tmp_path, decoded):
+    sound = jobs[7].path.read_bytes()
+    jobs[7].path.write_bytes(sound[:48])
     with pytest.raises(BadInput, match=r"7.png cannot be read"):
+        cached(jobs, 3, tmp_path / "x.pixels")
+    capture.image("3.png", size=jobs[3].size, red=200)  # another image by now: decoded again, with what follows
+    jobs[7].path.write_bytes(sound)
+    decoded.clear()
+    cache = cached(jobs, 3, tmp_path / "x.pixels")
+    assert sorted(decoded) == [f"{i}.png" for i in range(3, 10)]
+    assert [int(cache[i][0, 0, 0]) for i in (2, 3, 4, 9)] == [20, 200, 40, 90]
+
+
+def test_a_full_disk_gets_back_what_was_taken(jobs, tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("radfield.data.partial_cache.PartialCache._decode", full)
+    with pytest.raises(BadInput, match=r"x.pixels: could not be written: no space left"):
         cached(jobs, 3, tmp_path / "x.pixels")
     assert not [p for p in tmp_path.iterdir() if p.is_file()]
 

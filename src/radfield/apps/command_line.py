@@ -88,7 +88,7 @@ def _dispatch(arguments: list[str]) -> int:
     options = _parse(name, module, rest)
     figures = module.run(options)
     if getattr(options, "json", False):
-        from ..training.atomic import finite
+        from ..atomic import finite
 
         print(json.dumps(finite(figures or {}), allow_nan=False))
     elif figures:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +10,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..atomic import filling, foreign
 from ..errors import BadInput
-from ..training.atomic import DISK_ERRORS
-
-_UNFINISHED = ".convert.tmp"
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class Options:
 def run(options: Options) -> dict:
     """Converts, and returns what was written. The folder appears as a whole or not at all."""
     output = options.output.resolve()
-    if output.exists() and not (output.is_dir() and all(path.name == _UNFINISHED for path in output.iterdir())):
+    if output.exists() and (not output.is_dir() or foreign(output)):
         raise BadInput(f"{options.output}: is there already; the rule: a new or empty folder")
     from ..data.formats import read_capture
     from ..data.loading import with_masks
@@ -49,25 +46,9 @@ def _write(capture, output: Path, form: str) -> None:
     from ..data import writers
 
     write = {"colmap": writers.write_colmap, "nerfstudio": writers.write_nerfstudio}[form]
-    # A folder that is there stays the same one: it may be where the user stands, or where a disk is mounted.
-    there = output.is_dir()
-    temporary = output / _UNFINISHED if there else output.with_name(f".{output.name}.tmp")
     total = sum(len(split) for split in capture.splits.values())
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        write(capture, temporary, _progress(total))
-        if there:
-            for path in sorted(temporary.iterdir()):  # what makes it a capture comes last
-                os.replace(path, output / path.name)
-        else:
-            os.replace(temporary, output)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise BadInput(f"{output}: could not be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with filling(output, last="transforms.json" if form == "nerfstudio" else "sparse") as folder:
+        write(capture, folder, _progress(total))
 
 
 def _progress(total: int):

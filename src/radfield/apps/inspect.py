@@ -29,8 +29,8 @@ def run(options: Options) -> dict:
     """Writes the picture, and returns what there is to know about the capture."""
     if options.output.suffix.lower() != ".png":
         raise BadInput(f"--output is {options.output}; the rule: a file name that ends in .png")
+    from ..atomic import replacing
     from ..data import load
-    from ..training.atomic import replacing
     from .inspect_picture import draw
 
     scene = load(options.capture, holdout=options.holdout, max_size=_DECODED, masks=options.masks)
@@ -59,7 +59,7 @@ def describe_scene(scene) -> dict:
     return {
         "images": sum(splits.values()),
         **splits,
-        "lens": cameras.model + (" with distortion" if cameras.distorted else ""),
+        "lens": " and ".join(cameras.models) + (" with distortion" if cameras.distorted else ""),
         "points": 0 if scene.points is None else len(scene.points),
         "alpha": scene.has_alpha,
         "ignored": 1 - kept / len(images.pixels),

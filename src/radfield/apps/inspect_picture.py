@@ -109,7 +109,7 @@ def _draw_camera(pen: ImageDraw.ImageDraw, views: Views, i: int, place, half: fl
     rays = cameras.rays(torch.full((4,), i), corner)
     centre = cameras.camera_to_world[i, :3, 3]
     length = 0.09 * half
-    if cameras.model == "equirectangular":
+    if cameras.model_of(i) == "equirectangular":
         x, y = place(centre)
         pen.ellipse((x - 5, y - 5, x + 5, y + 5), outline=color, width=2)
         return

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..atomic import write_text
 from ..metrics import psnr
-from ..training.atomic import write_text
 from ..training.run_folder import RunFolder
 from .charts import Series, hue_of, line_chart, short_number, stacked_bar
 

@@ -125,8 +125,8 @@ def check_fits(scene, transform, cascades: int, folder: RunFolder) -> None:
 
 def write_picture(path: Path, image) -> None:
     """Writes [H, W, 3] uint8, or sRGB floats in [0, 1], as a PNG file, atomically."""
+    from ..atomic import replacing
     from ..data.images import write_png
-    from ..training.atomic import replacing
 
     if image.is_floating_point():
         image = (image.clamp(0, 1) * 255).round().byte()

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..atomic import replacing
 from ..errors import BadInput
-from ..training.atomic import replacing
 
 if TYPE_CHECKING:
     from av.video.stream import VideoStream

@@ -1,17 +1,14 @@
 """Decoded images on disk, for captures whose images do not all fit into memory.
 
 One file of pixels, image after image as in `Images`, and one JSON file that says what it holds: which image files, of
-which size and time, at which resolution. It is written once, under a temporary name, and lies in the run's folder: the
-capture's own folder may be read-only. A cache that does not match the capture is made again. Letters: V images, P
-pixels of all of them, C channels.
+which size and time, at which resolution. It is written once, under another name until it is whole
+(`partial_cache.py`), and lies in the run's folder: the capture's own folder may be read-only. A cache that does not
+match the capture is made again. Letters: V images, P pixels of all of them, C channels.
 """
 
-import itertools
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +17,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..atomic import replacing_file
 from ..errors import BadInput
-from .images import DECODING_THREADS, Decode, decode, kept_spans
+from .images import Decode
+from .partial_cache import PartialCache, masked, rises
 from .scene import Images
 
 VERSION = 1
@@ -109,7 +108,8 @@ def cached(
     """The decoded images at `path`, decoded now unless the file there is of the same jobs. progress: the class
     `training.progress.Progress`, or one like it, by which decoding is shown.
 
-    BadInput where the disk has no room, or an image cannot be read; then nothing is left behind.
+    BadInput where the disk has no room, or an image cannot be read. What was decoded until then, or until an
+    interruption, is not decoded again the next time.
     """
     about = path.with_suffix(".json")
     wanted = _describe(jobs, channels)
@@ -118,13 +118,15 @@ def cached(
     whole = path.is_file() and path.stat().st_size == total
     if not whole or found is None or found["images"] != wanted or not _spans_fit(found["spans"], jobs):
         about.unlink(missing_ok=True)
-        _check_room(path.parent, total)
-        with (progress or _Quiet)(f"decode {path.stem}", steps=len(jobs)) as shown:
-            spans = _write(jobs, channels, path, shown.update)
+        path.unlink(missing_ok=True)
+        partial = PartialCache(jobs, wanted[2:], channels, path)
+        _check_room(path.parent, total - partial.bytes_done)
+        resumed = {"resumed_from": (partial.done, 0.0)} if partial.done else {}
+        with (progress or _Quiet)(f"decode {path.stem}", steps=len(jobs), **resumed) as shown:
+            spans = partial.finish(shown.update)
         found = {"images": wanted, "spans": spans}
-        temporary = about.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(found))
-        os.replace(temporary, about)
+        with replacing_file(about) as file:
+            file.write(json.dumps(found).encode())
     size = torch.tensor([job.size for job in jobs], dtype=torch.int64).view(-1, 2)
     offset = torch.cat((torch.zeros(1, dtype=torch.int64), size.prod(-1).cumsum(0)))
     spans = found["spans"] and [np.array(s, dtype=np.int64).reshape(-1, 2) for s in found["spans"]]
@@ -134,7 +136,7 @@ def cached(
 class _Quiet(AbstractContextManager):
     """Progress that nobody sees."""
 
-    def __init__(self, title: str, steps: int):
+    def __init__(self, title: str, steps: int, resumed_from: tuple[int, float] = (0, 0.0)):
         pass
 
     def update(self, step: int) -> None:
@@ -167,47 +169,10 @@ def _spans_fit(spans, jobs: Sequence[Decode]) -> bool:
     """Whether spans are such as `_write` gives: the run's folder may be damaged or another's, and spans are offsets
     that native code reads at. A list per job of [first, past the last], rising, within the image's pixels; or None."""
     if spans is None:
-        return not _masked(jobs)
-    if not _masked(jobs) or not isinstance(spans, list) or len(spans) != len(jobs):
+        return not masked(jobs)
+    if not masked(jobs) or not isinstance(spans, list) or len(spans) != len(jobs):
         return False
-    return all(_rises(each, job.size[0] * job.size[1]) for each, job in zip(spans, jobs, strict=True))
-
-
-def _rises(spans, pixels: int) -> bool:
-    # 0 <= first < past the last <= next first ... <= pixels; bool is an int to Python, and no offset
-    if not isinstance(spans, list) or not all(isinstance(span, list) and len(span) == 2 for span in spans):
-        return False
-    bounds = [bound for span in spans for bound in span]
-    if not all(type(bound) is int and 0 <= bound <= pixels for bound in bounds):
-        return False
-    filled = all(first < last for first, last in spans)
-    return filled and all(a <= b for a, b in itertools.pairwise(bounds))
-
-
-def _masked(jobs: Sequence[Decode]) -> bool:
-    return any(job.mask is not None and not job.mask.transparent for job in jobs)
-
-
-def _write(jobs: Sequence[Decode], channels: int, path: Path, progress: Callable[[int], None]) -> list | None:
-    temporary = path.with_suffix(".tmp")
-    masked = _masked(jobs)
-
-    def one(job: Decode) -> tuple[np.ndarray, list | None]:
-        return decode(job, channels), kept_spans(job).tolist() if masked else None
-
-    spans = []
-    try:
-        with open(temporary, "wb") as file, ThreadPoolExecutor(min(DECODING_THREADS, os.cpu_count() or 1)) as pool:
-            # A few images at a time: each is decoded at its full size before it is reduced.
-            for begin in range(0, len(jobs), 8):
-                for pixels, kept in pool.map(one, jobs[begin : begin + 8]):
-                    file.write(np.ascontiguousarray(pixels).data)
-                    spans.append(kept)
-                progress(min(begin + 8, len(jobs)))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return spans if masked else None
+    return all(rises(each, job.size[0] * job.size[1]) for each, job in zip(spans, jobs, strict=True))
 
 
 def _check_room(folder: Path, need: int) -> None:

@@ -201,17 +201,13 @@ def _views(
 
 def _cameras(images: list[PosedImage], sizes: list[tuple[int, int]], transform: SceneTransform) -> Cameras:
     lenses = [image.lens.resized(size) for image, size in zip(images, sizes, strict=True)]
-    for image in images:
-        if image.lens.model != images[0].lens.model:
-            models = f"{images[0].lens.model} and {image.lens.model} ({image.name})"
-            raise BadInput(f"the capture mixes lens models: {models}; all views must have the same")
     cameras = Cameras(
         camera_to_world=transform.poses(_poses(images)),
         focal=torch.tensor([lens.focal for lens in lenses], dtype=torch.float64),
         principal=torch.tensor([lens.principal for lens in lenses], dtype=torch.float64),
         size=torch.tensor(sizes, dtype=torch.int64),
         distortion=torch.tensor([_padded(lens.distortion) for lens in lenses], dtype=torch.float64),
-        model=lenses[0].model,
+        model=tuple(lens.model for lens in lenses),
     )
     different = {lens: i for i, lens in enumerate(lenses)}
     _check_lenses(cameras[list(different.values())], [images[i].name for i in different.values()])
@@ -242,7 +238,7 @@ def _check_lenses(cameras: Cameras, names: list[str]) -> None:
         rays = cameras.rays(view, pixel)
         back, depth = cameras.project(view, rays.at(torch.ones_like(pixel[:, 0])))
         lost = (back - pixel).norm(dim=-1) > LENS_TOLERANCE
-        if cameras.model == "perspective":
+        if cameras.model_of(i) == "perspective":
             lost |= (depth <= 0) | _folded(cameras, i, rays.directions)
         if lost.any():
             share = 100 * lost.double().mean().item()

@@ -5,7 +5,6 @@ of one transparent, they become RGBA PNG files, which both forms can say; masks 
 them. What the form cannot say is told once. Letters: V views, P points.
 """
 
-import json
 import os
 import shutil
 import struct
@@ -26,9 +25,9 @@ from .lens import Lens
 from .masks import decode_mask
 from .scene import SPLITS
 from .scene_box import SceneBox
+from .transforms_writer import DISTORTION, Frame, lens_entries, write_transforms
+from .transforms_writer import NAME as TRANSFORMS
 
-_DISTORTION = ("k1", "k2", "k3", "k4", "p1", "p2", "d1", "d2", "d3")
-_OPENCV_NAMES = {"d1": "k4", "d2": "k5", "d3": "k6"}
 #: the model and the distortion that each of our lenses becomes, the first that has all coefficients that are not 0
 _PERSPECTIVE = (("PINHOLE", ()), ("OPENCV", ("k1", "k2", "p1", "p2")))
 _RATIONAL = ("FULL_OPENCV", ("k1", "k2", "k3", "p1", "p2", "d1", "d2", "d3"))
@@ -58,29 +57,24 @@ def write_colmap(capture: Capture, folder: Path, progress: Callable[[int], None]
 def write_nerfstudio(capture: Capture, folder: Path, progress: Callable[[int], None] = lambda done: None) -> None:
     """Writes transforms.json, images/, masks/ and sparse_pc.ply into a folder that exists."""
     images = _images(capture)
-    lenses = {image.lens: _json_lens(image.lens) for image in images}
+    lenses = {image.lens: lens_entries(image.lens) for image in images}  # refuses before anything is copied
     names = _copy_images(images, folder, progress)
-    content: dict = dict(next(iter(lenses.values()))) if len(lenses) == 1 else {}
-    if not capture.upright:
-        content["upright"] = False
+    shared: dict = {} if capture.upright else {"upright": False}
     if capture.box is not None:
-        content |= _json_box(capture.box)
+        shared |= _json_box(capture.box)
     if capture.points is not None:
         ply_points.write_points(folder / "sparse_pc.ply", capture.points)
-        content["ply_file_path"] = "sparse_pc.ply"
+        shared["ply_file_path"] = "sparse_pc.ply"
     frames = []
     for image, name in zip(images, names, strict=True):
-        pose = image.camera_to_world * (1, -1, -1, 1)  # OpenCV to OpenGL axes
-        frame = {"file_path": f"images/{name}", "transform_matrix": pose.tolist()}
-        if image.mask is not None and not image.mask.transparent:
-            frame["mask_path"] = f"masks/{name}.png"
-        frames.append(frame | (lenses[image.lens] if len(lenses) > 1 else {}))
+        mask = f"masks/{name}.png" if image.mask is not None and not image.mask.transparent else None
+        frames.append(Frame(f"images/{name}", image.camera_to_world, lenses[image.lens], mask))
     if ALL not in capture.splits:
         named = dict(zip((id(image) for image in images), names, strict=True))
         for split in SPLITS:
             if split in capture.splits:
-                content[f"{split}_filenames"] = [f"images/{named[id(i)]}" for i in capture.splits[split]]
-    (folder / "transforms.json").write_text(json.dumps({**content, "frames": frames}, indent=1))
+                shared[f"{split}_filenames"] = [f"images/{named[id(i)]}" for i in capture.splits[split]]
+    write_transforms(folder / TRANSFORMS, frames, **shared)
 
 
 def _images(capture: Capture) -> list[PosedImage]:
@@ -113,20 +107,20 @@ def _copy_images(images: list[PosedImage], folder: Path, progress: Callable[[int
     return names
 
 
-def _model_of(lens: Lens, form: str) -> tuple[str, dict[str, float]]:
+def _model_of(lens: Lens) -> tuple[str, dict[str, float]]:
     # (COLMAP's name of the model, the distortion by our names)
-    values = dict(zip(_DISTORTION, lens.distortion, strict=False))
+    values = dict(zip(DISTORTION, lens.distortion, strict=False))
     if lens.model == "equirectangular":
-        raise BadInput(f"an equirectangular camera cannot be written as {form}; --to nerfstudio can")
+        raise BadInput("an equirectangular camera cannot be written as COLMAP; --to nerfstudio can")
     models = (_FISHEYE,) if lens.model == "fisheye" else (*_PERSPECTIVE, _RATIONAL)
     for name, keys in models:
         if all(value == 0 or key in keys for key, value in values.items()):
             return name, {key: values.get(key, 0.0) for key in keys}
-    raise BadInput(f"a lens with k4 = {values['k4']:g} of nerfstudio's cannot be written as {form}")
+    raise BadInput(f"a lens with k4 = {values['k4']:g} of nerfstudio's cannot be written as COLMAP")
 
 
 def _camera_record(number: int, lens: Lens) -> bytes:
-    name, distortion = _model_of(lens, "COLMAP")
+    name, distortion = _model_of(lens)
     (fx, fy), (cx, cy) = lens.focal, lens.principal
     values = {"fx": fx, "fy": fy, "cx": cx, "cy": cy, **distortion}
     code = next(i for i, (model, _) in MODELS.items() if model == name)
@@ -201,23 +195,6 @@ def _point_records(capture: Capture, seen: list[np.ndarray]) -> bytes:
         head = struct.pack("<Q3d3BdQ", i + 1, *points.position[i], *points.color[i].tolist(), 0.0, len(track) // 2)
         records.append(head + struct.pack(f"<{len(track)}I", *track))
     return b"".join(records)
-
-
-def _json_lens(lens: Lens) -> dict:
-    (width, height), (fx, fy), (cx, cy) = lens.size, lens.focal, lens.principal
-    size = {"w": width, "h": height}
-    if lens.model == "equirectangular":
-        return {"camera_model": "EQUIRECTANGULAR", **size, "fl_x": width / 2, "fl_y": height, "cx": cx, "cy": cy}
-    shared = {**size, "fl_x": float(fx), "fl_y": float(fy), "cx": float(cx), "cy": float(cy)}
-    values = {key: float(v) for key, v in zip(_DISTORTION, lens.distortion, strict=False) if v}
-    if any(key in values for key in _OPENCV_NAMES):
-        _, values = _model_of(lens, "nerfstudio's transforms.json")
-        return {
-            "camera_model": "FULL_OPENCV",
-            **shared,
-            **{_OPENCV_NAMES.get(k, k): float(v) for k, v in values.items()},
-        }
-    return {"camera_model": "OPENCV_FISHEYE" if lens.model == "fisheye" else "OPENCV", **shared, **values}
 
 
 def _json_box(box: SceneBox) -> dict:

@@ -19,8 +19,8 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
+from ..atomic import replacing_file
 from ..errors import BadInput, warn
-from ..training.atomic import replacing_file
 from .scene import DEGREES, GaussianScene
 
 _NUMBER_TYPES = {

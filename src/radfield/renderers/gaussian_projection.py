@@ -99,8 +99,9 @@ class Camera:
     @staticmethod
     def of(cameras: Cameras, view: int, *, near: float = 0.01) -> Camera:
         """View `view` of `cameras`. Raises `BadInput` for a lens that a projection by its derivative does not fit."""
-        if cameras.model != "perspective" or bool((cameras.distortion[view] != 0).any()):
-            model = cameras.model if cameras.model != "perspective" else "perspective with distortion"
+        lens = cameras.model_of(view)
+        if lens != "perspective" or bool((cameras.distortion[view] != 0).any()):
+            model = lens if lens != "perspective" else "perspective with distortion"
             raise BadInput(
                 f"camera {view} is {model}; the rule: Gaussians are rasterised for perspective cameras alone"
             )

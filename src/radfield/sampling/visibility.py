@@ -64,7 +64,7 @@ def _in_cones(cameras, i: int, centre: Tensor, side: Tensor) -> tuple[Tensor, Te
 
 def _cones(cameras, i: int) -> tuple[float, float]:
     # the angles between the axis and the nearest and farthest ray through the border of image i, with a margin
-    if cameras.model == "equirectangular":  # it sees all around
+    if cameras.model_of(i) == "equirectangular":  # it sees all around
         return math.inf, math.inf
     width, height = cameras.size[i].tolist()
     t = torch.linspace(0, 1, 33)
@@ -104,7 +104,7 @@ def _seen_by(cameras, i: int, centre: Tensor, side: Tensor, offsets: Tensor) -> 
 
 def _project(cameras, i: int, points: Tensor) -> tuple[Tensor, Tensor]:
     # the pixel coordinates (x [n], y [n]) of points [n, 3] in view i, NaN behind a perspective camera
-    if cameras.model != "perspective":
+    if cameras.model_of(i) != "perspective":
         return cameras.project(torch.full((len(points),), i), points)[0].unbind(-1)
     # the same as `project`, which gathers a pose and a lens per point: that would take most of the time
     pose = cameras.camera_to_world[i]

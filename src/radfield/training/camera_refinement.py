@@ -5,9 +5,10 @@ omega_v of it about its own centre, both along the scene's axes, give (Lin et al
 
     dL/dtau_v = sum g        dL/domega_v = sum t (d x g)        over the samples of the view's rays,
 
-and a change of the lens moves the ray's direction: q = (pixel - c) / f is the point of the image plane, q_k its change
-by parameter k of (log f, c_x / f, c_y / f): -q, -e_x, -e_y, for all views in common. Lens distortion is taken as the
-identity in these gradients (it only turns them a little), not in the rays. Only perspective lenses are refined.
+and a change of the lens moves the ray's direction: q = (pixel - c) / f is the point of the image plane and u the point
+that `distort` takes there, with Jacobian J. Parameters k of (log f, c_x / f, c_y / f, k1, k2), for all views in common,
+change u by J^-1 q_k, where q_k is -q, -e_x, -e_y and, of the distortion, -u r^2, -u r^4 (over the denominator of the
+rational model), r^2 = |u|^2. Only perspective lenses are refined.
 
 What all cameras do together changes the scene's frame, not the fit, and would move the training views against the
 held-out ones: the means of the shifts and of the turns stay 0. Letters: V views, N rays, M samples.
@@ -20,7 +21,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..cameras import Cameras
+from ..cameras import Cameras, distort_by_radial, distort_jacobian
 from ..errors import BadInput
 from ..rays import Rays
 from .adam import Adam
@@ -40,9 +41,11 @@ class CameraRefinement:
 
     def __init__(self, cameras: Cameras, *, lens: bool, config: Config = Config()):
         if lens and cameras.model != "perspective":
-            raise BadInput(f"the lens model is {cameras.model}; the rule: only perspective lenses can be refined")
+            raise BadInput(
+                f"the lens models are {', '.join(cameras.models)}; the rule: only perspective lenses can be refined"
+            )
         self.given, self.config, self.with_lens = cameras, config, lens
-        shapes, device = {"turn": (len(cameras), 3), "shift": (len(cameras), 3), "lens": (3,)}, cameras.focal.device
+        shapes, device = {"turn": (len(cameras), 3), "shift": (len(cameras), 3), "lens": (5,)}, cameras.focal.device
         self.values = {name: torch.zeros(*shape, device=device) for name, shape in shapes.items()}
         self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
         groups = [{"parameter": value, "grad": self.grads[name]} for name, value in self.values.items()]
@@ -78,9 +81,12 @@ class CameraRefinement:
         pose = given.camera_to_world.clone()
         pose[:, :3, :3] = rotations(self.values["turn"]) @ pose[:, :3, :3]
         pose[:, :3, 3] += self.values["shift"]
-        scale, centre = self.values["lens"][0].exp(), self.values["lens"][1:]
-        focal = given.focal * scale
-        self.cameras = replace(given, camera_to_world=pose, focal=focal, principal=given.principal + centre * focal)
+        lens = self.values["lens"]
+        focal = given.focal * lens[0].exp()
+        values = {"camera_to_world": pose, "focal": focal, "principal": given.principal + lens[1:3] * focal}
+        if self.with_lens:
+            values["distortion"] = torch.cat((given.distortion[:, :2] + lens[3:], given.distortion[:, 2:]), 1)
+        self.cameras = replace(given, **values)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps."""
@@ -88,13 +94,22 @@ class CameraRefinement:
         return {**self.values, **moments}
 
     def _lens_gradient(self, moment: Tensor, rays: Rays, view: Tensor, pixel: Tensor) -> Tensor:
-        # d = R l / |l| with l = (q, 1), so that dd = (R dl - d (d . R dl)) / |l|
+        # d = R l / |l| with l = (u, 1), so that dd = (R dl - d (d . R dl)) / |l|
         axes = self.cameras.camera_to_world[view, :3, :3]
         local = (rays.directions[:, None, :] * axes.mT).sum(-1)  # in the camera's axes
         across = moment - (moment * rays.directions).sum(-1, keepdim=True) * rays.directions
-        by_q = (axes[:, :, :2] * across[:, :, None]).sum(1) * local[:, 2:].clamp_min(1e-3)
+        depth = local[:, 2:].clamp_min(1e-3)  # rays across the axis have no finite u; lenses that wide are fisheyes
+        by_u, u = (axes[:, :, :2] * across[:, :, None]).sum(1) * depth, local[:, :2] / depth
+        k = self.cameras.distortion[view]
+        xx, xy, yy = distort_jacobian(u, k)
+        determinant = xx * yy - xy * xy
+        # Beyond a fold of the lens model u says nothing of the lens: the guard of `undistort`.
+        scale = torch.where(determinant > 1e-6, 1 / determinant, 0)[:, None]
+        by_x, by_y = by_u.unbind(-1)
+        by_q = torch.stack((yy * by_x - xy * by_y, xx * by_y - xy * by_x), -1) * scale
         q = (pixel - self.cameras.principal[view]) / self.cameras.focal[view]
-        return -torch.cat(((by_q * q).sum(0).sum(0, keepdim=True), by_q.sum(0)))
+        totals = [(by_q * each).sum() for each in (q, *distort_by_radial(u, k))]
+        return -torch.cat((totals[0][None], by_q.sum(0), torch.stack(totals[1:])))
 
 
 def rotations(turn: Tensor) -> Tensor:

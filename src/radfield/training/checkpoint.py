@@ -21,8 +21,8 @@ from typing import BinaryIO
 
 import torch
 
+from ..atomic import replacing_file
 from ..errors import BadInput
-from .atomic import replacing_file
 
 FORMAT, VERSION = "radfield", "1"
 DTYPES = {

@@ -19,8 +19,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ..atomic import DISK_ERRORS, finite, foreign, is_temporary, replacing_file, write_json
 from ..errors import BadInput
-from .atomic import DISK_ERRORS, finite, is_temporary, replacing_file, write_json
 
 VERSION = 1
 
@@ -150,7 +150,7 @@ class RunFolder:
         return all(made)
 
     def _is_capture(self, path: Path) -> bool:
-        return path == self.capture and path.is_dir() and all((each / "poses.json").exists() for each in path.iterdir())
+        return path == self.capture and path.is_dir() and all(map(_is_found, path.iterdir()))
 
     def _check_resumable(self) -> None:
         if not self.config_path.exists():
@@ -158,6 +158,11 @@ class RunFolder:
         self.read_config()
         if not self.checkpoint_path.exists():
             raise BadInput(f"{self.path}: has no checkpoint to --resume from; --overwrite starts the run again")
+
+
+def _is_found(capture: Path) -> bool:
+    # whole, or the leftover of a search for cameras that was killed
+    return (capture / "poses.json").exists() or is_temporary(capture) or not foreign(capture)
 
 
 def _line(record: dict[str, Any]) -> str:

@@ -44,12 +44,18 @@ def test_every_photograph_gets_its_camera(photographed, found):
     assert figures["reprojection_error_px"] < 0.5
 
 
+def frames_of(output: Path) -> list[dict]:
+    """The frames of transforms.json, each with the entries that stand above them all."""
+    shared = json.loads((output / "transforms.json").read_text())
+    return [{**shared, **frame} for frame in shared.pop("frames")]
+
+
 def test_the_colmap_model_has_the_same_cameras(found):
     import pycolmap
 
     output, figures, _ = found
     model = pycolmap.Reconstruction(output / "sparse" / "0")
-    frames = {f["file_path"]: f for f in json.loads((output / "transforms.json").read_text())["frames"]}
+    frames = {frame["file_path"]: frame for frame in frames_of(output)}
     assert model.num_points3D() == figures["points"] > 200
     assert {f"images/{image.name}" for image in model.images.values()} == set(frames)
     for image in model.images.values():
@@ -86,7 +92,7 @@ def test_pixels_of_points_agree_with_the_photographs_size(photographed, room, tm
     # Twice the size, with features from copies of the usual one: everything comes in the pixels of the photographs.
     large = room.write(tmp_path / "large", [room.render(pose, size=(640, 480)) for pose in photographed[1][::2]])
     figures = find_cameras(large, tmp_path / "out", options=Options(feature_size=320))
-    frame = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"][0]
+    frame = frames_of(tmp_path / "out")[0]
     assert (frame["w"], frame["h"]) == (640, 480) and abs(frame["fl_x"] / 540 - 1) < 0.03
     assert figures["reprojection_error_px"] < 1.0
 
@@ -95,7 +101,7 @@ def test_photographs_of_two_zooms_that_say_nothing_of_them(room, tmp_path):
     focals = [270, 400] * 4
     images = [room.render(pose, focal=focal) for pose, focal in zip(room.arc(8), focals, strict=True)]
     find_cameras(room.write(tmp_path / "zoom", images), tmp_path / "out")
-    frames = json.loads((tmp_path / "out" / "transforms.json").read_text())["frames"]
+    frames = frames_of(tmp_path / "out")
     assert np.allclose([frame["fl_x"] for frame in frames], focals, rtol=0.02)
 
 
@@ -258,7 +264,8 @@ def test_the_child_ends_with_its_parent(room, tmp_path, number, code):
     assert parent.wait(10) == code
     parent.stderr.close()
     assert wait_for(lambda: not os.path.exists(f"/proc/{child}"))
-    assert (tmp_path / "out").exists() == (number == signal.SIGKILL)
+    assert not (tmp_path / "out").exists()
+    assert (tmp_path / ".out.tmp").exists() == (number == signal.SIGKILL)  # which the next search replaces
 
 
 def stage_of_child(parent: int) -> int | None:

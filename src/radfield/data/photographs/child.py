@@ -187,14 +187,13 @@ class Child:
         from .refine import refine, reprojection_errors
 
         lost = [self.photographs[i]["name"] for i in self.lost(mapped.model)]
-        model = refine(mapped.model, self.job["threads"])
+        model, tried = refine(mapped.model, self.job["threads"])
         model.extract_colors_for_all_images(self.work / "images")
         sizes = {copy.name: tuple(p["size"]) for copy, p in zip(self.copies, self.photographs, strict=True)}
         names = {copy.name: p["stored"] for copy, p in zip(self.copies, self.photographs, strict=True)}
         enlarge(model, sizes, names)
         errors = reprojection_errors(model)
-        content = write_model(model, self.result)
-        (self.result / "transforms.json").write_text(json.dumps(content, indent=1))
+        write_model(model, self.result)
         if mapped.others:
             self.warn(others_left_out(mapped.others))
         if lost:
@@ -206,7 +205,9 @@ class Child:
             "points": model.num_points3D(),
             "pairs": len(self.matches.matched),
             "mapper": mapped.attempt,
+            "merged_models": mapped.merged,
             "lens": next(iter(model.cameras.values())).model_name,
+            "lenses_tried": tried,
             "left_out": lost,
             "warnings": self.warnings + warnings(model, errors),
             "stages": self.seconds,

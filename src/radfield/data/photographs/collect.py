@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...errors import BadInput, warn
 from ..paths import IMAGE_SUFFIXES, REMNANTS
-from ..pillow import exif_of
+from ..pillow import damage, exif_of
 
 VIDEOS = (".mp4", ".mov", ".m4v")
 HEIC = (".heic", ".heif")
@@ -138,8 +138,7 @@ def _exif(path: Path) -> dict:
         with Image.open(path) as image:
             exif = exif_of(image)
             return {**exif, **exif.get_ifd(_EXIF_FOLDER)}
-    # Makers write EXIF data of every kind of brokenness; without it the focal length is found from the views.
-    except Exception:
+    except damage():  # EXIF data are broken in every way; without them the focal length is found from the views
         return {}
 
 

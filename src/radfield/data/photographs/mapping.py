@@ -16,6 +16,7 @@ from pathlib import Path
 import pycolmap
 
 from .matching import SEED, Matches
+from .merging import merge_models
 
 # An attempt that registers this part is taken at once.
 ENOUGH = 0.95
@@ -28,11 +29,13 @@ LEAST_IMAGES = 3
 
 @dataclass
 class Mapped:
-    """model: the reconstruction. attempt: what found it. others: photographs in smaller models that were left out."""
+    """model: the reconstruction. attempt: what found it. others: of each smaller model that was left out, how many
+    photographs it alone has. merged: of how many models it was made."""
 
     model: pycolmap.Reconstruction
     attempt: str
     others: list[int]
+    merged: int
 
     @property
     def score(self) -> tuple[int, int]:
@@ -43,7 +46,7 @@ def map_cameras(matches: Matches, work: Path, progress: Callable[[int, int], Non
     """The best attempt, or None where no model of three photographs comes out."""
     best, total = None, len(matches.names)
     for attempt, run in ATTEMPTS.items():
-        found = _largest(run(matches, _empty(work / "models"), progress), attempt)
+        found = best_of(run(matches, _empty(work / "models"), progress), attempt, matches.threads)
         if found and (best is None or found.score > best.score):
             best = found
         if best and best.score[0] >= ENOUGH * total:
@@ -56,13 +59,14 @@ def go_on(matches: Matches, mapped: Mapped, work: Path, progress: Callable[[int,
     start = _empty(work / "start")
     mapped.model.write(start)
     options = _relaxed()
-    found = _largest(_incremental(matches, _empty(work / "models"), progress, options, start), mapped.attempt)
+    models = _incremental(matches, _empty(work / "models"), progress, options, start)
+    found = best_of(models, mapped.attempt, matches.threads)
     return found if found and found.score[0] > mapped.score[0] else mapped
 
 
 def missing(matches: Matches, model: pycolmap.Reconstruction) -> list[int]:
     """Indices of the photographs without a camera."""
-    registered = {model.images[i].name for i in model.reg_image_ids()}
+    registered = _names(model)
     return [i for i, name in enumerate(matches.names) if name not in registered]
 
 
@@ -126,12 +130,20 @@ ATTEMPTS = {
 }
 
 
-def _largest(models: list, attempt: str) -> Mapped | None:
-    sound = [model for model in map(_without_weak, models) if _is_sound(model)]
+def best_of(models: list, attempt: str, threads: int) -> Mapped | None:
+    """The largest sound model, after those that share photographs were merged."""
+    merged = merge_models([model for model in map(_without_weak, models) if _is_sound(model)], threads)
+    sound = [(model, parts) for model, parts in merged if _is_sound(model)]
     if not sound:
         return None
-    sound.sort(key=lambda model: (model.num_reg_images(), model.compute_num_observations()))
-    return Mapped(sound[-1], attempt, [model.num_reg_images() for model in sound[:-1]])
+    (model, parts), *others = sound
+    names = _names(model)
+    left_out = [count for other, _ in others if (count := len(_names(other) - names))]
+    return Mapped(model, attempt, sorted(left_out), parts)
+
+
+def _names(model: pycolmap.Reconstruction) -> set[str]:
+    return {model.images[i].name for i in model.reg_image_ids()}
 
 
 def _without_weak(model: pycolmap.Reconstruction) -> pycolmap.Reconstruction:

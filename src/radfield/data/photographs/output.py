@@ -3,7 +3,7 @@
 FOLDER/images/NAME        the photographs: hard links, or where the disk refuses, symbolic links or copies
 FOLDER/sparse/0/*.bin     COLMAP's binary model: cameras, images, points with colours
 FOLDER/points.ply         the points once more, for readers of transforms.json
-FOLDER/transforms.json    the same cameras (OpenGL axes, OPENCV lens per frame), in the same world units
+FOLDER/transforms.json    the same cameras (OpenGL axes, OPENCV lens), in the same world units
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
+from ..lens import Lens
+from ..transforms_writer import NAME as TRANSFORMS
+from ..transforms_writer import Frame, lens_entries, write_transforms
 from .refine import opencv_parameters
 
-# OpenCV to OpenGL: y and z of the camera change sign.
-FLIP = np.diag([1.0, -1.0, -1.0, 1.0])
 SPARSE = Path("sparse") / "0"
 POINTS = "points.ply"
 
@@ -38,29 +39,21 @@ def enlarge(model: pycolmap.Reconstruction, sizes: dict[str, tuple[int, int]], n
     model.update_point_3d_errors()
 
 
-def write_model(model: pycolmap.Reconstruction, folder: Path) -> dict:
-    """Writes sparse/0 and returns the content of transforms.json; photographs are named images/NAME in it."""
+def write_model(model: pycolmap.Reconstruction, folder: Path) -> None:
+    """Writes all but the photographs, which are named images/NAME in it."""
     (folder / SPARSE).mkdir(parents=True)
     model.write(folder / SPARSE)
     model.export_PLY(folder / POINTS)
     images = sorted((model.images[i] for i in model.reg_image_ids()), key=lambda image: image.name)
-    return {
-        "camera_model": "OPENCV",
-        "upright": False,  # the world's axes mean nothing yet: readers turn it by its cameras
-        "ply_file_path": POINTS,
-        "frames": [_frame(model, image) for image in images],
-    }
+    frames = [_frame(model, image) for image in images]
+    # The world's axes mean nothing yet: readers turn it by its cameras.
+    write_transforms(folder / TRANSFORMS, frames, upright=False, ply_file_path=POINTS)
 
 
-def _frame(model: pycolmap.Reconstruction, image: pycolmap.Image) -> dict:
+def _frame(model: pycolmap.Reconstruction, image: pycolmap.Image) -> Frame:
     camera = model.cameras[image.camera_id]
-    names = ("fl_x", "fl_y", "cx", "cy", "k1", "k2", "p1", "p2")
+    fx, fy, cx, cy, k1, k2, p1, p2 = map(float, opencv_parameters(camera))
+    lens = Lens((fx, fy), (cx, cy), (camera.width, camera.height), (k1, k2, 0.0, 0.0, p1, p2), "perspective")
     pose = np.eye(4)
     pose[:3] = image.cam_from_world().inverse().matrix()
-    return {
-        "file_path": f"images/{image.name}",
-        "w": camera.width,
-        "h": camera.height,
-        **dict(zip(names, map(float, opencv_parameters(camera)), strict=True)),
-        "transform_matrix": (pose @ FLIP).tolist(),
-    }
+    return Frame(f"images/{image.name}", pose, lens_entries(lens))

@@ -12,6 +12,8 @@ from __future__ import annotations
 import numpy as np
 import pycolmap
 
+from .matching import LENS
+
 WORTHWHILE = 0.005
 # Measured: 3 % for one phone's photographs, 4 % for a walk's, 0 % for a ring's; 19 % where two zooms were mixed.
 DIFFERENT = 0.1
@@ -24,19 +26,28 @@ TOLERANCE, MOST_STEPS = 1e-5, 50
 FEWEST_IMAGES = 8  # per camera, for more parameters than mapping has
 
 
-def refine(model: pycolmap.Reconstruction, threads: int) -> pycolmap.Reconstruction:
-    """The model with the richest lens that its photographs determine."""
-    model = _adjusted(model, None, False, threads)
-    error = float(np.median(reprojection_errors(model)))
+def refine(model: pycolmap.Reconstruction, threads: int) -> tuple[pycolmap.Reconstruction, list[dict]]:
+    """The model with the richest lens that its photographs determine; and what was tried: lens, whether its principal
+    point was found too, the median reprojection error in pixels of the copies, and whether it was kept."""
+    tried = [_tried("as mapped", False, model, True)]
+    model = adjusted(model, None, False, threads)
     cameras = {model.images[i].camera_id for i in model.reg_image_ids()}
+    tried.append(_tried(LENS, False, model, True))
     if model.num_reg_images() < FEWEST_IMAGES * len(cameras):
-        return model
+        return model, tried
+    error = tried[-1]["error_px"]
     for lens, principal in STEPS:
-        richer = _adjusted(model, lens, principal, threads)
-        richer_error = float(np.median(reprojection_errors(richer)))
-        if richer_error < (1 - WORTHWHILE) * error and _is_centred(richer):
-            model, error = richer, richer_error
-    return model
+        richer = adjusted(model, lens, principal, threads)
+        tried.append(_tried(lens, principal, richer, False))
+        if tried[-1]["error_px"] < (1 - WORTHWHILE) * error and _is_centred(richer):
+            model, error = richer, tried[-1]["error_px"]
+            tried[-1]["kept"] = True
+    return model, tried
+
+
+def _tried(lens: str, principal: bool, model: pycolmap.Reconstruction, kept: bool) -> dict:
+    error = float(np.median(reprojection_errors(model)))
+    return {"lens": lens, "principal_point": principal, "error_px": error, "kept": kept}
 
 
 def lenses_differ(model: pycolmap.Reconstruction, threads: int) -> bool:
@@ -44,7 +55,7 @@ def lenses_differ(model: pycolmap.Reconstruction, threads: int) -> bool:
     much, as where photographs of several zooms were taken for one camera's."""
     if len({model.images[i].camera_id for i in model.reg_image_ids()}) == model.num_reg_images():
         return False
-    shared, own = (_adjusted(each, None, False, threads) for each in (model, _with_own_lenses(model)))
+    shared, own = (adjusted(each, None, False, threads) for each in (model, _with_own_lenses(model)))
     focal = [camera.mean_focal_length() for camera in own.cameras.values()]
     better = np.median(reprojection_errors(own)) < (1 - DIFFERENT) * np.median(reprojection_errors(shared))
     return bool(better and max(focal) > (1 + DIFFERENT) * min(focal))
@@ -81,7 +92,11 @@ def _errors_of(model: pycolmap.Reconstruction, image: pycolmap.Image) -> np.ndar
     return np.nan_to_num(np.linalg.norm(projected - pixels, axis=1), nan=np.inf)
 
 
-def _adjusted(model: pycolmap.Reconstruction, lens: str | None, principal: bool, threads: int):
+def adjusted(
+    model: pycolmap.Reconstruction, lens: str | None, principal: bool, threads: int
+) -> pycolmap.Reconstruction:
+    """A copy after a bundle adjustment of everything. lens: the model that its lenses become first, None for what they
+    are; principal: whether principal points are found too."""
     model = pycolmap.Reconstruction(model)
     for camera in model.cameras.values():
         if lens is not None:

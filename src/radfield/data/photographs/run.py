@@ -1,30 +1,28 @@
 """`find_cameras`: a folder of photographs, or a video, to a capture with cameras, found once and kept.
 
     OUTPUT/images/, sparse/0/, points.ply, transforms.json     the capture (`output.py`)
-    OUTPUT/poses.json                                          key and figures; written last: it marks a whole result
+    OUTPUT/poses.json                                          key and figures; comes last: it marks a whole result
 
 The key covers names, sizes and times of the photographs and the options. The capture's folder is only read.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
+from ...atomic import filling, foreign, remove, write_json
 from ...errors import BadInput, warn
-from ...training.atomic import DISK_ERRORS, write_json
 from . import collect, process
 from .links import place, stored_name
 
-VERSION = 2  # of what is written; other versions' results are found again
+VERSION = 3  # of what is written; other versions' results are found again
 OLDEST_PYCOLMAP = 4
 RESULT = "poses.json"
 _PARTS = ("images", "sparse", "points.ply", "transforms.json")
@@ -54,13 +52,14 @@ def find_cameras(
         return {**figures, "cached": True}
     _check(output)
     described = collect.describe(photographs) if photographs else []
-    with _scratch(output) as scratch:
-        job = _job(source, described, videos, options, threads or _cpus(), scratch)
-        figures = process.run_child(job, scratch)
-        _place(described, figures, scratch / "result", copy)
+    with filling(output, last=RESULT) as result:
+        work = result / "work"
+        work.mkdir()
+        figures = process.run_child(_job(source, described, videos, options, threads or _cpus(), result, work), work)
+        _place(described, result, copy)
+        remove(work)
         figures |= {"seconds": time.perf_counter() - begun, "cached": False}
-        _move(scratch / "result", output)
-        write_json(output / RESULT, {"version": VERSION, "key": key, "figures": figures})
+        write_json(result / RESULT, {"version": VERSION, "key": key, "figures": figures})
     return figures
 
 
@@ -105,7 +104,7 @@ def _check(output: Path) -> None:
         )
     if output.exists() and not output.is_dir():
         raise BadInput(f"{output}: is a file; the rule: a folder")
-    if output.is_dir() and not (output / RESULT).exists() and any(not _ours(path) for path in output.iterdir()):
+    if not (output / RESULT).exists() and foreign(output):
         raise BadInput(f"{output}: holds files that are no earlier result; the rule: a new or empty folder")
 
 
@@ -116,13 +115,7 @@ def _pycolmap_version() -> str | None:
         return None
 
 
-def _ours(path: Path) -> bool:
-    return path.name == _scratch_of(path.parent).name
-
-
-def _job(source: Path, photographs, videos: list[Path], options: Options, threads: int, scratch: Path) -> dict:
-    (scratch / "work").mkdir()
-    (scratch / "result").mkdir()
+def _job(source: Path, photographs, videos: list[Path], options: Options, threads: int, result: Path, work: Path):
     listed = [
         {
             "name": p.name,
@@ -140,56 +133,20 @@ def _job(source: Path, photographs, videos: list[Path], options: Options, thread
         "photographs": listed,
         "listed": len(listed),
         "videos": [str(video.absolute()) for video in videos],
-        "work": str((scratch / "work").absolute()),
-        "result": str((scratch / "result").absolute()),
+        "work": str(work),
+        "result": str(result),
         "threads": threads,
         "most_more_pairs": MOST_MORE_PAIRS,
         **asdict(options),
     }
 
 
-def _place(photographs, figures: dict, result: Path, copy: bool) -> None:
+def _place(photographs, result: Path, copy: bool) -> None:
     if not photographs:  # a video's frames are there already
         return
     (result / "images").mkdir()
     for photograph in photographs:
         place(photograph.path, result / "images" / stored_name(photograph.name), copy=copy)
-
-
-def _move(result: Path, output: Path) -> None:
-    (output / RESULT).unlink(missing_ok=True)
-    for part in _PARTS:
-        old = output / part
-        if old.is_dir() and not old.is_symlink():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
-        os.replace(result / part, old)
-
-
-def _scratch_of(output: Path) -> Path:
-    return output / ".poses.tmp"
-
-
-@contextlib.contextmanager
-def _scratch(output: Path):
-    """A folder for what is unfinished, inside `output`, so that renaming suffices. It is removed at the end, and so are
-    the folders made for it where they have stayed empty."""
-    scratch = _scratch_of(output)
-    made = [path for path in (output, *output.parents) if not path.exists()]
-    try:
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir(parents=True)
-        yield scratch
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise BadInput(f"{output}: could not be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
 
 
 def _cpus() -> int:

@@ -13,25 +13,25 @@ int32; mask [H, W] uint8 (0 nothing, 1 opaque, 2 transparent); and truth/cameras
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
-import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...atomic import filling, foreign
 from ...camera_rays import camera_rays
 from ...cameras import Cameras
 from ...cpu.library import one_torch_thread
 from ...errors import BadInput
-from ...training.atomic import DISK_ERRORS
 from ..images import write_png
+from ..lens import Lens
+from ..transforms_writer import Frame, lens_entries, write_transforms
 from .cameras import LENSES, synthetic_cameras
 from .catalog import for_photographs, synthetic_scene
 from .scene import SyntheticScene, synthetic_image
@@ -40,7 +40,6 @@ FORMATS = ("nerf-synthetic", "nerfstudio", "instant-ngp", "photographs")
 PHOTOGRAPH_QUALITY = 92
 FILM_DIAGONAL = math.hypot(36, 24)  # mm; what "35 mm equivalent" refers to
 SENSOR_WIDTH = 23.5  # mm, an ordinary camera's
-_OPENGL = torch.tensor([1.0, -1.0, -1.0, 1.0])  # OpenCV to OpenGL axes
 # What this program writes: an older folder of ours may be replaced, any other one may not.
 _OURS = re.compile(r"(photo_\d+\.jpg|(train|val|images|truth)|transforms(_train|_val)?\.json)")
 
@@ -95,37 +94,22 @@ def write_synthetic_capture(
         for i, (split, count) in enumerate((("train", views), ("val", val_views)))
         if count
     }
-    temporary = folder.resolve().with_name(f".{folder.resolve().name}.tmp")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        with one_torch_thread():
-            _write(temporary, scene, _names(cameras, format), format, truth, progress)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        raise BadInput(f"{folder}: could not be written: {(error.strerror or str(error)).lower()}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with filling(folder, clear=True) as temporary, one_torch_thread():
+        _write(temporary, scene, _names(cameras, format), format, truth, progress)
     return folder
 
 
 def _check_folder(folder: Path, overwrite: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder}: is a file; the rule: a folder for the capture")
-    found = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
+    found = foreign(folder)
     if not found:
         return
     if not overwrite:
         raise BadInput(f"{folder}: exists and is not empty; the rule: a new folder (or --overwrite)")
-    foreign = [name for name in found if not _OURS.fullmatch(name)]
-    if foreign:
-        raise BadInput(
-            f"{folder}: has {foreign[0]}, which no synthetic capture has; the rule: --overwrite keeps off it"
-        )
+    others = [name for name in found if not _OURS.fullmatch(name)]
+    if others:
+        raise BadInput(f"{folder}: has {others[0]}, which no synthetic capture has; the rule: --overwrite keeps off it")
 
 
 def _names(cameras: dict[str, Cameras], format: str) -> list[_View]:
@@ -150,11 +134,10 @@ def _write(folder: Path, scene: SyntheticScene, views: list[_View], format: str,
             _write_truth(folder / "truth" / f"{_truth_name(view)}.npz", scene, view)
         if progress:
             progress(done)
-    for name, content in _lists(scene, views, format).items():
-        (folder / name).write_text(json.dumps(content, indent=1))
+    for name, (listed, shared) in _lists(scene, views, format).items():
+        write_transforms(folder / name, listed, **shared)
     if truth:
-        content = {**_lens(views[0]), **_frames(views, lambda name: name)}
-        (folder / "truth" / "cameras.json").write_text(json.dumps(content, indent=1))
+        write_transforms(folder / "truth" / "cameras.json", [_frame(view, view.name) for view in views])
 
 
 def _truth_name(view: _View) -> str:
@@ -162,42 +145,29 @@ def _truth_name(view: _View) -> str:
     return view.name.removeprefix("images/").replace("/", "_")
 
 
-def _lists(scene: SyntheticScene, views: list[_View], format: str) -> dict[str, dict]:
-    # File name -> content
+def _lists(scene: SyntheticScene, views: list[_View], format: str) -> dict[str, tuple[list[Frame], dict]]:
+    # File name -> (frames, entries above them)
     if format == "photographs":
         return {}
     if format == "nerf-synthetic":
         angle = 2 * math.atan(0.5 * int(views[0].cameras.size[0, 0]) / float(views[0].cameras.focal[0, 0]))
+        lens = {"camera_angle_x": angle}
         splits = {view.split: [] for view in views}
         for view in views:
-            splits[view.split].append(view)
-        return {
-            f"transforms_{split}.json": {"camera_angle_x": angle, **_frames(some, lambda name: f"./{name}")}
-            for split, some in splits.items()
-        }
-    content = {**_lens(views[0]), **(_box(scene) if format == "instant-ngp" else {})}
-    content |= _frames(views, lambda name: f"{name}.png")
+            splits[view.split].append(replace(_frame(view, f"./{view.name}"), lens=lens))
+        return {f"transforms_{split}.json": (frames, {}) for split, frames in splits.items()}
+    shared = _box(scene) if format == "instant-ngp" else {}
     if format == "nerfstudio":
         for split in ("train", "val"):
-            content[f"{split}_filenames"] = [f"{view.name}.png" for view in views if view.split == split]
-    return {"transforms.json": content}
+            shared[f"{split}_filenames"] = [f"{view.name}.png" for view in views if view.split == split]
+    return {"transforms.json": ([_frame(view, f"{view.name}.png") for view in views], shared)}
 
 
-def _frames(views: list[_View], file_path: Callable[[str], str]) -> dict:
-    poses = [(view.cameras.camera_to_world[view.i] * _OPENGL).tolist() for view in views]
-    return {
-        "frames": [{"file_path": file_path(v.name), "transform_matrix": p} for v, p in zip(views, poses, strict=True)]
-    }
-
-
-def _lens(view: _View) -> dict:
-    cameras = view.cameras
-    (width, height), (fx, fy), (cx, cy) = (t[view.i].tolist() for t in (cameras.size, cameras.focal, cameras.principal))
-    fisheye = cameras.model == "fisheye"
-    k = dict(zip(("k1", "k2", "k3", "k4", "p1", "p2"), cameras.distortion[view.i, :6].tolist(), strict=True))
-    model = "OPENCV_FISHEYE" if fisheye else "OPENCV"
-    size = dict(w=width, h=height, fl_x=fx, fl_y=fy, cx=cx, cy=cy)
-    return {"camera_model": model, **size, **k, **({"is_fisheye": True} if fisheye else {})}
+def _frame(view: _View, file_path: str) -> Frame:
+    cameras, i = view.cameras, view.i
+    focal, principal, size = (tuple(t[i].tolist()) for t in (cameras.focal, cameras.principal, cameras.size))
+    lens = Lens(focal, principal, size, tuple(cameras.distortion[i].tolist()), cameras.model_of(i))
+    return Frame(file_path, cameras.camera_to_world[i].numpy(), lens_entries(lens))
 
 
 def _box(scene: SyntheticScene) -> dict:

@@ -121,11 +121,13 @@ def _read(path: Path):
                 check_glb(file)
             mesh = trimesh.load_mesh(file, file_type=kind, resolver=Inside(str(path)), process=False)
         mesh = mesh.to_geometry() if isinstance(mesh, trimesh.Scene) else mesh
-        vertices, triangles = torch.from_numpy(np.array(mesh.vertices)), torch.from_numpy(np.array(mesh.faces))
-        return vertices.float(), triangles.long(), *_look_of(mesh)
-    except Exception as error:  # trimesh raises whatever its parsers meet
+        vertices, triangles, look = np.array(mesh.vertices), np.array(mesh.faces), _look_of(mesh)
+    # Everything, on purpose: trimesh's parsers check little, and a damaged file makes them raise whatever Python, numpy
+    # and Pillow have (index, key, type, attribute, struct, recursion, ...), some of it only when the mesh is asked.
+    except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path} cannot be read as a mesh: {reason}") from None
+    return torch.from_numpy(vertices).float(), torch.from_numpy(triangles).long(), *look
 
 
 def _look_of(mesh):

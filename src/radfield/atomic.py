@@ -1,8 +1,8 @@
-"""Files that are either the old one or the new one, whatever happens in between.
+"""Files and folders that are either the old ones or the new ones, whatever happens in between.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and renamed over its target. The
 temporary name is fixed per target (`.name.tmp.ending`), so that what a killed process left behind is overwritten by the
-next save rather than piling up.
+next save rather than piling up. The files of a folder are written into a temporary one (`filling`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,18 @@ import errno
 import json
 import math
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import BadInput
+from .errors import BadInput
 
 #: errors that say something about the disk or the user's folder, not about this program
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EFBIG, errno.ENOTDIR}
+
+
+_UNFINISHED = ".unfinished.tmp"
 
 
 def temporary_path(path: Path) -> Path:
@@ -54,6 +58,64 @@ def replacing(path: Path | str) -> Iterator[Path]:
             raise BadInput(f"{path}: could not be written: {reason}{kept}") from error
         raise
     _flush_folder(path.parent)
+
+
+@contextlib.contextmanager
+def filling(folder: Path | str, *, last: str | None = None, clear: bool = False) -> Iterator[Path]:
+    """Gives an empty folder to write into; all that is in it comes to `folder` when the block ends well, nothing of it
+    when it does not. Whether `folder` may be written to is the caller's to check, by `foreign`.
+
+    A folder that is not there appears as a whole, by one renaming. One that is there stays the same one, since it may
+    be where the user stands or where a disk is mounted: what comes replaces what has its name, one after the other,
+    and `last`, if given, is removed before and comes at the end: it marks a folder that is whole. clear: whatever else
+    was there goes. Raises `BadInput` when the disk is full or the folder cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    there = folder.is_dir()
+    temporary = (folder / _UNFINISHED) if there else temporary_path(folder)
+    made = [] if there else [path for path in folder.parents if not path.exists()]
+    try:
+        remove(temporary)
+        temporary.mkdir(parents=True)
+        yield temporary
+        if there:
+            _move_all(temporary, folder, last, clear)
+        else:
+            os.replace(temporary, folder)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise BadInput(f"{folder}: could not be written: {(error.strerror or str(error)).lower()}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for path in made:  # those that the temporary folder was made with, where they have stayed empty
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def foreign(folder: Path) -> list[str]:
+    """The names in a folder that no interrupted write left there, in order; none where there is no folder."""
+    return sorted(path.name for path in folder.iterdir() if not is_temporary(path)) if folder.is_dir() else []
+
+
+def remove(path: Path) -> None:
+    """Removes a file, a link or a folder with all that is in it; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _move_all(source: Path, folder: Path, last: str | None, clear: bool) -> None:
+    names = sorted((path.name for path in source.iterdir()), key=lambda name: (name == last, name))
+    if last is not None:
+        remove(folder / last)
+    for path in folder.iterdir() if clear else ():
+        if path != source:
+            remove(path)
+    for name in names:
+        remove(folder / name)
+        os.replace(source / name, folder / name)
 
 
 @contextlib.contextmanager
