@@ -89,6 +89,23 @@ def test_round_trips_keep_every_ray(capture, tmp_path, lens):
     assert_same_rays(before, world_rays(convert(tmp_path / "back", tmp_path / "again", "colmap")))
 
 
+def test_lenses_that_differ_from_view_to_view_are_kept(capture, tmp_path):
+    def change(content):
+        for frame, lens in zip(content["frames"], ("pinhole", "fisheye", "opencv", "rational"), strict=True):
+            frame.update(LENSES[lens])
+
+    folder = capture(4, change, fl_x=20.0, fl_y=21.0, cx=8.3, cy=5.9, w=16, h=12)
+    before = read_capture(folder)
+    models = [image.lens.model for image in before.splits[ALL]]
+    assert models == ["perspective", "fisheye", "perspective", "perspective"]
+    for form in ("nerfstudio", "colmap"):
+        after = convert(folder, tmp_path / form, form)
+        assert_same_rays(world_rays(before), world_rays(after))
+        assert [image.lens.model for image in after.splits[ALL]] == models
+    frames = json.loads((tmp_path / "nerfstudio" / "transforms.json").read_text())["frames"]
+    assert [frame.get("is_fisheye", False) for frame in frames] == [False, True, False, False]
+
+
 def test_several_lenses_stay_apart(capture, tmp_path):
     def change(content):
         for i, frame in enumerate(content["frames"]):
