@@ -1,6 +1,7 @@
 """Tiles and rasterisation of Gaussians: agreement with the reference, which draws every Gaussian on every pixel, the
 laws of light, and gradients that do not depend on the threads."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -10,6 +11,7 @@ from renderers_gaussians import camera, random_gaussians
 
 from radfield import backend
 from radfield.errors import BadInput
+from radfield.renderers.gaussian_color import gaussian_color
 from radfield.renderers.gaussian_projection import MIN_ALPHA, Camera, Projected, project, project_reference
 from radfield.renderers.gaussian_raster import MIN_TRANSMITTANCE, raster_reference, rasterise
 from radfield.renderers.gaussian_tiles import make_tiles
@@ -218,3 +220,25 @@ def test_bad_input():
         rasterise(empty, torch.zeros(1, 3), 8, 8, torch.zeros(2))
     with pytest.raises(BadInput, match="a side"):
         rasterise(empty, torch.zeros(1, 3), 1 << 18, 8)
+
+
+def test_gradients_reach_the_camera():
+    """Down to pose and lens, through projection, colour and raster: those of the reference in float64."""
+    values, view = scene(200), camera()
+    rest = torch.randn(9, 200, generator=torch.Generator().manual_seed(3)) * 0.2
+    drop = near_threshold(values, view)
+
+    def gradients(kind):
+        native = kind == torch.float32
+        cast = {k: v.to(kind) for k, v in values.items()}
+        pose, focal = (v.to(kind).requires_grad_() for v in (view.world_to_camera.clone(), torch.tensor(view.focal)))
+        seen = dataclasses.replace(view, world_to_camera=pose, focal=focal)
+        with backend.use("cpu" if native else "reference"):
+            projected = project(*[cast[k] for k in NAMES[:4]], seen)
+            coefficients = cast["colors"].T.contiguous(), rest.to(kind)
+            colors = gaussian_color(cast["means"], *coefficients, projected.radius, seen.position, degree=1)
+            result = rasterise(projected, colors, view.width, view.height)
+        return torch.autograd.grad(combine(result.color * (~drop).to(kind)[..., None], 1), (pose, focal))
+
+    for ours, theirs in zip(gradients(torch.float32), gradients(torch.float64), strict=True):
+        assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()

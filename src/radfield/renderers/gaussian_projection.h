@@ -32,6 +32,7 @@ struct GaussianProjectBackward {
   float* grad_quaternions;
   float* grad_scales;
   float* grad_opacities;
+  float* grad_camera;
   const float* grad_mean2d;
   const float* grad_conic;
   const float* grad_depth;
@@ -51,7 +52,7 @@ struct GaussianProjectBackward {
   double near;
   double far;
   int64_t antialiased;
-  int64_t G;
+  int64_t G, B;
 };
 
 constexpr float GAUSSIAN_EPS = 0.3f, GAUSSIAN_MIN_ALPHA = 1.0f / 255, GAUSSIAN_MIN_COMPENSATION = 0.005f;
@@ -82,6 +83,12 @@ RADFIELD_FN GaussianCamera gaussian_camera(const Struct& a) {
 template <class F>
 struct Gaussian {
   F mean[3], quaternion[4], scale[3], opacity;
+};
+// d loss / d camera: the rows of world_to_camera, the focal lengths, the principal point.
+constexpr int GAUSSIAN_CAMERA_GRADIENTS = 16;
+template <class F>
+struct CameraGradient {
+  F pose[12], focal[2], center[2];
 };
 // What projection makes of it, or the gradient of that.
 template <class F>
@@ -221,10 +228,23 @@ RADFIELD_FN void quaternion_gradient(const Projection<F>& p, const F (&r)[9], F 
   for (int k = 0; k < 4; ++k) out[k] = (unit[k] - along * p.unit[k]) * p.inverse_length;
 }
 
-// d loss / d parameters, from the gradient of what projection gives.
+// d loss / d camera's share of one Gaussian, from the gradients of its centre and its axes in the camera's axes.
 template <class F>
+RADFIELD_FN void pose_gradient(const Gaussian<F>& g, const Projection<F>& p, const F (&local)[3], const F (&axes)[9],
+                               F (&pose)[12]) {
+  for (int r = 0; r < 3; ++r) {
+    for (int c = 0; c < 3; ++c) {
+      pose[4 * r + c] = local[r] * g.mean[c];
+      for (int k = 0; k < 3; ++k) pose[4 * r + c] = fma(axes[3 * r + k], p.rotation[3 * c + k] * g.scale[k], pose[4 * r + c]);
+    }
+    pose[4 * r + 3] = local[r];
+  }
+}
+
+// d loss / d parameters, from the gradient of what projection gives; with WITH_CAMERA also the camera's.
+template <bool WITH_CAMERA = false, class F>
 RADFIELD_FN Gaussian<F> projection_gradient(const GaussianCamera& c, const Gaussian<F>& g, const Projection<F>& p,
-                                            const ProjectedGaussian<F>& grad) {
+                                            const ProjectedGaussian<F>& grad, CameraGradient<F>* camera = nullptr) {
   F g_uu, g_uv, g_vv;
   covariance_gradient(c, g, p, grad, g_uu, g_uv, g_vv);
   const F fx = c.fx * p.inverse_z, fy = c.fy * p.inverse_z;
@@ -243,6 +263,12 @@ RADFIELD_FN Gaussian<F> projection_gradient(const GaussianCamera& c, const Gauss
   const F of_x = fma(grad.mean2d[0], F{} + c.fx, slope_x), of_y = fma(grad.mean2d[1], F{} + c.fy, slope_y);
   const F local[3] = {of_x * p.inverse_z, of_y * p.inverse_z,
                       grad.depth - p.inverse_z * (along_x + along_y + of_x * ratio_x + of_y * ratio_y)};
+  if constexpr (WITH_CAMERA) {
+    pose_gradient(g, p, local, axes, camera->pose);
+    camera->focal[0] = fma(grad.mean2d[0], ratio_x, along_x * (1.0f / c.fx));
+    camera->focal[1] = fma(grad.mean2d[1], ratio_y, along_y * (1.0f / c.fy));
+    for (int k = 0; k < 2; ++k) camera->center[k] = grad.mean2d[k];
+  }
   Gaussian<F> out;
   F rotation[9];
   for (int k = 0; k < 3; ++k) {

@@ -17,7 +17,7 @@ around the rest, in pixels. A Gaussian is *left out* (radius 0, every output 0, 
 than `near` or beyond `far`, off the image, with an opacity below 1/255, or degenerate: a value that is not finite, a
 quaternion of length 0. A scale of 0 is drawn: eps gives it a width.
 
-Letter: G Gaussians.
+Letters: G Gaussians, B parts of them.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from ..tensors import feature_major, streams
 EPS = 0.3  # square pixels
 MIN_ALPHA = 1 / 255
 MIN_COMPENSATION = 0.005
+PART = 2048  # Gaussians in a part of the sums for the camera
 MARGIN = 0.3  # of the image's half width: how far beyond the image J follows the centre
 
 _CAMERA = (
@@ -74,6 +75,7 @@ BACKWARD = Op(
     Out("grad_quaternions", "f32", "4 G"),
     Out("grad_scales", "f32", "3 G"),
     Out("grad_opacities", "f32", "G"),
+    Out("grad_camera", "f32", "B 16", "of world_to_camera, focal, center: the sums over B parts", optional=True),
     In("grad_mean2d", "f32", "2 G"),
     In("grad_conic", "f32", "3 G"),
     In("grad_depth", "f32", "G"),
@@ -86,11 +88,12 @@ BACKWARD = Op(
 
 @dataclass(frozen=True)
 class Camera:
-    """One perspective camera without distortion. world_to_camera: [4, 4]; focal, center: (x, y) in pixels."""
+    """One perspective camera without distortion. world_to_camera: [4, 4]; focal, center: (x, y) in pixels, two numbers
+    or a tensor [2]. world_to_camera, and tensors among the others, get gradients where they require some."""
 
     world_to_camera: Tensor
-    focal: tuple[float, float]
-    center: tuple[float, float]
+    focal: tuple[float, float] | Tensor
+    center: tuple[float, float] | Tensor
     width: int
     height: int
     near: float = 0.01
@@ -115,10 +118,15 @@ class Camera:
         pose = self.world_to_camera
         return -pose[:3, :3].T @ pose[:3, 3]
 
+    @property
+    def numbers(self) -> tuple[list[float], list[float]]:
+        """(focal, center) as numbers."""
+        return tuple(v.detach().tolist() if isinstance(v, Tensor) else list(v) for v in (self.focal, self.center))
+
     def slope_limits(self) -> tuple[float, float, float, float]:
-        """(low x, high x, low y, high y) of t_x, t_y."""
-        limits = []
-        for f, c, size in zip(self.focal, self.center, (self.width, self.height), strict=True):
+        """(low x, high x, low y, high y) of t_x, t_y: numbers, without gradient."""
+        limits, (focal, center) = [], self.numbers
+        for f, c, size in zip(focal, center, (self.width, self.height), strict=True):
             margin = MARGIN * 0.5 * size / f
             limits += [-c / f - margin, (size - c) / f + margin]
         return tuple(limits)
@@ -189,8 +197,10 @@ def _sound(means, quaternions, scales, opacities) -> Tensor:
 
 
 class _Project(torch.autograd.Function):
+    """`pose` [3, 4] and `lens` [4] (focal, center) are those of `camera`, for their gradients."""
+
     @staticmethod
-    def forward(ctx, means, quaternions, scales, opacities, camera):
+    def forward(ctx, means, quaternions, scales, opacities, pose, lens, camera):
         inputs = {
             "means": feature_major(means),
             "quaternions": feature_major(quaternions),
@@ -211,11 +221,15 @@ class _Project(torch.autograd.Function):
     def backward(ctx, grad_mean2d, grad_conic, grad_depth, _, grad_opacity):
         radius, *values = ctx.saved_tensors
         means, quaternions, scales, opacities = (torch.empty_like(v) for v in values)
+        parts = None
+        if any(ctx.needs_input_grad[4:6]):
+            parts = means.new_zeros(-(-means.shape[1] // PART), 16)
         BACKWARD(
             grad_means=means,
             grad_quaternions=quaternions,
             grad_scales=scales,
             grad_opacities=opacities,
+            grad_camera=parts,
             grad_mean2d=feature_major(grad_mean2d),
             grad_conic=feature_major(grad_conic),
             grad_depth=grad_depth.contiguous(),
@@ -224,7 +238,11 @@ class _Project(torch.autograd.Function):
             **dict(zip(ctx.names, values, strict=True)),
             **ctx.camera,
         )
-        return means.T, quaternions.T, scales.T, opacities, None
+        pose = lens = None
+        if parts is not None:
+            camera = parts.double().sum(0).float()
+            pose, lens = camera[:12].view(3, 4), camera[12:] if ctx.needs_input_grad[5] else None
+        return means.T, quaternions.T, scales.T, opacities, pose, lens, None
 
 
 def project(
@@ -233,20 +251,25 @@ def project(
     """Projects `means` [G, 3], `quaternions` [G, 4] (w, x, y, z; any length), `scales` [G, 3] (not their logarithms)
     and `opacities` [G], all float32; views with stride (1, G) are not copied.
 
-    Gradients, once: to all four, from mean2d, conic, depth and opacity. Raises `BadInput` on another dtype or shape.
+    Gradients, once: to all four and to the camera (see there), from mean2d, conic, depth and opacity. Raises `BadInput`
+    on another dtype or shape.
     """
     if not native(means):
         return project_reference(means, quaternions, scales, opacities, camera, antialiased=antialiased)
-    return Projected(*_Project.apply(means, quaternions, scales, opacities, _fields(camera, antialiased)))
+    pose, lens = camera.world_to_camera[:3].float(), None
+    if any(isinstance(v, Tensor) and v.requires_grad for v in (camera.focal, camera.center)):
+        lens = torch.cat([torch.as_tensor(v, dtype=torch.float32) for v in (camera.focal, camera.center)])
+    return Projected(*_Project.apply(means, quaternions, scales, opacities, pose, lens, _fields(camera, antialiased)))
 
 
 def _fields(camera: Camera, antialiased: bool) -> dict:
+    focal, center = camera.numbers
     return {
-        "world_to_camera": camera.world_to_camera[:3].float().contiguous(),
-        "focal_x": camera.focal[0],
-        "focal_y": camera.focal[1],
-        "center_x": camera.center[0],
-        "center_y": camera.center[1],
+        "world_to_camera": camera.world_to_camera[:3].detach().float().contiguous(),
+        "focal_x": focal[0],
+        "focal_y": focal[1],
+        "center_x": center[0],
+        "center_y": center[1],
         "width": camera.width,
         "height": camera.height,
         "near": camera.near,
