@@ -6,26 +6,12 @@ import math
 import pytest
 import torch
 from checks import CPU_ONLY, OpCase, check_op, combine
-from renderers_gaussians import camera, random_gaussians
+from renderers_gaussians import camera, differentiable, of_camera, random_gaussians
 
 from radfield import backend
 from radfield.cameras import Cameras
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_projection import EPS, Camera, project, project_reference
-
-
-def differentiable(result):
-    return result.mean2d, result.conic, result.depth, result.opacity
-
-
-def of_camera(function):
-    """`function` with the camera's tensors as arguments, so that gradients to them are compared as well."""
-
-    def run(pose, focal, center, *, view, **values):
-        view = dataclasses.replace(view, world_to_camera=pose, focal=focal, center=center)
-        return function(camera=view, **values)
-
-    return run
 
 
 @pytest.mark.parametrize("antialiased", [False, True])
@@ -136,9 +122,10 @@ def test_bits_do_not_depend_on_threads(threads):
         assert torch.equal(ours, theirs)
 
 
-def test_lenses_with_distortion_are_refused():
-    one = Cameras(torch.eye(4)[None], *torch.ones(2, 1, 2), torch.tensor([[8, 8]]), torch.full((1, 6), 0.1))
-    with pytest.raises(BadInput, match="perspective with distortion"):
+def test_lenses_that_see_all_around_are_refused():
+    lens = *torch.ones(2, 1, 2), torch.tensor([[8, 8]]), torch.zeros(1, 6)
+    one = Cameras(torch.eye(4)[None], *lens, "equirectangular")
+    with pytest.raises(BadInput, match="camera 0 is equirectangular"):
         Camera.of(one, 0)
 
 
