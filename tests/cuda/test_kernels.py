@@ -104,6 +104,7 @@ CPU_ONLY = (
     *(f"gaussian_{kind}_{way}" for kind in ("project", "unscented") for way in ("forward", "backward")),
     *(f"gaussian_raster_{way}" for way in ("forward", "backward", "gather")),
     *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
+    *(f"gaussian_surfels_{way}" for way in ("forward", "backward", "gather")),
     *("gaussian_pack", "gaussian_sort"),
     *("simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"),
     *("bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"),

@@ -8,6 +8,7 @@
 namespace radfield {
 
 constexpr int PIXELS = GAUSSIAN_BLOCK * GAUSSIAN_BLOCK, VECTORS = PIXELS / W;
+constexpr int SUMS = 16;  // of a row of `partial`
 constexpr int SETS = W < GAUSSIAN_BLOCK ? GAUSSIAN_BLOCK / W : 1;  // vectors differ in their columns only so many ways
 
 // A block's pixels.
@@ -65,6 +66,33 @@ template <class Struct>
 RADFIELD_SIMD const float* record_of(const Struct& a, const int32_t* list, int64_t i, int64_t count) {
   if (i + 4 < count) __builtin_prefetch(a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[list[i + 4]] >> 4));
   return a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[list[i]] >> 4);
+}
+
+// `lane_sums` (cpu/lanes.h) of vectors of which the first USED alone are not 0.
+template <int USED, int N>
+RADFIELD_SIMD vf used_sums(vf (&v)[N]) {
+  if constexpr (N == 1 || USED <= 0) {
+    return v[0];
+  } else {
+    vf half[N / 2] = {};
+    for (int i = 0; 2 * i < USED && i < N / 2; ++i) {
+      vi even, odd;
+      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
+      half[i] = (vf)even + (vf)odd;
+    }
+    return used_sums<(USED + 1) / 2>(half);
+  }
+}
+
+// Adds the lanes' sums, of which the first USED are not 0, to a row of `partial`.
+template <int USED, int part = 0>
+RADFIELD_SIMD void add_sums(float* row, vf (&sums)[SUMS]) {
+  if constexpr (part * W < USED) {
+    vf vectors[W];
+    for (int k = 0; k < W; ++k) vectors[k] = sums[part * W + k];
+    store(row + part * W, load(row + part * W) + used_sums<USED - part * W>(vectors));
+    add_sums<USED, part + 1>(row, sums);
+  }
 }
 
 // body(block, list, count) for the blocks of all tiles.

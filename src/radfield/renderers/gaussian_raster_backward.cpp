@@ -7,7 +7,7 @@ using namespace radfield;
 
 namespace {
 
-constexpr int SUMS = 16;  // of a row of `partial`, in the order below
+// where a row of `partial` has what
 enum { SUM_1, SUM_X, SUM_XX, SUM_Y, SUM_XY, SUM_YY, SUM_COLOR, SUM_ABSOLUTE = SUM_COLOR + 4 };
 
 // What a pixel has to pass on to the Gaussians in front.
@@ -37,33 +37,6 @@ RADFIELD_SIMD void begin_behind(const GaussianRasterBackward& a, const Block& bl
   for (int v = 0; v < VECTORS; ++v) {
     b.transmittance[v] = load(left + v * W), b.light[v] = load(light + v * W), b.last[v] = load(last + v * W);
     for (int c = 0; c < C; ++c) b.gradient[c][v] = load(gradient[c] + v * W);
-  }
-}
-
-// `lane_sums` (cpu/lanes.h) of vectors of which the first USED alone are not 0.
-template <int USED, int N>
-RADFIELD_SIMD vf used_sums(vf (&v)[N]) {
-  if constexpr (N == 1 || USED <= 0) {
-    return v[0];
-  } else {
-    vf half[N / 2] = {};
-    for (int i = 0; 2 * i < USED && i < N / 2; ++i) {
-      vi even, odd;
-      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
-      half[i] = (vf)even + (vf)odd;
-    }
-    return used_sums<(USED + 1) / 2>(half);
-  }
-}
-
-// Adds the lanes' sums, of which the first USED are not 0, to a row of `partial`.
-template <int USED, int part = 0>
-RADFIELD_SIMD void add_sums(float* row, vf (&sums)[SUMS]) {
-  if constexpr (part * W < USED) {
-    vf vectors[W];
-    for (int k = 0; k < W; ++k) vectors[k] = sums[part * W + k];
-    store(row + part * W, load(row + part * W) + used_sums<USED - part * W>(vectors));
-    add_sums<USED, part + 1>(row, sums);
   }
 }
 
