@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 from checks import CPU_ONLY, OpCase, check_op
-from renderers_gaussians import camera, differentiable, of_camera, random_gaussians
+from renderers_gaussians import camera, differentiable, inverse_covariances, of_camera, random_gaussians
 
 from radfield import backend
 from radfield.cameras import Cameras
@@ -82,9 +82,7 @@ def test_orthographic_is_exact():
     flat = torch.diag(torch.tensor(view.focal).double()) @ view.world_to_camera[:2, :3].double()
     covariance = flat @ axes @ axes.mT @ flat.T + EPS * torch.eye(2)
     drawn = (found.radius > 0).all(1)
-    a, b, c = found.conic[drawn].T
-    conic = torch.stack((torch.stack((a, b), -1), torch.stack((b, c), -1)), -1)
-    product = conic @ covariance[drawn]
+    product = inverse_covariances(found.conic[drawn]) @ covariance[drawn]
     torch.testing.assert_close(product, torch.eye(2).double().expand_as(product), rtol=0, atol=1e-8)
 
 
@@ -130,8 +128,7 @@ def test_covariance_is_that_of_samples(name):
     samples = project(points, torch.tensor([[1.0, 0, 0, 0]]).expand(40000, 4), tiny, torch.ones(40000), view)
     seen = samples.mean2d[(samples.radius > 0).all(1)]
     assert len(seen) > 39000
-    a, b, c = found.conic[0]
-    covariance = torch.linalg.inv(torch.stack((torch.stack((a, b)), torch.stack((b, c))))) - EPS * torch.eye(2)
+    covariance = torch.linalg.inv(inverse_covariances(found.conic)[0]) - EPS * torch.eye(2)
     torch.testing.assert_close(found.mean2d[0], seen.mean(0), rtol=0, atol=0.15)
     torch.testing.assert_close(covariance, seen.T.cov(), rtol=0.05, atol=0.3)
 

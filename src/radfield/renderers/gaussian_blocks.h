@@ -49,15 +49,15 @@ inline int64_t list_block(const int32_t* entries, int64_t begin, int64_t end, in
 
 // What a Gaussian is on the pixels of a block.
 struct OnBlock {
-  float b, c;
-  vf dx[SETS], a_dx_dx[SETS], b_dx[SETS];
+  float k, c;
+  vf dx[SETS], e_dx_dx[SETS], k_dx[SETS];
 };
 RADFIELD_SIMD OnBlock on_block(const float* record, const Block& block) {
   OnBlock g = {record[RECORD_CONIC + 1], record[RECORD_CONIC + 2], {}, {}, {}};
   for (int s = 0; s < SETS; ++s) {
     g.dx[s] = block.px[s] - record[RECORD_MEAN];
-    g.a_dx_dx[s] = g.dx[s] * g.dx[s] * record[RECORD_CONIC];
-    g.b_dx[s] = g.dx[s] * g.b;
+    g.e_dx_dx[s] = g.dx[s] * g.dx[s] * record[RECORD_CONIC];
+    g.k_dx[s] = g.dx[s] * g.k;
   }
   return g;
 }

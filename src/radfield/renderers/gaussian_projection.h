@@ -103,7 +103,8 @@ struct Projection {
   F unit[4], inverse_length;                // the quaternion
   F rotation[9], axes[9];                   // R; R_c R diag(s)
   F u[3], v[3], uu, uv, vv;                 // the rows of U; U U^T
-  F before, inverse_det, compensation;      // det(U U^T); 1 / det cov
+  F before, inverse_det, inverse_xx;        // det(U U^T); 1 / det cov; 1 / cov_xx
+  F compensation;
 };
 
 template <class F>
@@ -138,6 +139,7 @@ RADFIELD_FN void place(const GaussianCamera& c, const Gaussian<F>& g, Projection
 template <class F>
 RADFIELD_FN void invert_covariance(Projection<F>& p) {
   p.inverse_det = 1.0f / fma(F{} + GAUSSIAN_EPS, p.uu + p.vv, p.before + GAUSSIAN_EPS * GAUSSIAN_EPS);
+  p.inverse_xx = 1.0f / (p.uu + GAUSSIAN_EPS);
   const F floor_squared = F{} + GAUSSIAN_MIN_COMPENSATION * GAUSSIAN_MIN_COMPENSATION;
   p.compensation = sqrt(max(p.before * p.inverse_det, floor_squared));
 }
@@ -167,8 +169,8 @@ RADFIELD_FN Projection<F> projection(const GaussianCamera& c, const Gaussian<F>&
 
 template <class F>
 RADFIELD_FN void conic_and_opacity(const GaussianCamera& c, const Gaussian<F>& g, const Projection<F>& p, ProjectedGaussian<F>& out) {
-  out.conic[0] = (p.vv + GAUSSIAN_EPS) * p.inverse_det;
-  out.conic[1] = (F{} - p.uv) * p.inverse_det;
+  out.conic[0] = p.inverse_xx;
+  out.conic[1] = (F{} - p.uv) * p.inverse_xx;
   out.conic[2] = (p.uu + GAUSSIAN_EPS) * p.inverse_det;
   out.opacity = c.antialiased ? g.opacity * p.compensation : g.opacity;
 }

@@ -7,10 +7,11 @@ point c in pixels:
     (x, y, z) = R_c mu + t                     mean2d = f (x, y) / z + c
     U = J R_c R diag(s)  [2, 3]                J = [[f_x / z, 0, -f_x t_x / z], [0, f_y / z, -f_y t_y / z]]
     cov = U U^T + eps I                        t_x = x / z within the image and 0.3 of its half width beyond; t_y alike
-    conic = (a, b, c) = those of cov^-1        depth = z
+    conic = (e, k, c) = (1 / cov_xx, -cov_xy / cov_xx, cov_xx / det cov)        depth = z
 
-so that on the image its density is exp(-(a dx^2 + c dy^2) / 2 - b dx dy). eps is 0.3 square pixels. Antialiased (Yu et
-al. 2024, Mip-Splatting): opacity *= sqrt(max(0.005^2, det(U U^T) / det cov)), the energy that eps added.
+so that on the image its density is exp(-(e dx^2 + c (dy + k dx)^2) / 2). The entries of cov^-1 itself are e + c k^2,
+c k and c: in 32 bits their rounding would swamp the power of a long needle. eps is 0.3 square pixels. Antialiased (Yu
+et al. 2024, Mip-Splatting): opacity *= sqrt(max(0.005^2, det(U U^T) / det cov)), the energy that eps added.
 
 Other cameras (`gaussian_camera.py`: orthographic, fisheye, distorted, with a rolling shutter) project seven *sigma
 points* (Julier & Uhlmann 1997; Wu et al. 2025, 3DGUT) through the whole map P from the camera's axes to pixels, each at

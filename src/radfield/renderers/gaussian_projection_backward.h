@@ -4,25 +4,36 @@
 
 namespace radfield {
 
-// d loss / d (uu, uv, vv), from the gradients of conic = cov^-1 and of the opacity as drawn.
+// d loss / d U, column by column: with w = v + k u, which is small for a needle where u and v are not,
+//   d e = -2 e^2 u du     d k = -e (u (dv + k du) + w du)     d (1 / c) = 2 w (dv + k du)
 template <class F>
-RADFIELD_FN void covariance_gradient(const GaussianCamera& c, const Gaussian<F>& g, const Projection<F>& p,
-                                     const ProjectedGaussian<F>& grad, F& g_uu, F& g_uv, F& g_vv) {
-  const F a = (p.vv + GAUSSIAN_EPS) * p.inverse_det, b = (F{} - p.uv) * p.inverse_det;
-  const F d = (p.uu + GAUSSIAN_EPS) * p.inverse_det;
-  // -Q G Q, with Q = [[a, b], [b, d]] and G symmetric
-  const F half = grad.conic[1] * 0.5f;
-  const F m00 = fma(grad.conic[0], a, half * b), m01 = fma(grad.conic[0], b, half * d);
-  const F m10 = fma(half, a, grad.conic[2] * b), m11 = fma(half, b, grad.conic[2] * d);
-  g_uu = F{} - fma(a, m00, b * m10), g_uv = -2.0f * fma(a, m01, b * m11), g_vv = F{} - fma(b, m01, d * m11);
-  if (!c.antialiased) return;
+struct RowsGradient {
+  F k, of_e, of_k, of_c;  // the factors of these three, times the gradients
+  F uu, uv, vv;           // of the compensation
+};
+
+template <class F>
+RADFIELD_FN RowsGradient<F> rows_gradient(const GaussianCamera& c, const Gaussian<F>& g, const Projection<F>& p,
+                                          const ProjectedGaussian<F>& grad) {
+  const F shear = (p.uu + GAUSSIAN_EPS) * p.inverse_det;
+  RowsGradient<F> out = {F{} - p.uv * p.inverse_xx, -2.0f * grad.conic[0] * p.inverse_xx * p.inverse_xx,
+                         F{} - grad.conic[1] * p.inverse_xx, -2.0f * grad.conic[2] * shear * shear, F{}, F{}, F{}};
+  if (!c.antialiased) return out;
   // compensation^2 = r = det(U U^T) / det cov
   const F r = p.before * p.inverse_det;
   const auto floored = r < GAUSSIAN_MIN_COMPENSATION * GAUSSIAN_MIN_COMPENSATION;
   const F g_r = select(floored, F{}, 0.5f * grad.opacity * g.opacity / p.compensation) * p.inverse_det;
-  g_uu = g_uu + g_r * (p.vv - r * (p.vv + GAUSSIAN_EPS));
-  g_uv = g_uv - 2.0f * g_r * p.uv * (1.0f - r);
-  g_vv = g_vv + g_r * (p.uu - r * (p.uu + GAUSSIAN_EPS));
+  out.uu = g_r * (p.vv - r * (p.vv + GAUSSIAN_EPS));
+  out.uv = -2.0f * g_r * p.uv * (1.0f - r);
+  out.vv = g_r * (p.uu - r * (p.uu + GAUSSIAN_EPS));
+  return out;
+}
+
+template <class F>
+RADFIELD_FN void column_gradient(const RowsGradient<F>& r, F u, F v, F& g_u, F& g_v) {
+  const F w = fma(r.k, u, v), both = fma(r.of_c, w, r.of_k * u);
+  g_u = fma(r.k, both, fma(r.of_k, w, fma(r.of_e, u, fma(2.0f * r.uu, u, r.uv * v))));
+  g_v = both + fma(2.0f * r.vv, v, r.uv * u);
 }
 
 // d loss / d q of R(q / |q|), from that of R.
@@ -77,12 +88,12 @@ RADFIELD_FN Gaussian<F> parameter_gradient(const GaussianCamera& c, const Gaussi
 template <bool WITH_CAMERA = false, class F>
 RADFIELD_FN Gaussian<F> projection_gradient(const GaussianCamera& c, const Gaussian<F>& g, const Projection<F>& p,
                                             const ProjectedGaussian<F>& grad, CameraGradient<F>* camera = nullptr) {
-  F g_uu, g_uv, g_vv;
-  covariance_gradient(c, g, p, grad, g_uu, g_uv, g_vv);
+  const RowsGradient<F> rows = rows_gradient(c, g, p, grad);
   const F fx = c.fx * p.inverse_z, fy = c.fy * p.inverse_z;
   F axes[9], along_x = F{}, along_y = F{}, slope_x = F{}, slope_y = F{};
   for (int k = 0; k < 3; ++k) {
-    const F g_u = fma(2.0f * g_uu, p.u[k], g_uv * p.v[k]), g_v = fma(2.0f * g_vv, p.v[k], g_uv * p.u[k]);
+    F g_u, g_v;
+    column_gradient(rows, p.u[k], p.v[k], g_u, g_v);
     axes[k] = fx * g_u, axes[3 + k] = fy * g_v;
     axes[6 + k] = F{} - fma(axes[k], p.slope_x, axes[3 + k] * p.slope_y);
     along_x = fma(g_u, p.u[k], along_x), along_y = fma(g_v, p.v[k], along_y);  // u and v are proportional to 1 / z

@@ -19,7 +19,7 @@ class Projected(NamedTuple):
     """G Gaussians on the image."""
 
     mean2d: Tensor  # [G, 2] pixels
-    conic: Tensor  # [G, 3] (a, b, c)
+    conic: Tensor  # [G, 3] (e, k, c)
     depth: Tensor  # [G]
     radius: Tensor  # [G, 2] pixels; 0: left out. No gradient
     opacity: Tensor  # [G] as drawn
@@ -54,7 +54,7 @@ def project_reference(means, quaternions, scales, opacities, camera: Camera, *, 
     opacity = torch.where(kept, opacities, 0.0)
     if antialiased:
         opacity = opacity * (before / det).clamp_min(MIN_COMPENSATION**2).sqrt()
-    conic = torch.stack((vv + EPS, -uv, uu + EPS), 1) / det[:, None]
+    conic = torch.stack((1 / (uu + EPS), -uv / (uu + EPS), (uu + EPS) / det), 1)
     kept = kept & (opacity.detach() >= MIN_ALPHA) & conic.detach().isfinite().all(1) & mean2d.detach().isfinite().all(1)
     with torch.no_grad():
         level = 2 * (255 * opacity.clamp_min(MIN_ALPHA)).log()

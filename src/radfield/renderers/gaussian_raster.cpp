@@ -22,7 +22,8 @@ void forward_block(const GaussianRasterForward& a, const Block& block, const int
     vf left = vf{} - 1.0f;
     for (int v = 0; v < VECTORS; ++v) {
       const int s = v % SETS;
-      const vf power = gaussian_power(g.a_dx_dx[s], g.b_dx[s], vf{} + g.c, block.py[v] - record[RECORD_MEAN + 1]);
+      const vf off = block.py[v] - record[RECORD_MEAN + 1] + g.k_dx[s];
+      const vf power = gaussian_power(g.e_dx_dx[s], vf{} + g.c, off);
       const vf alpha = min(exp2_negative(power) * record[RECORD_OPACITY], vf{} + max_alpha);
       const vf weight = blend_weight(alpha, transmittance[v]);
       for (int c = 0; c < C; ++c) color[c][v] = fma(weight, vf{} + record[RECORD_COLOR + c], color[c][v]);

@@ -8,7 +8,7 @@ using namespace radfield;
 namespace {
 
 // where a row of `partial` has what
-enum { SUM_1, SUM_X, SUM_XX, SUM_Y, SUM_XY, SUM_YY, SUM_COLOR, SUM_ABSOLUTE = SUM_COLOR + 4 };
+enum { SUM_1, SUM_X, SUM_XX, SUM_OFF, SUM_X_OFF, SUM_OFF_OFF, SUM_COLOR, SUM_ABSOLUTE = SUM_COLOR + 4 };
 
 // What a pixel has to pass on to the Gaussians in front.
 template <int C>
@@ -45,12 +45,12 @@ template <int C, bool ABSOLUTE>
 RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32_t k, float max_alpha, Behind<C>& b,
                                   float* row) {
   const OnBlock g = on_block(record, block);
-  vf sums[SUMS] = {}, sum_1[SETS] = {}, sum_y[SETS] = {};
+  vf sums[SUMS] = {}, sum_1[SETS] = {}, sum_off[SETS] = {};
   vf found = {};
   for (int v = 0; v < VECTORS; ++v) {
     const int s = v % SETS;
-    const vf dy = block.py[v] - record[RECORD_MEAN + 1];
-    const vf raw = exp2_negative(gaussian_power(g.a_dx_dx[s], g.b_dx[s], vf{} + g.c, dy)) * record[RECORD_OPACITY];
+    const vf off = block.py[v] - record[RECORD_MEAN + 1] + g.k_dx[s];
+    const vf raw = exp2_negative(gaussian_power(g.e_dx_dx[s], vf{} + g.c, off)) * record[RECORD_OPACITY];
     vf alpha = min(raw, vf{} + max_alpha);
     alpha = select(alpha >= RASTER_MIN_ALPHA, alpha, vf{});
     alpha = select(b.last[v] >= vi{} + k, alpha, vf{});
@@ -66,12 +66,11 @@ RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32
     vf grad = weight * light - alpha * inverse * b.light[v];
     grad = select(raw <= max_alpha, grad, vf{});
     b.light[v] = fma(weight, light, b.light[v]);
-    const vf grad_y = grad * dy;
-    sum_1[s] = sum_1[s] + grad, sum_y[s] = sum_y[s] + grad_y, sums[SUM_YY] = fma(grad_y, dy, sums[SUM_YY]);
+    const vf grad_off = grad * off;
+    sum_1[s] = sum_1[s] + grad, sum_off[s] = sum_off[s] + grad_off, sums[SUM_OFF_OFF] = fma(grad_off, off, sums[SUM_OFF_OFF]);
     found = found + weight;
     if constexpr (ABSOLUTE) {
-      const vf along_x = fma(g.dx[s], vf{} + 2.0f * record[RECORD_CONIC], dy * g.b);
-      const vf along_y = fma(dy, vf{} + 2.0f * g.c, g.b_dx[s]);
+      const vf along_y = off * (2.0f * g.c), along_x = fma(g.dx[s], vf{} + 2.0f * record[RECORD_CONIC], along_y * g.k);
       sums[SUM_ABSOLUTE] = sums[SUM_ABSOLUTE] + abs(grad * along_x);
       sums[SUM_ABSOLUTE + 1] = sums[SUM_ABSOLUTE + 1] + abs(grad * along_y);
     }
@@ -81,7 +80,7 @@ RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32
     const vf grad_x = sum_1[s] * g.dx[s];
     sums[SUM_1] = sums[SUM_1] + sum_1[s], sums[SUM_X] = sums[SUM_X] + grad_x;
     sums[SUM_XX] = fma(grad_x, g.dx[s], sums[SUM_XX]);
-    sums[SUM_Y] = sums[SUM_Y] + sum_y[s], sums[SUM_XY] = fma(sum_y[s], g.dx[s], sums[SUM_XY]);
+    sums[SUM_OFF] = sums[SUM_OFF] + sum_off[s], sums[SUM_X_OFF] = fma(sum_off[s], g.dx[s], sums[SUM_X_OFF]);
   }
   add_sums<ABSOLUTE ? SUM_ABSOLUTE + 2 : SUM_COLOR + C>(row, sums);
 }
@@ -132,18 +131,18 @@ RADFIELD_SIMD void gather_vector(const GaussianRasterGather& a, int64_t i, int n
     for (int j = 0; j < 3; ++j) conic[j][k] = record[RECORD_CONIC + j];
     opacity[k] = record[RECORD_OPACITY];
   }
-  // the record's conic is that of a power of two, with its signs turned
+  // e and c of the record are those of a power of two, with their signs turned
   const float ln2 = 0.69314718056f;
-  const vf a2 = conic[0] * (-2 * ln2), b = conic[1] * -ln2, c2 = conic[2] * (-2 * ln2);
+  const vf e = conic[0] * (-2 * ln2), shear = conic[1], c = conic[2] * (-2 * ln2);
   const vi drawn = opacity > 0.0f;
   auto out = [&](float* stream, int row, vf value) { store_n(stream + row * a.G + i, value, n); };
-  out(a.grad_mean2d, 0, fma(a2, sums[SUM_X], b * sums[SUM_Y]));
-  out(a.grad_mean2d, 1, fma(b, sums[SUM_X], c2 * sums[SUM_Y]));
+  out(a.grad_mean2d, 0, fma(e, sums[SUM_X], c * shear * sums[SUM_OFF]));
+  out(a.grad_mean2d, 1, c * sums[SUM_OFF]);
   out(a.grad_conic, 0, sums[SUM_XX] * -0.5f);
-  out(a.grad_conic, 1, vf{} - sums[SUM_XY]);
-  out(a.grad_conic, 2, sums[SUM_YY] * -0.5f);
+  out(a.grad_conic, 1, vf{} - c * sums[SUM_X_OFF]);
+  out(a.grad_conic, 2, sums[SUM_OFF_OFF] * -0.5f);
   out(a.grad_opacity, 0, select(drawn, sums[SUM_1] / select(drawn, opacity, vf{} + 1.0f), vf{}));
-  for (int c = 0; c < a.C; ++c) out(a.grad_colors, c, sums[SUM_COLOR + c]);
+  for (int k = 0; k < a.C; ++k) out(a.grad_colors, k, sums[SUM_COLOR + k]);
   if (!a.absolute) return;
   for (int k = 0; k < 2; ++k) {
     const vf before = load_n(a.absolute + k * a.G + i, n);

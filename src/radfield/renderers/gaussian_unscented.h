@@ -179,18 +179,16 @@ RADFIELD_FN Gaussian<F> unscented_gradient(const GaussianCamera& c, const Gaussi
   const SigmaPoints<F> s = sigma_points(c, l, p);
   ProjectedGaussian<F> drawn;
   unscented(c, g, s, p, drawn);
-  F g_uu, g_uv, g_vv;
-  covariance_gradient(c, g, p, grad, g_uu, g_uv, g_vv);
-  // of e_0 through the mean, which it is measured from
-  const F center[2] = {2.0f * SIGMA_CENTER_WEIGHT * fma(g_uu, s.off[0][0], 0.5f * g_uv * s.off[0][1]),
-                       2.0f * SIGMA_CENTER_WEIGHT * fma(g_vv, s.off[0][1], 0.5f * g_uv * s.off[0][0])};
+  const RowsGradient<F> rows = rows_gradient(c, g, p, grad);
+  F center[2];  // of e_0, also through the mean, which it is measured from
+  column_gradient(rows, s.off[0][0], s.off[0][1], center[0], center[1]);
+  for (int k = 0; k < 2; ++k) center[k] = center[k] * SIGMA_CENTER_WEIGHT;
   F local[3] = {}, axes[9] = {}, focal[2] = {};
   for (int i = 0; i < SIGMA_POINTS; ++i) {
     F pixel[2] = {center[0], center[1]}, of_point[3];
     if (i > 0) {
-      const float both = 2.0f * SIGMA_WEIGHT;
-      pixel[0] = (grad.mean2d[0] - center[0]) * SIGMA_WEIGHT + both * fma(g_uu, s.off[i][0], 0.5f * g_uv * s.off[i][1]);
-      pixel[1] = (grad.mean2d[1] - center[1]) * SIGMA_WEIGHT + both * fma(g_vv, s.off[i][1], 0.5f * g_uv * s.off[i][0]);
+      column_gradient(rows, s.off[i][0], s.off[i][1], pixel[0], pixel[1]);
+      for (int k = 0; k < 2; ++k) pixel[k] = (pixel[k] + grad.mean2d[k] - center[k]) * SIGMA_WEIGHT;
     }
     sigma_gradient(c, l, s, i, pixel, grad.depth, of_point);
     for (int r = 0; r < 3; ++r) {
