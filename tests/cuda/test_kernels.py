@@ -101,9 +101,10 @@ def test_errors_of_the_source_name_kernel_file_and_line():
 #: captures; and steps whose two passes CUDA takes one by one
 CPU_ONLY = (
     *(f"gaussian_color_{way}" for way in ("forward", "backward")),
-    *(f"gaussian_project_{way}" for way in ("forward", "backward")),
+    *(f"gaussian_{kind}_{way}" for kind in ("project", "unscented") for way in ("forward", "backward")),
     *(f"gaussian_raster_{way}" for way in ("forward", "backward", "gather")),
     *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
+    *(f"gaussian_surfels_{way}" for way in ("forward", "backward", "gather")),
     *("gaussian_pack", "gaussian_sort"),
     *("simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"),
     *("bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"),

@@ -23,7 +23,8 @@ def test_agrees_with_reference(degree):
         }
 
     names = ("means", "base", "rest")
-    check_op(OpCase(gaussian_color, gaussian_color_reference, inputs, names, wrong_dtype=names, backends=CPU_ONLY))
+    gradients = (*names, "position")
+    check_op(OpCase(gaussian_color, gaussian_color_reference, inputs, gradients, wrong_dtype=names, backends=CPU_ONLY))
 
 
 def test_degree_0_is_the_same_from_everywhere():

@@ -5,8 +5,8 @@ import math
 
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
-from renderers_gaussians import camera, random_gaussians
+from checks import CPU_ONLY, OpCase, check_op, combine
+from renderers_gaussians import camera, differentiable, of_camera, random_gaussians
 
 from radfield import backend
 from radfield.cameras import Cameras
@@ -14,23 +14,34 @@ from radfield.errors import BadInput
 from radfield.renderers.gaussian_projection import EPS, Camera, project, project_reference
 
 
-def differentiable(result):
-    return result.mean2d, result.conic, result.depth, result.opacity
-
-
 @pytest.mark.parametrize("antialiased", [False, True])
 def test_agrees_with_reference(antialiased):
     def inputs(size, generator):
-        found = random_gaussians(size, generator)
+        found, view = random_gaussians(size, generator), camera()
         found["means"][: size // 8, 2] -= 5  # behind the camera
         found["means"][size // 8 : size // 6] *= 8  # beside the image
-        return {**found, "camera": camera(), "antialiased": antialiased}
+        lens = {"focal": torch.tensor(view.focal), "center": torch.tensor(view.center)}
+        return {**found, "pose": view.world_to_camera, **lens, "view": view, "antialiased": antialiased}
 
     names = ("means", "quaternions", "scales", "opacities")
-    case = OpCase(
-        project, project_reference, inputs, names, differentiable, rtol=3e-5, wrong_dtype=names, backends=CPU_ONLY
-    )
-    check_op(case)
+    functions = of_camera(project), of_camera(project_reference)
+    gradients = (*names, "pose", "focal", "center")
+    check_op(OpCase(*functions, inputs, gradients, differentiable, rtol=3e-5, wrong_dtype=names, backends=CPU_ONLY))
+
+
+def test_gradients_of_the_camera_are_wanted_one_by_one():
+    """A pose alone, a focal length alone, or nothing: the same gradients, and none where none is asked for."""
+    values, view = random_gaussians(3000), camera()
+    pose, focal = view.world_to_camera.clone().requires_grad_(), torch.tensor(view.focal).requires_grad_()
+
+    def gradients(**changes):
+        found = project(**values, camera=dataclasses.replace(view, **changes))
+        return torch.autograd.grad(combine(found.mean2d, 0) + combine(found.conic, 1), list(changes.values()))
+
+    both = gradients(world_to_camera=pose, focal=focal)
+    assert torch.equal(gradients(world_to_camera=pose)[0], both[0])
+    assert torch.equal(gradients(focal=focal)[0], both[1])
+    assert not project(**values, camera=view).mean2d.requires_grad
 
 
 def test_radius_agrees_with_reference():
@@ -100,13 +111,21 @@ def test_near_plane():
 
 def test_bits_do_not_depend_on_threads(threads):
     values = random_gaussians(5000)
-    for ours, theirs in threads(lambda: differentiable(project(**values, camera=camera()))):
+
+    def run():
+        view = camera()
+        view.world_to_camera.requires_grad_()
+        found = differentiable(project(**values, camera=view))
+        return *found, *torch.autograd.grad(sum(combine(v, 0) for v in found), view.world_to_camera)
+
+    for ours, theirs in threads(run):
         assert torch.equal(ours, theirs)
 
 
-def test_lenses_with_distortion_are_refused():
-    one = Cameras(torch.eye(4)[None], *torch.ones(2, 1, 2), torch.tensor([[8, 8]]), torch.full((1, 6), 0.1))
-    with pytest.raises(BadInput, match="perspective with distortion"):
+def test_lenses_that_see_all_around_are_refused():
+    lens = *torch.ones(2, 1, 2), torch.tensor([[8, 8]]), torch.zeros(1, 6)
+    one = Cameras(torch.eye(4)[None], *lens, "equirectangular")
+    with pytest.raises(BadInput, match="camera 0 is equirectangular"):
         Camera.of(one, 0)
 
 

@@ -23,8 +23,8 @@ from ..gaussians.optimizer import GaussianAdam
 from ..gaussians.scene import ROWS, GaussianScene, see
 from ..geometry import SceneTransform
 from ..image_loss import image_loss
+from ..renderers.gaussian_camera import Camera, along_rays
 from ..renderers.gaussian_color import rest_rows
-from ..renderers.gaussian_projection import Camera
 from ..renderers.volume import View
 from ..sampling.random import stream
 from ..training.checkpoint import load_checkpoint, save_checkpoint
@@ -86,9 +86,8 @@ class Model:
         options = {"antialiased": self.config.antialiased, "max_alpha": self.config.max_alpha}
         with torch.no_grad():
             image = see(self.gaussians, camera, background, depth=True, **options).image
-        x, y = ((cameras.pixel_centres(view) - cameras.principal[view]) / cameras.focal[view]).unbind(1)
-        along_ray = (1 + x * x + y * y).sqrt().view(image.alpha.shape)
-        return View(image.color[..., :3].contiguous(), image.alpha, image.color[..., 3] * along_ray)
+        depth = image.color[..., 3] * along_rays(cameras, view)
+        return View(image.color[..., :3].contiguous(), image.alpha, depth)
 
 
 def build(

@@ -70,7 +70,11 @@ def gaussian_color_reference(means, base, rest, radius, position, *, degree: int
 class _Color(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, base, rest, radius, position, degree):
-        ctx.seen = {"radius": feature_major(radius), "position": position.float().contiguous(), "degree": degree}
+        ctx.seen = {
+            "radius": feature_major(radius),
+            "position": position.detach().float().contiguous(),
+            "degree": degree,
+        }
         rows, base, rest = feature_major(means), base.detach().contiguous(), rest.detach().contiguous()
         colors = streams(means, 3)
         FORWARD(colors=colors, means=rows, base=base, rest=rest, **ctx.seen)
@@ -84,14 +88,16 @@ class _Color(torch.autograd.Function):
         grad_means, grad_base, grad_rest = (torch.empty_like(v) for v in (means, colors, rest))
         grads = {"grad_means": grad_means, "grad_base": grad_base, "grad_rest": grad_rest}
         BACKWARD(**grads, grad_colors=feature_major(grad), colors=colors, means=means, rest=rest, **ctx.seen)
-        return grad_means.T, grad_base, grad_rest, None, None, None
+        position = -grad_means.double().sum(1).float() if ctx.needs_input_grad[4] else None
+        return grad_means.T, grad_base, grad_rest, None, position, None
 
 
 def gaussian_color(
     means: Tensor, base: Tensor, rest: Tensor, radius: Tensor, position: Tensor, *, degree: int
 ) -> Tensor:
     """Colours [G, 3] seen from `position` [3]: `means` [G, 3], `radius` [G, 2] of `project`, and the coefficients as
-    streams, `base` [3, G] and `rest` [R, G]; float32. Gradients, once: to means, base and rest.
+    streams, `base` [3, G] and `rest` [R, G]; float32. Gradients, once: to means, base, rest
+    and position.
 
     Raises `BadInput` on another dtype or shape, or a degree that is not from 0 to 4.
     """

@@ -1,78 +1,11 @@
-// Loops of the rasteriser. Tiles over threads; within a tile one block of 8 x 8 pixels after another, W pixels to a
-// vector, so that what a block needs stays in registers and the first-level cache.
-//
-// The backward pass goes from the far end. A tile writes the gradients of its entries to its own rows of `partial`;
-// afterwards each Gaussian sums its rows in a fixed order: no atomics, and no copy per thread.
+// Loops of the rasteriser's forward pass.
 #include "gaussian_raster.h"
 
-#include "../cpu/lanes.h"
-#include "../cpu/parallel.h"
+#include "gaussian_blocks.h"
 
 using namespace radfield;
 
 namespace {
-
-constexpr int PIXELS = GAUSSIAN_BLOCK * GAUSSIAN_BLOCK, VECTORS = PIXELS / W;
-constexpr int SETS = W < GAUSSIAN_BLOCK ? GAUSSIAN_BLOCK / W : 1;  // vectors differ in their columns only so many ways
-constexpr int SUMS = 16;                                           // of a row of `partial`, in the order below
-enum { SUM_1, SUM_X, SUM_XX, SUM_Y, SUM_XY, SUM_YY, SUM_COLOR, SUM_ABSOLUTE = SUM_COLOR + 4 };
-
-// A block's pixels.
-struct Block {
-  int64_t x, y;  // of the first pixel
-  vf px[SETS], py[VECTORS];
-};
-RADFIELD_SIMD Block make_block(int64_t x, int64_t y) {
-  Block b = {x, y, {}, {}};
-  for (int v = 0; v < VECTORS; ++v) {
-    const vi pixel = lanes() + v * W;
-    if (v < SETS) b.px[v] = to_float(pixel % GAUSSIAN_BLOCK) + ((float)x + 0.5f);
-    b.py[v] = to_float(pixel / GAUSSIAN_BLOCK) + ((float)y + 0.5f);
-  }
-  return b;
-}
-
-// body(pixel in the block, pixel in the image) for those within the image.
-template <class Struct, class Body>
-RADFIELD_SIMD void for_pixels(const Struct& a, const Block& b, Body body) {
-  for (int64_t y = b.y; y < b.y + GAUSSIAN_BLOCK && y < a.rows; ++y)
-    for (int64_t x = b.x; x < b.x + GAUSSIAN_BLOCK && x < a.columns; ++x)
-      body((y - b.y) * GAUSSIAN_BLOCK + x - b.x, y * a.columns + x);
-}
-
-// The entries of a tile that are in block `bit`, in order: their places in the list.
-int64_t list_block(const int32_t* entries, int64_t begin, int64_t end, int bit, int32_t* out) {
-  int64_t count = 0;
-  int64_t k = begin;
-  for (; k + W <= end; k += W)
-    count += append_lanes(out + count, (int32_t)k, mask_bits(load(entries + k) << (31 - bit)));
-  for (; k < end; ++k) {
-    out[count] = (int32_t)k;
-    count += (entries[k] >> bit) & 1;
-  }
-  return count;
-}
-
-// What a Gaussian is on the pixels of a block.
-struct OnBlock {
-  float b, c;
-  vf dx[SETS], a_dx_dx[SETS], b_dx[SETS];
-};
-RADFIELD_SIMD OnBlock on_block(const float* record, const Block& block) {
-  OnBlock g = {record[RECORD_CONIC + 1], record[RECORD_CONIC + 2], {}, {}, {}};
-  for (int s = 0; s < SETS; ++s) {
-    g.dx[s] = block.px[s] - record[RECORD_MEAN];
-    g.a_dx_dx[s] = g.dx[s] * g.dx[s] * record[RECORD_CONIC];
-    g.b_dx[s] = g.dx[s] * g.b;
-  }
-  return g;
-}
-
-template <class Struct>
-RADFIELD_SIMD const float* record_of(const Struct& a, const int32_t* list, int64_t i, int64_t count) {
-  if (i + 4 < count) __builtin_prefetch(a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[list[i + 4]] >> 4));
-  return a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[list[i]] >> 4);
-}
 
 template <int C>
 void forward_block(const GaussianRasterForward& a, const Block& block, const int32_t* list, int64_t count) {
@@ -89,7 +22,8 @@ void forward_block(const GaussianRasterForward& a, const Block& block, const int
     vf left = vf{} - 1.0f;
     for (int v = 0; v < VECTORS; ++v) {
       const int s = v % SETS;
-      const vf power = gaussian_power(g.a_dx_dx[s], g.b_dx[s], vf{} + g.c, block.py[v] - record[RECORD_MEAN + 1]);
+      const vf off = block.py[v] - record[RECORD_MEAN + 1] + g.k_dx[s];
+      const vf power = gaussian_power(g.e_dx_dx[s], vf{} + g.c, off);
       const vf alpha = min(exp2_negative(power) * record[RECORD_OPACITY], vf{} + max_alpha);
       const vf weight = blend_weight(alpha, transmittance[v]);
       for (int c = 0; c < C; ++c) color[c][v] = fma(weight, vf{} + record[RECORD_COLOR + c], color[c][v]);
@@ -111,218 +45,15 @@ void forward_block(const GaussianRasterForward& a, const Block& block, const int
   });
 }
 
-// What a pixel has to pass on to the Gaussians in front.
-template <int C>
-struct Behind {
-  vf transmittance[VECTORS], gradient[C][VECTORS];
-  vf light[VECTORS];  // sum over what is behind of weight * (colour . gradient), and the background's
-  vi last[VECTORS];
-  int32_t farthest;
-};
-template <int C>
-RADFIELD_SIMD void begin_behind(const GaussianRasterBackward& a, const Block& block, Behind<C>& b) {
-  alignas(64) float left[PIXELS] = {}, light[PIXELS] = {}, gradient[C][PIXELS] = {};
-  alignas(64) int32_t last[PIXELS];
-  for (int p = 0; p < PIXELS; ++p) last[p] = -1;
-  b.farthest = -1;
-  for_pixels(a, block, [&](int64_t p, int64_t at) {
-    left[p] = a.transmittance[at], last[p] = a.last[at];
-    b.farthest = last[p] > b.farthest ? last[p] : b.farthest;
-    float behind = a.grad_alpha ? -a.grad_alpha[at] : 0.0f;
-    for (int c = 0; c < C; ++c) {
-      gradient[c][p] = a.grad_image ? a.grad_image[at * C + c] : 0.0f;
-      if (a.background) behind = fma(gradient[c][p], a.background[c], behind);
-    }
-    light[p] = behind * left[p];
-  });
-  for (int v = 0; v < VECTORS; ++v) {
-    b.transmittance[v] = load(left + v * W), b.light[v] = load(light + v * W), b.last[v] = load(last + v * W);
-    for (int c = 0; c < C; ++c) b.gradient[c][v] = load(gradient[c] + v * W);
-  }
-}
-
-// `lane_sums` (cpu/lanes.h) of vectors of which the first USED alone are not 0.
-template <int USED, int N>
-RADFIELD_SIMD vf used_sums(vf (&v)[N]) {
-  if constexpr (N == 1 || USED <= 0) {
-    return v[0];
-  } else {
-    vf half[N / 2] = {};
-    for (int i = 0; 2 * i < USED && i < N / 2; ++i) {
-      vi even, odd;
-      deinterleave((vi)v[2 * i], (vi)v[2 * i + 1], even, odd);
-      half[i] = (vf)even + (vf)odd;
-    }
-    return used_sums<(USED + 1) / 2>(half);
-  }
-}
-
-// Adds the lanes' sums, of which the first USED are not 0, to a row of `partial`.
-template <int USED, int part = 0>
-RADFIELD_SIMD void add_sums(float* row, vf (&sums)[SUMS]) {
-  if constexpr (part * W < USED) {
-    vf vectors[W];
-    for (int k = 0; k < W; ++k) vectors[k] = sums[part * W + k];
-    store(row + part * W, load(row + part * W) + used_sums<USED - part * W>(vectors));
-    add_sums<USED, part + 1>(row, sums);
-  }
-}
-
-// The gradients of one Gaussian on one block.
-template <int C, bool ABSOLUTE>
-RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32_t k, float max_alpha, Behind<C>& b,
-                                  float* row) {
-  const OnBlock g = on_block(record, block);
-  vf sums[SUMS] = {}, sum_1[SETS] = {}, sum_y[SETS] = {};
-  vf found = {};
-  for (int v = 0; v < VECTORS; ++v) {
-    const int s = v % SETS;
-    const vf dy = block.py[v] - record[RECORD_MEAN + 1];
-    const vf raw = exp2_negative(gaussian_power(g.a_dx_dx[s], g.b_dx[s], vf{} + g.c, dy)) * record[RECORD_OPACITY];
-    vf alpha = min(raw, vf{} + max_alpha);
-    alpha = select(alpha >= RASTER_MIN_ALPHA, alpha, vf{});
-    alpha = select(b.last[v] >= vi{} + k, alpha, vf{});
-    const vf inverse = reciprocal(1.0f - alpha);
-    b.transmittance[v] = b.transmittance[v] * inverse;
-    const vf weight = alpha * b.transmittance[v];
-    vf light = {};
-    for (int c = 0; c < C; ++c) {
-      light = fma(b.gradient[c][v], vf{} + record[RECORD_COLOR + c], light);
-      sums[SUM_COLOR + c] = fma(weight, b.gradient[c][v], sums[SUM_COLOR + c]);
-    }
-    // d loss / d ln alpha; none where the ceiling holds alpha
-    vf grad = weight * light - alpha * inverse * b.light[v];
-    grad = select(raw <= max_alpha, grad, vf{});
-    b.light[v] = fma(weight, light, b.light[v]);
-    const vf grad_y = grad * dy;
-    sum_1[s] = sum_1[s] + grad, sum_y[s] = sum_y[s] + grad_y, sums[SUM_YY] = fma(grad_y, dy, sums[SUM_YY]);
-    found = found + weight;
-    if constexpr (ABSOLUTE) {
-      const vf along_x = fma(g.dx[s], vf{} + 2.0f * record[RECORD_CONIC], dy * g.b);
-      const vf along_y = fma(dy, vf{} + 2.0f * g.c, g.b_dx[s]);
-      sums[SUM_ABSOLUTE] = sums[SUM_ABSOLUTE] + abs(grad * along_x);
-      sums[SUM_ABSOLUTE + 1] = sums[SUM_ABSOLUTE + 1] + abs(grad * along_y);
-    }
-  }
-  if (!any(found > 0.0f)) return;
-  for (int s = 0; s < SETS; ++s) {
-    const vf grad_x = sum_1[s] * g.dx[s];
-    sums[SUM_1] = sums[SUM_1] + sum_1[s], sums[SUM_X] = sums[SUM_X] + grad_x;
-    sums[SUM_XX] = fma(grad_x, g.dx[s], sums[SUM_XX]);
-    sums[SUM_Y] = sums[SUM_Y] + sum_y[s], sums[SUM_XY] = fma(sum_y[s], g.dx[s], sums[SUM_XY]);
-  }
-  add_sums<ABSOLUTE ? SUM_ABSOLUTE + 2 : SUM_COLOR + C>(row, sums);
-}
-
-template <int C, bool ABSOLUTE>
-void backward_block(const GaussianRasterBackward& a, const Block& block, const int32_t* list, int64_t count) {
-  Behind<C> behind;
-  begin_behind(a, block, behind);
-  while (count > 0 && list[count - 1] > behind.farthest) --count;
-  for (int64_t i = count - 1; i >= 0; --i) {
-    if (i >= 4) __builtin_prefetch(a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[list[i - 4]] >> 4));
-    const int32_t k = list[i];
-    const float* record = a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)a.entries[k] >> 4);
-    backward_entry<C, ABSOLUTE>(record, block, k, (float)a.max_alpha, behind, a.partial + (int64_t)SUMS * k);
-  }
-}
-
-// body(block, list, count) for the blocks of all tiles.
-template <class Struct, class Body>
-void for_blocks(const Struct& a, Body body) {
-  const int64_t tiles_x = (a.columns + GAUSSIAN_TILE - 1) / GAUSSIAN_TILE;
-  parallel_for(a.T, [&](int64_t tile) {
-    const int64_t begin = a.tile_start[tile], end = a.tile_start[tile + 1];
-    int32_t* list = (int32_t*)scratch((end - begin + W) * 4);
-    body.begin(begin, end);
-    for (int bit = 0; bit < 4; ++bit) {
-      const int64_t x = tile % tiles_x * GAUSSIAN_TILE + bit % 2 * GAUSSIAN_BLOCK;
-      const int64_t y = tile / tiles_x * GAUSSIAN_TILE + bit / 2 * GAUSSIAN_BLOCK;
-      if (x < a.columns && y < a.rows) body.block(make_block(x, y), list, list_block(a.entries, begin, end, bit, list));
-    }
-  });
-}
-
 template <int C>
 struct ForwardBody {
   const GaussianRasterForward& a;
   void begin(int64_t, int64_t) const {}
   void block(const Block& block, const int32_t* list, int64_t count) const { forward_block<C>(a, block, list, count); }
 };
-template <int C, bool ABSOLUTE>
-struct BackwardBody {
-  const GaussianRasterBackward& a;
-  void begin(int64_t begin, int64_t end) const { memset(a.partial + begin * SUMS, 0, (size_t)(end - begin) * SUMS * 4); }
-  void block(const Block& block, const int32_t* list, int64_t count) const {
-    backward_block<C, ABSOLUTE>(a, block, list, count);
-  }
-};
-
-// body.run<C>() for the run-time number of channels 1..4 (Python checks it).
-template <int C = 1, class Body>
-void with_channels(int64_t channels, Body body) {
-  if (channels == C) body.template operator()<C>();
-  else if constexpr (C < 4) with_channels<C + 1>(channels, body);
-}
-
-// The sums of the rows of Gaussians i .. i + n - 1, as streams.
-RADFIELD_SIMD void gather_sums(const GaussianRasterGather& a, int64_t i, int n, vf (&sums)[SUMS]) {
-  for (int part = 0; part < SUMS / W; ++part) {
-    vi words[W] = {};
-    for (int k = 0; k < n; ++k) {
-      vf row = {};
-      for (int64_t slot = a.slot_start[i + k]; slot < a.slot_start[i + k + 1]; ++slot)
-        row = row + load(a.partial + SUMS * (int64_t)a.position[slot] + part * W);
-      words[k] = as_int(row);
-    }
-    transpose(words);
-    for (int k = 0; k < W; ++k) sums[part * W + k] = as_float(words[k]);
-  }
-}
-
-RADFIELD_SIMD void gather_vector(const GaussianRasterGather& a, int64_t i, int n) {
-  vf sums[SUMS], conic[3], opacity = {};
-  gather_sums(a, i, n, sums);
-  for (int k = 0; k < 3; ++k) conic[k] = vf{};
-  for (int k = 0; k < n; ++k) {
-    const float* record = a.records + GAUSSIAN_RECORD * (i + k);
-    for (int j = 0; j < 3; ++j) conic[j][k] = record[RECORD_CONIC + j];
-    opacity[k] = record[RECORD_OPACITY];
-  }
-  // the record's conic is that of a power of two, with its signs turned
-  const float ln2 = 0.69314718056f;
-  const vf a2 = conic[0] * (-2 * ln2), b = conic[1] * -ln2, c2 = conic[2] * (-2 * ln2);
-  const vi drawn = opacity > 0.0f;
-  auto out = [&](float* stream, int row, vf value) { store_n(stream + row * a.G + i, value, n); };
-  out(a.grad_mean2d, 0, fma(a2, sums[SUM_X], b * sums[SUM_Y]));
-  out(a.grad_mean2d, 1, fma(b, sums[SUM_X], c2 * sums[SUM_Y]));
-  out(a.grad_conic, 0, sums[SUM_XX] * -0.5f);
-  out(a.grad_conic, 1, vf{} - sums[SUM_XY]);
-  out(a.grad_conic, 2, sums[SUM_YY] * -0.5f);
-  out(a.grad_opacity, 0, select(drawn, sums[SUM_1] / select(drawn, opacity, vf{} + 1.0f), vf{}));
-  for (int c = 0; c < a.C; ++c) out(a.grad_colors, c, sums[SUM_COLOR + c]);
-  if (!a.absolute) return;
-  for (int k = 0; k < 2; ++k) {
-    const vf before = load_n(a.absolute + k * a.G + i, n);
-    out(a.absolute, k, fma(sums[SUM_ABSOLUTE + k], vf{} + ln2, before));
-  }
-}
 
 }  // namespace
 
 RADFIELD_OP(gaussian_raster_forward, GaussianRasterForward) {
   with_channels(a.C, [&]<int C>() { for_blocks(a, ForwardBody<C>{a}); });
-}
-
-RADFIELD_OP(gaussian_raster_backward, GaussianRasterBackward) {
-  with_channels(a.C, [&]<int C>() {
-    if (a.absolute) for_blocks(a, BackwardBody<C, true>{a});
-    else for_blocks(a, BackwardBody<C, false>{a});
-  });
-}
-
-RADFIELD_OP(gaussian_raster_gather, GaussianRasterGather) {
-  parallel_blocks(a.G, 1024, [&](int64_t begin, int64_t end) {
-    for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES { gather_vector(a, i, n); });
-  });
 }

@@ -61,10 +61,10 @@ RADFIELD_FN F exp2_negative(F x) {
   return as_float(as_int(p) + (as_int(shifted) << 23));
 }
 
-// The power of two at (dx, dy) from the centre; never above 0, whatever rounding does to a needle.
+// The power of two at dx and off = dy + k dx from the centre: both terms are at most 0.
 template <class F>
-RADFIELD_FN F gaussian_power(F a_dx_dx, F b_dx, F c, F dy) {
-  return min(fma(dy, fma(c, dy, b_dx), a_dx_dx), F{});
+RADFIELD_FN F gaussian_power(F e_dx_dx, F c, F off) {
+  return fma(c * off, off, e_dx_dx);
 }
 
 // 1 / x for x in [0.001, 1]: on AVX-512 the processor's estimate and a step of Newton's, to 1e-7 of its value, since a

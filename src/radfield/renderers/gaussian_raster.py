@@ -1,8 +1,8 @@
 """Rasterisation of projected Gaussians, nearest first (Kerbl et al. 2023, sec. 6).
 
-At a pixel centre (dx, dy) from the centre of Gaussian i, whose conic is (a, b, c) and whose opacity is o:
+At a pixel centre (dx, dy) from the centre of Gaussian i, whose conic is (e, k, c) and whose opacity is o:
 
-    alpha_i = min(max_alpha, o exp(-(a dx^2 + c dy^2) / 2 - b dx dy))     nothing is drawn where it is below 1/255
+    alpha_i = min(max_alpha, o exp(-(e dx^2 + c (dy + k dx)^2) / 2))      nothing is drawn where it is below 1/255
     T_(i+1) = T_i (1 - alpha_i), T_0 = 1                                 the transmittance
     color   = sum_i T_i alpha_i color_i + T background                   alpha = 1 - T
 
@@ -84,13 +84,13 @@ def raster_reference(
     mean2d, conic, opacity = (v[order] for v in (projected.mean2d, projected.conic, projected.opacity))
     y, x = torch.meshgrid(*(torch.arange(n, device=mean2d.device) + 0.5 for n in (height, width)), indexing="ij")
     dx, dy = (p.reshape(1, -1).to(mean2d) - m[:, None] for p, m in zip((x, y), mean2d.unbind(1), strict=True))
-    a, b, c = conic.T[..., None]
-    power = -(a * dx * dx + c * dy * dy) / 2 - b * dx * dy
-    alpha = (opacity[:, None] * power.clamp_max(0).exp()).clamp_max(max_alpha)
+    e, k, c = conic.T[..., None]
+    power = -(e * dx * dx + c * (dy + k * dx).square()) / 2
+    alpha = (opacity[:, None] * power.exp()).clamp_max(max_alpha)
     alpha = torch.where(alpha.detach() >= MIN_ALPHA, alpha, 0.0)
     after = (1 - alpha).cumprod(0)
     alpha = torch.where(after.detach() > MIN_TRANSMITTANCE, alpha, 0.0)
-    after = torch.cat((torch.ones_like(dx[:1]).expand(1, width * height), (1 - alpha).cumprod(0)))
+    after = torch.cat((dx.new_ones(1, width * height), (1 - alpha).cumprod(0)))
     color = (alpha * after[:-1]).T @ colors[order]
     if background is not None:
         color = color + after[-1][:, None] * background

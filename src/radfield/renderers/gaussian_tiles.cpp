@@ -97,13 +97,13 @@ RADFIELD_SIMD void trim_vector(const GaussianTilesTrim& a, int64_t k, int n, flo
     const float* record = a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)entries[i] >> 4);
     for (int j = 0; j <= RECORD_OPACITY; ++j) rows[j][i] = record[j];
   }
-  const vf mean_x = load(rows[0]), mean_y = load(rows[1]), ca = load(rows[2]), cb = load(rows[3]), cc = load(rows[4]);
+  const vf mean_x = load(rows[0]), mean_y = load(rows[1]), e = load(rows[2]), shear = load(rows[3]), c = load(rows[4]);
   // the power below which alpha is below 1/255, with a slack for rounding
   const vf least = log(load(rows[RECORD_OPACITY]) * 255.0f) * (-2 * HALF_LOG2E) * 1.0001f - 1e-3f;
   vi bits = {};
   for (int block = 0; block < 4; ++block) {
     const vf x0 = x + (block % 2 * GAUSSIAN_BLOCK + 0.5f) - mean_x, y0 = y + (block / 2 * GAUSSIAN_BLOCK + 0.5f) - mean_y;
-    const vf power = largest_power(ca, cb, cc, x0, x0 + (GAUSSIAN_BLOCK - 1.0f), y0, y0 + (GAUSSIAN_BLOCK - 1.0f));
+    const vf power = largest_power(e, shear, c, x0, x0 + (GAUSSIAN_BLOCK - 1.0f), y0, y0 + (GAUSSIAN_BLOCK - 1.0f));
     bits = bits | ((vi)(power < least) & (1 << block));
   }
   const vi trimmed = load(entries) & ~bits;

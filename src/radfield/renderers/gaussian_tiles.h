@@ -59,11 +59,11 @@ constexpr int GAUSSIAN_RECORD = 16, GAUSSIAN_TILE = 16, GAUSSIAN_BLOCK = 8;
 // where a record has what
 constexpr int RECORD_MEAN = 0, RECORD_CONIC = 2, RECORD_OPACITY = 5, RECORD_COLOR = 6;
 
-// The conic in a record: alpha = opacity 2^(a dx^2 + b dx dy + c dy^2), so that the power needs no further factor.
+// The conic in a record: alpha = opacity 2^(e dx^2 + c (dy + k dx)^2), so that the power needs no further factor.
 constexpr float HALF_LOG2E = 0.72134752044f;
 template <class F>
 RADFIELD_FN void scaled_conic(const F (&conic)[3], F (&scaled)[3]) {
-  scaled[0] = conic[0] * -HALF_LOG2E, scaled[1] = conic[1] * (-2 * HALF_LOG2E), scaled[2] = conic[2] * -HALF_LOG2E;
+  scaled[0] = conic[0] * -HALF_LOG2E, scaled[1] = conic[1], scaled[2] = conic[2] * -HALF_LOG2E;
 }
 
 // The blocks [low, high) along one axis of `size` pixels, as low + 65536 high, which hold the centre of a pixel within
@@ -95,15 +95,14 @@ RADFIELD_FN int32_t block_bits(const BlockBox& b, int32_t tile_x, int32_t tile_y
   return columns & rows;
 }
 
-// The largest power (a dx^2 + b dx dy + c dy^2, concave) over dx in [x0, x1], dy in [y0, y1], from the centre: 0 where
+// The largest power (e dx^2 + c (dy + k dx)^2, concave) over dx in [x0, x1], dy in [y0, y1], from the centre: 0 where
 // that is inside, else on the side that faces it, by x or by y.
 template <class F>
-RADFIELD_FN F largest_power(F a, F b, F c, F x0, F x1, F y0, F y1) {
+RADFIELD_FN F largest_power(F e, F k, F c, F x0, F x1, F y0, F y1) {
   const F dx = min(max(F{}, x0), x1), dy = min(max(F{}, y0), y1);
-  const F along_y = min(max(b * dx / (c * -2.0f), y0), y1), along_x = min(max(b * dy / (a * -2.0f), x0), x1);
-  const F by_x = fma(a, dx * dx, along_y * fma(c, along_y, b * dx));
-  const F by_y = fma(c, dy * dy, along_x * fma(a, along_x, b * dy));
-  return max(by_x, by_y);
+  const F along_y = min(max(F{} - k * dx, y0), y1), along_x = min(max(F{} - c * k * dy / fma(c * k, k, e), x0), x1);
+  const F off_y = fma(k, dx, along_y), off_x = fma(k, along_x, dy);
+  return max(fma(e, dx * dx, c * off_y * off_y), fma(e, along_x * along_x, c * off_x * off_x));
 }
 
 }  // namespace radfield

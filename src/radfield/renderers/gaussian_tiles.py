@@ -99,10 +99,10 @@ class Tiles:
 
 
 def make_tiles(
-    projected: Projected, colors: Tensor, width: int, height: int, *, differentiate: bool = True
+    projected: Projected, colors: Tensor, width: int, height: int, *, differentiate: bool = True, trim: bool = True
 ) -> tuple[Tiles, Tensor]:
-    """The tiles' lists, and `records` [G, 16] for `colors` [C, G]. Raises `BadInput` beyond 2^27 Gaussians, 2^31 - 1
-    entries, or 2^17 pixels a side."""
+    """The tiles' lists, and `records` [G, 16] for `colors` [C, G]; without `trim` all blocks of the boxes, whatever the
+    conics. Raises `BadInput` beyond 2^27 Gaussians, 2^31 - 1 entries, or 2^17 pixels a side."""
     G, sides = len(projected.depth), (width, height)
     if G > MOST_GAUSSIANS or not all(0 < side <= 1 << 17 for side in sides):
         raise BadInput(
@@ -125,7 +125,8 @@ def make_tiles(
     entries = memory.empty((K,), torch.int32)
     position = memory.empty((K,), torch.int32) if differentiate else None
     FILL(entries=entries, position=position, cursors=cursors, slot_start=slot_start, **counts)
-    TRIM(entries=entries, tile_start=tile_start, records=records, tiles_x=tiles_x)
+    if trim:
+        TRIM(entries=entries, tile_start=tile_start, records=records, tiles_x=tiles_x)
     return Tiles(entries, tile_start, position, slot_start, boxes, width, height), records
 
 
