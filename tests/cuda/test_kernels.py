@@ -104,12 +104,8 @@ CPU_ONLY = (
     *(f"gaussian_{kind}_{way}" for kind in ("project", "unscented") for way in ("forward", "backward")),
     *(f"gaussian_raster_{way}" for way in ("forward", "backward", "gather")),
     *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
-<<<<<<< HEAD
     *(f"gaussian_surfels_{way}" for way in ("forward", "backward", "gather")),
-    *("gaussian_pack", "gaussian_sort"),
-=======
     *("gaussian_pack", "gaussian_sort", "target_image"),
->>>>>>> 932844f (Splatting: MCMC densification, first Gaussians from a short NeRF, corrections per image, a cap on memory; a step's time outside the rasteriser)
     *("simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"),
     *("bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"),
 )

@@ -1,4 +1,4 @@
-"""MCMC densification: many Gaussians in the place of one look like it; the dead move; the limit holds; noise explores."""
+"""MCMC densification: many Gaussians in the place of one look like it; the dead move; limits hold; noise explores."""
 
 import math
 

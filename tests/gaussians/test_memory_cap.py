@@ -40,10 +40,10 @@ def test_what_is_allowed_fits():
 
 def test_beyond_the_limit():
     cap = MemoryCap(0.1, 3, 800 * 800)
-    with pytest.raises(MemoryError, match="--splat.memory-gb allows 0.1") as caught:
+    with pytest.raises(MemoryError, match=r"--splat\.memory-gb allows 0\.1") as caught:
         cap.check(torch.full((10**5, 2), 400.0), 800, 800)
     assert "\n" not in str(caught.value) and cap.peak > 10**5 * 50 * 50 * PER_ENTRY
-    with pytest.raises(BadInput, match="--splat.memory-gb is 0.001; the rule: at least"):
+    with pytest.raises(BadInput, match=r"--splat\.memory-gb is 0\.001; the rule: at least"):
         MemoryCap(0.001, 3, 800 * 800)
     scene = random_scene(50, 0)
     with pytest.raises(MemoryError):

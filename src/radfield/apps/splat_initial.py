@@ -1,4 +1,5 @@
-"""The Gaussians that a training begins with: at the capture's sparse points, on the surfaces of a short NeRF, at random.
+"""The Gaussians that a training begins with: at the capture's sparse points, on surfaces that a short NeRF finds, or
+anywhere.
 
 Letter: G Gaussians.
 """

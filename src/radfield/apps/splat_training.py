@@ -1,4 +1,4 @@
-"""The state of training Gaussians besides the model: what a step reads and leaves, and what a checkpoint keeps of it."""
+"""The state of training Gaussians besides the model: what a step reads and leaves, what a checkpoint keeps of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ..data.scene import Scene
 from ..data.view_reader import ViewReader

@@ -8,8 +8,8 @@
 
   (the paper's double sum over i and k, of which the binomial coefficients add up to C(n, k)).
 - *Growth*: at each refinement a part more, drawn and placed in the same way, up to the limit.
-- *Noise* (eq. 8): after each step every centre moves by noise Sigma z sigmoid(-100 (o - 0.005)) times the learning rate,
-  z normal: the less opaque, the more it explores.
+- *Noise* (eq. 8): after each step every centre moves by noise rate Sigma z sigmoid(-100 (o - 0.005)), z normal: the
+  less opaque, the more it explores.
 - *Regularisers* (sec. 3.4): opacity_weight mean o + scale_weight mean s in the loss, so that what is not needed dies;
   s in units of the scene's size.
 

@@ -111,8 +111,8 @@ def see(
     cap: MemoryCap | None = None,
 ) -> Seen:
     """Renders `scene` with `camera`, over `background` [3] (black by default). With `depth` a fourth channel is the sum
-    of weight times z, 0 where nothing is. Differentiable by the scene's parameters; `absolute`: see `rasterise`. `cap` is asked
-    whether there is memory for it."""
+    of weight times z, 0 where nothing is. Differentiable by the scene's parameters; `absolute`: see `rasterise`. `cap`
+    is asked whether there is memory for it."""
     means, scales, opacities = scene.means.T, scene.log_scales.exp().T, scene.opacity_logits.sigmoid()
     projected = project(means, scene.quaternions.T, scales, opacities, camera, antialiased=antialiased)
     if cap is not None:

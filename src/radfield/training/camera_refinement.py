@@ -45,9 +45,7 @@ class CameraRefinement:
         shapes, device = {"turn": (len(cameras), 3), "shift": (len(cameras), 3), "lens": (3,)}, cameras.focal.device
         self.values = {name: torch.zeros(*shape, device=device) for name, shape in shapes.items()}
         self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
-        groups = [
-            {"parameter": value, "grad": self.grads[name], "mode": mode} for name, value in self.values.items()
-        ]
+        groups = [{"parameter": value, "grad": self.grads[name], "mode": mode} for name, value in self.values.items()]
         self.optimizer = Adam(groups, epsilon=1e-12)
         self.cameras = cameras
         self._move: Tensor | None = None

@@ -55,9 +55,7 @@ class PerImage:
         self.refinement = None
         if config.cameras:
             rates = camera_refinement.Config(rate=config.camera_rate)
-            self.refinement = camera_refinement.CameraRefinement(
-                cameras, lens=config.lenses, config=rates, mode=mode
-            )
+            self.refinement = camera_refinement.CameraRefinement(cameras, lens=config.lenses, config=rates, mode=mode)
         self.values: dict[str, Tensor] = {}
         if config.exposure:
             self.values["exposure"] = torch.zeros(len(cameras), 3, device=cameras.focal.device)
