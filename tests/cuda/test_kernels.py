@@ -105,7 +105,7 @@ CPU_ONLY = (
     *(f"gaussian_raster_{way}" for way in ("forward", "backward", "gather")),
     *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
     *(f"gaussian_surfels_{way}" for way in ("forward", "backward", "gather")),
-    *("gaussian_pack", "gaussian_sort"),
+    *("gaussian_pack", "gaussian_sort", "target_image"),
     *("simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"),
     *("bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"),
 )

@@ -1,5 +1,7 @@
 """3DGS PLY files: what is written is read, in every form that other programs write; what is wrong is one line."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -122,6 +124,34 @@ def test_degenerate_gaussians_are_counted(tmp_path):
     texts = " ".join(str(w.message) for w in said)
     assert "1 Gaussians have a quaternion of length 0" in texts and "2 Gaussians have values that are not" in texts
     assert len(found) == 8 and found.quaternions[:, 5].tolist() == [1, 0, 0, 0]
+
+
+def test_zero_scales_and_whole_opacities_are_kept_and_counted(tmp_path):
+    scene = random_scene(10, 0)
+    scene.log_scales[1, 2] = -math.inf
+    scene.log_scales[0, 3] = math.inf  # no meaning: left out
+    scene.opacity_logits[4], scene.opacity_logits[5], scene.opacity_logits[6] = math.inf, -math.inf, math.nan
+    write_ply(tmp_path / "a.ply", scene)
+    with pytest.warns(RadfieldWarning) as said:
+        found = read_ply(tmp_path / "a.ply")
+    texts = [str(w.message) for w in said]
+    assert ["1 Gaussians have a scale of 0" in t for t in texts].count(True) == 1
+    assert ["2 Gaussians have an opacity of 0 or 1" in t for t in texts].count(True) == 1
+    assert ["2 Gaussians have values that are not finite, left out" in t for t in texts].count(True) == 1
+    assert len(found) == 8 and found.log_scales[1, 2] == -30
+    torch.testing.assert_close(found.opacity_logits[3:5].sigmoid(), torch.tensor([1 - 1e-6, 1e-6]), rtol=1e-2, atol=0)
+
+
+def test_a_huge_double_is_infinite_and_left_out(file):
+    _, path = file
+    lines, records = split(path)
+    wide = np.zeros(20, [(n, "<f8") for n in records.dtype.names])
+    for n in records.dtype.names:
+        wide[n] = records[n]
+    wide["x"][7] = 1e300
+    write(path, [line.replace("property float", "property double") for line in lines], wide.tobytes())
+    with pytest.warns(RadfieldWarning, match="1 Gaussians have values that are not finite, left out"):
+        assert len(read_ply(path)) == 19
 
 
 def test_bytes_after_the_last_vertex_are_reported(file):

@@ -137,3 +137,31 @@ def test_nothing_moves_before_it_begins_and_the_means_stay():
 def test_lenses_that_cannot_be_refined():
     with pytest.raises(BadInput, match="the lens models are fisheye; the rule: only perspective"):
         CameraRefinement(cameras_of(model="fisheye"), lens=True)
+
+
+def test_the_pose_handed_out_has_the_gradients_of_autograd():
+    cameras = cameras_of()
+    points, weight = torch.rand(20, 3), torch.randn(20, 3)
+    refinement = CameraRefinement(cameras, lens=False)
+    for turn in (torch.zeros(4, 3), 0.3 * torch.randn(4, 3)):
+        refinement.values["turn"].copy_(turn)
+        refinement.refresh()
+        pose = refinement.world_to_camera(2)
+        expected = torch.linalg.inv(refinement.cameras.camera_to_world[2])
+        torch.testing.assert_close(pose.detach(), expected, rtol=0, atol=1e-5)
+        (weight * (points @ pose[:3, :3].T + pose[:3, 3])).sum().backward()
+        refinement.collect_pose(2)
+        leaves = [torch.zeros(3, dtype=F64, requires_grad=True) for _ in range(2)]
+        given = refinement.cameras.camera_to_world[2].to(F64)
+        axes = torch.linalg.matrix_exp(skew(leaves[0])) @ given[:3, :3]
+        local = (points.to(F64) - given[:3, 3] - leaves[1]) @ axes
+        (weight.to(F64) * local).sum().backward()
+        for name, leaf in zip(("turn", "shift"), leaves, strict=True):
+            torch.testing.assert_close(refinement.grads[name][2].double(), leaf.grad, rtol=1e-4, atol=1e-4)
+            assert not refinement.grads[name][[0, 1, 3]].any()
+            refinement.grads[name].zero_()
+
+
+def skew(v):
+    zero = torch.zeros_like(v[0])
+    return torch.stack((zero, -v[2], v[1], v[2], zero, -v[0], -v[1], v[0], zero)).view(3, 3)

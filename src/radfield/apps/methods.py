@@ -2,7 +2,8 @@
 
 Config, check, config_from    the method's options; whether they are in range; those of a run
 build, load                   a model, fresh or of a run: `render_view`, `transform`, `cascades`, `background`
-Training, train_step          the state of training; one step of the loop in train.py
+Training, train_step          the state of training; one step of the loop in train.py, which raises FloatingPointError
+                              or MemoryError with the state whole
 CPU_ONLY                      whether it has no CUDA kernels
 SHOWN, RATE                   figures to show on the way; the option to lower where a loss is not finite
 report_background             behind renders and figures

@@ -40,8 +40,12 @@ _LABELS = {
     "samples_per_s": "samples per second",
     "training_seconds": "training time",
     "seconds": "time",
+    "seconds_per_step": "per step",
+    "memory_mb": "memory of training",
+    "state_mb": "parameters and moments",
 }
-_TILES = ("psnr", "ssim", "training_seconds", "seconds", "steps", "samples_per_s", "parameters")
+_TILES = ("psnr", "ssim", "training_seconds", "seconds", "steps", "samples_per_s", "seconds_per_step", "gaussians")
+_TILES += ("memory_mb", "parameters")
 
 
 def write_report(
@@ -104,6 +108,10 @@ def show(value: Any, name: str = "") -> str:
         return f"{value:.2f} dB"
     if name == "ssim":
         return f"{value:.4f}"
+    if name == "seconds_per_step":
+        return f"{1000 * value:.1f} ms"
+    if name.endswith("_mb"):
+        return f"{value:,.0f} MB"
     if name.endswith("seconds"):
         return f"{value:.1f} s"
     if name == "samples_per_s":
@@ -124,7 +132,7 @@ def _head(title: str, summary: Mapping[str, Any], config: Mapping[str, Any]) -> 
     tiles = []
     for name in _TILES:
         if summary.get(name) is not None:
-            large = name in ("samples_per_s", "parameters")
+            large = name in ("samples_per_s", "parameters", "gaussians")
             text = short_number(summary[name]) if large else show(summary[name], name)
             number, _, unit = text.partition(" ")
             unit = f" <small>{escape(unit)}</small>" if unit else ""
@@ -142,6 +150,7 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> str:
         ("loss", "Loss", {"log": True}),
         ("psnr", "PSNR, dB", {}),
         ("samples_per_s", "Samples per second", {"zero": True}),
+        ("gaussians", "Gaussians", {"zero": True}),
     ):
         for x_key, x_label in (("seconds", "seconds"), ("step", "steps")):
             series = [_series(metrics, key, x_key, "training")]

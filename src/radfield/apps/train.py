@@ -160,6 +160,9 @@ def _step(method, training, used: float, folder: RunFolder):
         raise BadInput(
             f"{error}; {folder.path} keeps the state before it; a new run with a smaller {method.RATE} may help"
         ) from None
+    except MemoryError as error:
+        training.save(folder)
+        raise BadInput(f"{error}; {folder.path} keeps the state after step {training.step}") from None
 
 
 def _leave(training, folder: RunFolder) -> None:

@@ -1,4 +1,4 @@
-"""Gaussians to begin a training with: at the sparse points of a capture, or at random.
+"""Gaussians to begin a training with: at the sparse points of a capture, on surfaces found before, or at random.
 
 Letters: G Gaussians, P points.
 """
@@ -24,6 +24,11 @@ def from_points(points: Points, most: int, degree: int, generator: torch.Generat
     return _scene(position, color, _spacing(position), degree)
 
 
+def on_surfaces(position: Tensor, color: Tensor, degree: int) -> GaussianScene:
+    """One Gaussian per point `position` [P, 3] of a surface, of `color` [P, 3] in [0, 1]; points in random order."""
+    return _scene(position, color, _spacing(position, dimensions=2), degree)
+
+
 def at_random(count: int, cascades: int, degree: int, generator: torch.Generator) -> GaussianScene:
     """Grey Gaussians, as many in each nested cube of the scene as in any other, their width that of their distances."""
     side = 2.0 ** torch.randint(cascades, (count, 1), generator=generator)
@@ -47,8 +52,9 @@ def _scene(position: Tensor, color: Tensor, spacing: Tensor, degree: int) -> Gau
     )
 
 
-def _spacing(position: Tensor) -> Tensor:
-    """[P], the mean distance to the three nearest others; among many points estimated from a part of them."""
+def _spacing(position: Tensor, dimensions: int = 3) -> Tensor:
+    """[P], the mean distance to the three nearest others; among many points estimated from a part of them, as points
+    lie closer where more of them fill a set of so many dimensions."""
     part = position[: min(len(position), _NEIGHBOURS_AMONG)]  # the order is random
     if len(part) < 4:
         return torch.full((len(position),), 0.01)
@@ -57,4 +63,4 @@ def _spacing(position: Tensor) -> Tensor:
     nearest = torch.cat([chunk.topk(4, largest=False).values for chunk in chunks])
     own = nearest[:, :1] == 0  # a point is the nearest to itself where it is in the part
     mean = torch.where(own[:, 0], nearest[:, 1:].mean(1), nearest[:, :3].mean(1))
-    return mean * (len(part) / len(position)) ** (1 / 3)
+    return mean * (len(part) / len(position)) ** (1 / dimensions)

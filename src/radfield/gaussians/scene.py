@@ -25,6 +25,7 @@ from ..geometry import SceneTransform
 from ..renderers.gaussian_color import gaussian_color, rest_rows
 from ..renderers.gaussian_projection import Camera, Projected, project, rotation_matrices
 from ..renderers.gaussian_raster import Rasterised, rasterise
+from .memory_cap import MemoryCap
 
 ROWS = {"means": (3,), "quaternions": (4,), "log_scales": (3,), "opacity_logits": (), "base": (3,)}
 DEGREES = {rest_rows(degree): degree for degree in range(5)}
@@ -107,11 +108,15 @@ def see(
     antialiased: bool = False,
     max_alpha: float = 0.99,
     absolute: Tensor | None = None,
+    cap: MemoryCap | None = None,
 ) -> Seen:
     """Renders `scene` with `camera`, over `background` [3] (black by default). With `depth` a fourth channel is the sum
-    of weight times z, 0 where nothing is. Differentiable by the scene's parameters; `absolute`: see `rasterise`."""
+    of weight times z, 0 where nothing is. Differentiable by the scene's parameters; `absolute`: see `rasterise`. `cap`
+    is asked whether there is memory for it."""
     means, scales, opacities = scene.means.T, scene.log_scales.exp().T, scene.opacity_logits.sigmoid()
     projected = project(means, scene.quaternions.T, scales, opacities, camera, antialiased=antialiased)
+    if cap is not None:
+        cap.check(projected.radius, camera.width, camera.height)
     colors = gaussian_color(means, scene.base, scene.rest, projected.radius, camera.position, degree=scene.degree)
     if depth:
         colors = torch.cat((colors.T, projected.depth[None])).T

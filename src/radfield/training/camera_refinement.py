@@ -39,7 +39,7 @@ class Config:
 class CameraRefinement:
     """The corrections of V training cameras. `cameras` are the corrected ones."""
 
-    def __init__(self, cameras: Cameras, *, lens: bool, config: Config = Config()):
+    def __init__(self, cameras: Cameras, *, lens: bool, config: Config = Config(), mode: str = "dense"):
         if lens and cameras.model != "perspective":
             raise BadInput(
                 f"the lens models are {', '.join(cameras.models)}; the rule: only perspective lenses can be refined"
@@ -48,9 +48,10 @@ class CameraRefinement:
         shapes, device = {"turn": (len(cameras), 3), "shift": (len(cameras), 3), "lens": (5,)}, cameras.focal.device
         self.values = {name: torch.zeros(*shape, device=device) for name, shape in shapes.items()}
         self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
-        groups = [{"parameter": value, "grad": self.grads[name]} for name, value in self.values.items()]
+        groups = [{"parameter": value, "grad": self.grads[name], "mode": mode} for name, value in self.values.items()]
         self.optimizer = Adam(groups, epsilon=1e-12)
         self.cameras = cameras
+        self._move: Tensor | None = None
 
     def collect(self, grad: Tensor, t: Tensor, ray: Tensor, rays: Rays, view: Tensor, pixel: Tensor) -> None:
         """Adds a batch's gradients. grad: [M, 3] by sample positions; t: [M] distances; ray: [M] the samples' rays;
@@ -63,6 +64,22 @@ class CameraRefinement:
         self.grads["turn"].index_add_(0, view, torch.linalg.cross(rays.directions, moment))
         if self.with_lens:
             self.grads["lens"] += self._lens_gradient(moment, rays, view, pixel)
+
+    def world_to_camera(self, view: int) -> Tensor:
+        """[4, 4] of a view as corrected, for a renderer that differentiates by it; then `collect_pose` follows."""
+        self._move = torch.zeros(2, 3, requires_grad=True)
+        turn, shift = self._move
+        pose = self.cameras.camera_to_world[view]
+        axes = pose[:3, :3] + torch.linalg.cross(turn[:, None], pose[:3, :3], dim=0)  # to first order, at a turn of 0
+        matrix = torch.cat((axes.T, -(axes.T @ (pose[:3, 3] + shift))[:, None]), 1)
+        return torch.cat((matrix, matrix.new_tensor([[0.0, 0, 0, 1]])))
+
+    def collect_pose(self, view: int) -> None:
+        """Adds the gradients that the backward pass left at `world_to_camera(view)`."""
+        if self._move is not None and self._move.grad is not None:
+            self.grads["turn"][view] += self._move.grad[0]
+            self.grads["shift"][view] += self._move.grad[1]
+        self._move = None
 
     def step(self, progress: float) -> None:
         """One step of Adam; `progress` in [0, 1] is the part of the budget used."""

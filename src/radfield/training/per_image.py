@@ -47,14 +47,15 @@ def check(config: Config, prefix: str) -> None:
 
 
 class PerImage:
-    """The corrections of V training views: what a training step asks, step after step."""
+    """The corrections of V training views: what a training step asks, step after step. mode: "skip" where a step sees
+    few of the views, so that the others stay as they are (`Adam`)."""
 
-    def __init__(self, config: Config, cameras: Cameras):
+    def __init__(self, config: Config, cameras: Cameras, *, mode: str = "dense"):
         self.config, self.given = config, cameras
         self.refinement = None
         if config.cameras:
             rates = camera_refinement.Config(rate=config.camera_rate)
-            self.refinement = camera_refinement.CameraRefinement(cameras, lens=config.lenses, config=rates)
+            self.refinement = camera_refinement.CameraRefinement(cameras, lens=config.lenses, config=rates, mode=mode)
         self.values: dict[str, Tensor] = {}
         if config.exposure:
             self.values["exposure"] = torch.zeros(len(cameras), 3, device=cameras.focal.device)
@@ -62,7 +63,10 @@ class PerImage:
             self.values["appearance"] = torch.zeros(len(cameras), config.appearance, device=cameras.focal.device)
         rates = {"exposure": config.exposure_rate, "appearance": config.appearance_rate}
         self.grads = {name: torch.zeros_like(value) for name, value in self.values.items()}
-        groups = [{"parameter": v, "grad": self.grads[k], "scale": rates[k]} for k, v in self.values.items()]
+        groups = [
+            {"parameter": value, "grad": self.grads[name], "scale": rates[name], "mode": mode}
+            for name, value in self.values.items()
+        ]
         self.optimizer = Adam(groups, epsilon=1e-12)
         self._leaves: dict[str, Tensor] = {}
 
@@ -91,6 +95,13 @@ class PerImage:
 
     def finish(self, render, rays, view: Tensor, pixel: Tensor, progress: float) -> None:
         """After the backward pass: collects the gradients and makes a step."""
+        if self.refinement is not None:
+            trace = render.trace
+            self.refinement.collect(trace.position.grad, trace.t, trace.ray, rays, view, pixel)
+        self.step(progress)
+
+    def step(self, progress: float) -> None:
+        """One step with the gradients of the backward pass; those of the cameras have been collected."""
         if self._leaves:
             for name, leaf in self._leaves.items():
                 if leaf.grad is not None:
@@ -100,8 +111,6 @@ class PerImage:
             for value in self.values.values():
                 value -= value.mean(0)
         if self.refinement is not None:
-            trace = render.trace
-            self.refinement.collect(trace.position.grad, trace.t, trace.ray, rays, view, pixel)
             self.refinement.step(progress)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -1,0 +1,69 @@
+"""How much memory training Gaussians takes, and how many Gaussians a limit leaves room for.
+
+    bytes = 4 (6 P + 80) G + 72 K + 64 pixels
+
+P numbers describe a Gaussian; its parameters and two moments are kept, a step adds gradients and what the passes of the
+rasteriser hold (80 numbers), and a refinement has all that is kept twice. K entries are in the lists of the tiles: 8
+bytes each, and a row of 64 in the backward pass; a box of a x b pixels is in about (a / 16 + 1) (b / 16 + 1) tiles.
+
+Letters: G Gaussians, K entries of the tiles' lists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from ..data.images import machine_memory
+from ..errors import BadInput
+from ..renderers.gaussian_color import rest_rows
+from ..renderers.gaussian_tiles import TILE
+
+PER_ENTRY, PER_PIXEL = 72, 64
+
+
+class MemoryCap:
+    """The limit in bytes for Gaussians of `degree` on images of at most `pixels`. `entries`: K / G of the step with the
+    most since the last refinement."""
+
+    def __init__(self, limit_gb: float, degree: int, pixels: int):
+        self.limit = int(limit_gb * 1e9) if limit_gb else int(0.4 * (machine_memory() or 8e9))
+        self.each = 4 * (6 * (14 + rest_rows(degree)) + 80)
+        self.fixed, self.entries, self.peak = PER_PIXEL * pixels, 2.0, 0
+        if self.most(1) < 1:
+            least = (self.fixed + self.each + self.entries * PER_ENTRY) / 1e9
+            raise BadInput(f"--splat.memory-gb is {self.limit / 1e9:.3g}; the rule: at least {least:.3g} for a view")
+
+    def most(self, most: int) -> int:
+        """At most `most` Gaussians, and no more than there is room for."""
+        return min(most, int((self.limit - self.fixed) / (self.each + self.entries * PER_ENTRY)))
+
+    def check(self, radius: Tensor, width: int, height: int) -> None:
+        """Takes note of a step that is about to draw Gaussians of `radius` [G, 2]. Raises `MemoryError` where it would
+        take more than the limit."""
+        if not len(radius):
+            return
+        x, y = ((r * (2 / TILE)).clamp_max(size / TILE) + 1 for r, size in zip(radius.T, (width, height), strict=True))
+        entries = float(x.mul_(y).mul_(radius[:, 0] > 0).sum())
+        self.entries = max(self.entries, entries / len(radius))
+        need = self.each * len(radius) + PER_ENTRY * entries + PER_PIXEL * width * height
+        self.peak = max(self.peak, int(need))
+        if need > self.limit:
+            raise MemoryError(
+                f"{len(radius)} Gaussians in {entries:.3g} entries of tiles need {need / 1e9:.3g} GB; "
+                f"--splat.memory-gb allows {self.limit / 1e9:.3g}"
+            )
+
+
+@contextlib.contextmanager
+def exhaustion() -> Iterator[None]:
+    """Makes `MemoryError` of what torch and the system raise where there is no memory left."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if getattr(error, "errno", None) != errno.ENOMEM and "allocate memory" not in str(error):
+            raise
+        raise MemoryError("the machine has no memory left for this many Gaussians") from None
