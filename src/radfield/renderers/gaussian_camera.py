@@ -187,7 +187,7 @@ class Camera:
 def along_rays(cameras: Cameras, view: int) -> Tensor:
     """[rows, columns], by which the depth of `project` is multiplied to be a distance along the pixels' rays."""
     width, height = cameras.size[view].tolist()
-    if cameras.model == "fisheye":
+    if cameras.model_of(view) == "fisheye":
         return torch.ones(height, width)
     forward = cameras.camera_to_world[view, :3, 2]
     return 1 / (cameras.image_rays(view).directions @ forward).view(height, width)
