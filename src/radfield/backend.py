@@ -65,6 +65,12 @@ def on_cuda(tensor: torch.Tensor) -> bool:
     return backend_for(tensor) in ("cuda", EMULATED)
 
 
+def check_count(op: str, count: torch.Tensor | None, tensor: torch.Tensor) -> None:
+    """Refuses a number of rows that only the device knows where `tensor` is not on one: only CUDA kernels read it."""
+    if count is not None and not on_cuda(tensor):
+        raise BadInput(f"{op}: count is given; the rule: for CUDA kernels only, elsewhere the rows are cut")
+
+
 def device(name: str | torch.device) -> tuple[torch.device, str]:
     """The device to compute on, and why: "auto" is the GPU where CUDA kernels can run, else the CPU.
 

@@ -174,10 +174,10 @@ def _march(grid, rays, config, **options) -> Samples:
     if rays.near is None and config.near > 0:
         near = torch.full((len(rays),), config.near, device=rays.origins.device)
         rays = Rays(rays.origins, rays.directions, near, rays.far)
-    return march(rays, grid, step=config.step, cone=config.cone, max_step=_longest(config, grid), **options)
+    return march(rays, grid, step=config.step, cone=config.cone, max_step=longest_step(config, grid), **options)
 
 
-def _longest(config: Config, grid: OccupancyGrid) -> float:
+def longest_step(config: Config, grid: OccupancyGrid) -> float:
     """Cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all longer."""
     diagonal = MIN_STEP * 2 ** (grid.config.cascades - 1) * 1024 / grid.config.resolution
     return max(diagonal, config.step)

@@ -16,31 +16,36 @@ struct Ray {
   }
 };
 
+// What all threads of a block share: logarithms in double precision, taken once.
+struct Constants {
+  Stepping stepping;
+  float growth;
+  uint32_t seed;
+};
+template <class Args>
+RADFIELD_FN void make_constants(Constants& constants, const Args& a, int segment) {
+  if (threadIdx.x == 0)
+    constants = {a.schedule ? make_stepping(a.schedule[0], a.schedule[1], a.schedule[2])
+                            : make_stepping(a.step, a.cone, a.max_step),
+                 growth_over_segment(a.schedule ? a.schedule[1] : a.cone, segment),
+                 a.schedule ? (uint32_t)a.schedule[3] : (uint32_t)a.seed};
+  __syncthreads();
+}
+
 template <bool CONE, class Args>
-RADFIELD_FN Ray load_ray(const Args& a, const Stepping& p, int64_t i) {
+RADFIELD_FN Ray load_ray(const Args& a, const Constants& constants, int64_t i) {
+  const Stepping& p = constants.stepping;
   Ray r;
   for (int c = 0; c < 3; ++c) r.o[c] = a.origins[c * a.N + i], r.d[c] = a.directions[c * a.N + i];
   const float nearest = a.near ? a.near[i] : 0.0f, farthest = a.far ? a.far[i] : as_float(0x7f800000);
   clip_ray<CONE>(p, r.o, r.d, a.cascades, nearest, farthest, r.start, r.far, r.steps);
-  r.jitter = a.jitter ? unit_float(random_bits((uint32_t)a.seed, (uint32_t)i)) : 0.0f;
+  r.jitter = a.jitter ? unit_float(random_bits(constants.seed, (uint32_t)i)) : 0.0f;
   return r;
 }
 
 template <bool CONE>
 RADFIELD_FN float step_time(const Stepping& p, const Ray& r, int32_t i, float offset) {
   return time_at<CONE>(p, r.start, to_float(i) + (r.jitter + offset));
-}
-
-// What all threads of a block share: logarithms in double precision, taken once.
-struct Constants {
-  Stepping stepping;
-  float growth;
-};
-template <class Args>
-RADFIELD_FN void make_constants(Constants& constants, const Args& a, int segment) {
-  if (threadIdx.x == 0)
-    constants = {make_stepping(a.step, a.cone, a.max_step), growth_over_segment(a.cone, segment)};
-  __syncthreads();
 }
 
 // CASCADES: more than one.
@@ -125,11 +130,11 @@ struct Marcher {
 template <bool CONE, bool CASCADES>
 __global__ void march_count(const MarchCount a) {
   SHARED_ARRAY(Constants, constants, [1]);
-  const int segment = steps_per_segment(a.skip, CONE, CASCADES, (float)a.step, a.resolution);
+  const int segment = steps_per_segment(a.skip, CONE, CASCADES, a.schedule ? (float)a.schedule[0] : (float)a.step, a.resolution);
   make_constants(constants[0], a, segment);
   const int64_t i = thread_number() / WARP;
   if (i >= a.N) return;  // whole warps
-  Ray r = load_ray<CONE>(a, constants[0].stepping, i);
+  Ray r = load_ray<CONE>(a, constants[0], i);
   if (r.steps > a.most_steps) r.steps = (int32_t)a.most_steps;
   const Marcher<CONE, CASCADES> marcher{a, constants[0], segment, (int)a.resolution, 3 * log2_of(a.resolution)};
   const int64_t found = marcher.march(r, a.chunks + i * (a.most_steps / CHUNK + 2));
@@ -175,7 +180,7 @@ __global__ void march_fill(const MarchFill a) {
   if (i >= a.N) return;  // whole warps
   const int64_t begin = a.ray_start[i], wanted = a.ray_start[i + 1] - begin;
   if (wanted <= 0) return;
-  const Ray r = load_ray<CONE>(a, p, i);
+  const Ray r = load_ray<CONE>(a, constants[0], i);
   const int lane = lane_number();
   const int32_t* chunk = a.chunks + i * (a.P / a.N);
   for (int64_t found = 0; found < wanted; chunk += 2) {
