@@ -57,6 +57,11 @@ KERNELS = {
         *(f"composite_{way}<{raw}>" for way in ("forward", "backward") for raw in ("false", "true")),
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
     ],
+    "renderers/fused.cu": [
+        *(f"render_fused_pack<{mma}>" for mma in ("false", "true")),
+        "render_fused<false, false, false, 2, 4, float>",
+        *(f"render_fused<true, {b}, {b}, 4, 4, {B}>" for b in ("false", "true")),
+    ],
     "sampling/march.cu": [
         *(f"march_count<{a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
         *("march_starts", "march_fill<false>", "march_fill<true>"),
