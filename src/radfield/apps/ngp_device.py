@@ -16,6 +16,7 @@ import math
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..camera_rays import camera_rays
 from ..data.pixels import sample_pixels
 from ..data.scene import Images
@@ -34,6 +35,8 @@ _STEPS, _PIXELS, _SLOT, _GROUPS = slice(0, 4), slice(4, 5), slice(5, 6), 6  # pl
 def obstacle(training) -> str | None:
     """Why the training's steps have to wait for the device; None where they need not."""
     config = training.model.config.per_image
+    if backend.by_tinycudann():
+        return "backend 'tcnn'"
     if not isinstance(training.images, Images):
         return "images are read from disk during training"
     if config.cameras or config.lenses or config.exposure or config.appearance:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..backend import check_count, native
+from ..backend import by_tinycudann, check_count, native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
@@ -366,6 +366,10 @@ def hash_grid(
     Raises `BadInput` on another shape or dtype.
     """
     check_count("hash grid", count, x)
+    if by_tinycudann():
+        from ..compat import tcnn_backend
+
+        return tcnn_backend.hash_grid(x, table, grid, dtype, grad_into)
     if not native(x):
         return _reference(x, table, grid, stored, dtype, grad_into)
     return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into, computed, count))

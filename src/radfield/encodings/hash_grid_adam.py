@@ -73,6 +73,7 @@ class SampleGradients:
         self.grid = grid
         self._parts: list[tuple[Tensor, Tensor]] = []
         self._count: Tensor | None = None
+        self._whole: Tensor | None = None
 
     def add(self, grad_features: Tensor, x: Tensor, count: Tensor | None = None) -> None:
         """Gradients [M, C] of the features at `x` [M, D]. Both are kept, not copied, until they are applied. count: as
@@ -82,6 +83,10 @@ class SampleGradients:
         self._count = count
         self._parts.append((feature_major(grad_features), feature_major(x)))
 
+    def add_whole(self, grad: Tensor) -> None:
+        """A gradient [E, F] of the table itself, from what has no gradients of samples (compat/tcnn_backend.py)."""
+        self._whole = grad if self._whole is None else self._whole + grad
+
     def adam_step(
         self, *, parameter: Tensor, m: Tensor, v: Tensor, shadow: Tensor | None, bad: Tensor, **rates
     ) -> None:
@@ -89,6 +94,9 @@ class SampleGradients:
         grad_features, x = self._take(parameter)
         state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}
         tables = self.grid.tables(parameter.device)
+        if self._whole is not None:
+            whole, self._whole = self._whole, None
+            return self._apply_whole(state, whole, rates)
         if on_cuda(parameter) or (native(parameter) and self._largest() <= LARGEST_LEVEL):
             rates = {**rates, "count": self._count}
             Op.registry[self.grid.ops.adam](**state, grad_features=grad_features, x=x, **tables, **rates)
@@ -107,8 +115,6 @@ class SampleGradients:
         return torch.cat([g.float() for g, _ in parts], 1), torch.cat([x for _, x in parts], 1)
 
     def _two_passes(self, state, grad_features, x, tables, rates) -> None:
-        from ..training import adam
-
         table = state["parameter"]
         if native(table):
             grad = torch.zeros_like(table)
@@ -118,5 +124,10 @@ class SampleGradients:
                 leaf = table.detach().requires_grad_()
                 features = self.grid.ops.reference(x.T.to(table.dtype), leaf, self.grid)
                 (grad,) = torch.autograd.grad(features, leaf, grad_features.T.to(table.dtype))
+        self._apply_whole(state, grad, rates)
+
+    def _apply_whole(self, state, grad, rates) -> None:
+        from ..training import adam
+
         flat = {k: value if value is None else value.view(-1) for k, value in state.items()}
-        (adam.STEP if native(table) else adam.adam_step_reference)(**flat, grad=grad.view(-1), **rates)
+        (adam.STEP if native(state["parameter"]) else adam.adam_step_reference)(**flat, grad=grad.view(-1), **rates)

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..backend import check_count, native, on_cuda
+from ..backend import by_tinycudann, check_count, native, on_cuda
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
@@ -386,6 +386,10 @@ def mlp(
     if not 0 <= head <= layers.outputs:
         raise BadInput(f"MLP: head is {head}; the rule: from 0 to the {layers.outputs} outputs")
     check_count("MLP", count, x0)
+    if by_tinycudann():
+        from ..compat import tcnn_backend
+
+        return tcnn_backend.mlp(x0, x1, parameters, layers, dtype, head, grad_into)
     if not native(x0):
         x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
         y = mlp_reference(x0, x1, gradient_into(parameters, grad_into), layers)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import on_cuda
+from ..backend import by_tinycudann, on_cuda
 from ..cuda.plan import Launch, flag
 from ..encodings.hash_grid import OPS, HashGrid, entry_bytes
 from ..fields.radiance import RadianceField
@@ -77,7 +77,7 @@ def _(a):
 
 def applies(field, origins: Tensor) -> bool:
     """Whether this kernel renders `field`: a radiance field as it is, on a hash grid, without appearance."""
-    if type(field) is not RadianceField or not on_cuda(origins):
+    if type(field) is not RadianceField or not on_cuda(origins) or by_tinycudann():
         return False
     networks = (field.density_network.config, field.color_network.config)
     plain = all(n.skip is None and n.output_activation == "none" for n in networks)
