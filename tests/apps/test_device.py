@@ -348,4 +348,6 @@ def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
     with backend.use(backend.EMULATED):
         training = training_of(scene, dataclasses.replace(SMALL, per_image=CORRECTIONS))
         assert training.device_steps() is None
-    assert said == ["no CUDA graph of the training step (corrections per image): the host waits for the device within each step"]
+    assert said == [
+        "no CUDA graph of the training step (corrections per image): the host waits for the device within each step"
+    ]

@@ -50,7 +50,9 @@ def test_grids_are_its_encodings(calls, smoothstep):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(("inputs", "outputs", "width", "kind"), [(7, 3, 32, "FullyFusedMLP"), (16, 16, 48, "CutlassMLP")])
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "width", "kind"), [(7, 3, 32, "FullyFusedMLP"), (16, 16, 48, "CutlassMLP")]
+)
 def test_networks_are_its_networks(calls, inputs, outputs, width, kind):
     network = mlp.MLP(inputs, outputs, mlp.Config(width=width))
     x = torch.rand(20, inputs)

@@ -79,7 +79,9 @@ class _Grid:
         sizes, rules = grid.levels[:, 1], grid.levels[:, 3]
         first, last = float(grid.scales[0]) + 1, float(grid.scales[-1]) + 1
         if grid.ops is not OPS or bool((rules == 2).any()):
-            raise BadInput("backend 'tcnn': it has no such interpolation or rule; the rule: hash grids, hashed or dense")
+            raise BadInput(
+                "backend 'tcnn': it has no such interpolation or rule; the rule: hash grids, hashed or dense"
+            )
         self.config = {
             "otype": "Grid",
             "type": "Hash",

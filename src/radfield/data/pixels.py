@@ -119,7 +119,20 @@ def drawable(images: Images) -> tuple[Tensor | None, Tensor | None, int]:
 
 
 def sample_pixels_reference(
-    view, pixel, color, alpha, background, images, offset, size, fixed, span_first, span_start, seed, drawable, schedule=None
+    view,
+    pixel,
+    color,
+    alpha,
+    background,
+    images,
+    offset,
+    size,
+    fixed,
+    span_first,
+    span_start,
+    seed,
+    drawable,
+    schedule=None,
 ) -> None:
     """The specification, with the arguments of the native op: same bits."""
     counter = torch.arange(len(view), device=view.device) * _NUMBERS_PER_RAY

@@ -74,9 +74,7 @@ class RadianceField(torch.nn.Module):
         count, here and below: [1] int64 on a device, the rows in use (`Encoding.takes_count`); others are undefined."""
         return self.grid(self.grid_positions(x), **_counted(count))
 
-    def geometry(
-        self, x: Tensor, encoded: Tensor | None = None, count: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Tensor, encoded: Tensor | None = None, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The density's logit [M] float32 and the geometry features [M, C]; `encoded` is `encode(x)` if known."""
         encoded = self.grid(self.grid_positions(x), encoded, **_counted(count))
         features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1, count=count)

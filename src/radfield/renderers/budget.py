@@ -22,7 +22,6 @@ from ..sampling.occupancy import OccupancyGrid
 from .composite import compact_streams, composite_raw, live_start
 from .volume import FIRST_SAMPLES, Config, longest_step
 
-
 MOST_SAMPLES = 1024  # of a ray, behind its first ones
 
 

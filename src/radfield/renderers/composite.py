@@ -272,9 +272,7 @@ def live_start(live: torch.Tensor) -> torch.Tensor:
     return start
 
 
-def compact_streams(
-    ray_start: torch.Tensor, live: torch.Tensor, *values: torch.Tensor, capacity: int | None = None
-):
+def compact_streams(ray_start: torch.Tensor, live: torch.Tensor, *values: torch.Tensor, capacity: int | None = None):
     """Keeps the first `live[i]` samples of each ray i: returns the new `ray_start` [N + 1] and each of `values` ([M] or
     [M, C]; float32, bfloat16 or int32; views with stride (1, M) are not copied first) with those samples alone.
 
