@@ -1,4 +1,5 @@
-"""Radfield on a GPU: the tests that need one, each op against what memory and arithmetic allow, a training.
+"""Radfield on a GPU: the tests that need one, each op against what memory and arithmetic allow (and tinycudann, where
+it is installed), rendering in one kernel and op by op, training steps with and without a CUDA graph, a training.
 
 python benchmarks/gpu.py [CAPTURE] [--json] [--save FILE] [--skip-tests]
 
@@ -30,14 +31,21 @@ from common import report
 from radfield import backend
 from radfield.apps import ngp
 from radfield.apps.evaluate import evaluate_views
+from radfield.compat import tcnn_backend
 from radfield.data import load
 from radfield.encodings.hash_grid import Config as GridConfig
 from radfield.encodings.hash_grid import HashGrid
+from radfield.encodings.hash_grid_adam import SampleGradients
+from radfield.encodings.simplex import Config as SimplexConfig
+from radfield.encodings.simplex import Simplex
 from radfield.encodings.spherical_harmonics import SphericalHarmonics
 from radfield.errors import BadInput
+from radfield.fields.radiance import Config as FieldConfig
+from radfield.fields.radiance import RadianceField
 from radfield.networks.mlp import MLP
 from radfield.networks.mlp import Config as NetworkConfig
 from radfield.rays import Rays
+from radfield.renderers import fused, volume
 from radfield.renderers.composite import composite_raw
 from radfield.sampling.march import march
 from radfield.sampling.occupancy import OccupancyGrid
@@ -95,6 +103,29 @@ def grid_cases(device: torch.device, m: int) -> dict[str, Case]:
     return {
         "hash_grid_forward": Case(lambda: _without_grad(grid, x), 12 * m + 2 * entries + output),
         "hash_grid_backward": Case(lambda: found.backward(grad, retain_graph=True), 12 * m + output + 4 * entries),
+    }
+
+
+def level_cases(device: torch.device, m: int) -> dict[str, Case]:
+    """As `grid_cases` for the simplex encoding (4 vertices); and Adam on the hash grid's table from m samples: its
+    gradient is cleared, added to and read, and of every entry parameter, moments and copy are read and written."""
+    simplex = Simplex(3, SimplexConfig(precision="bf16")).to(device)
+    simplex.grad_into = torch.zeros_like(simplex.table)
+    x = torch.rand(3, m, device=device).T
+    found, grid = simplex(x), HashGrid(3, GridConfig(precision="bf16")).to(device)
+    grad, samples = torch.ones_like(found), SampleGradients(grid.grid)
+    optimizer = Adam([{"parameter": grid.table.data, "grad": samples, "shadow": grid.stored(), "mode": "skip"}])
+    entries, output = m * 16 * 4 * 2, m * 32 * 2
+
+    def step():
+        samples.add(grad, x)
+        optimizer.step(1e-2)
+
+    table = grid.table.numel()
+    return {
+        "simplex_forward": Case(lambda: _without_grad(simplex, x), 12 * m + 2 * entries + output),
+        "simplex_backward": Case(lambda: found.backward(grad, retain_graph=True), 12 * m + output + 4 * entries),
+        "hash_grid_adam": Case(step, 12 * m + output + 8 * entries + table * (8 + 4)),
     }
 
 
@@ -157,7 +188,8 @@ def _without_grad(function, *given):
 
 def cases(device: torch.device, m: int = SAMPLES) -> dict[str, Case]:
     """All ops to time, on `device`, with m samples."""
-    return grid_cases(device, m) | network_cases(device, m) | ray_cases(device, m) | other_cases(device)
+    parts = (grid_cases, level_cases, network_cases, ray_cases)
+    return {name: case for part in parts for name, case in part(device, m).items()} | other_cases(device)
 
 
 def op_figures(device: torch.device, most: dict) -> dict:
@@ -167,6 +199,59 @@ def op_figures(device: torch.device, most: dict) -> dict:
         took = milliseconds(case.run)
         floor = 1e3 * max(case.bytes / most["bytes_per_s"], case.flops / most["flops_per_s"])
         figures[name] = {"ms": took, "floor_ms": floor, "of_floor": floor / took}
+    return figures
+
+
+def rival_figures(device: torch.device) -> dict:
+    """The grid and the network by tinycudann, where it is installed: milliseconds beside ours."""
+    if reason := tcnn_backend.unavailable():
+        return {"tinycudann": reason}
+    with backend.use("tcnn"):
+        both = grid_cases(device, SAMPLES) | network_cases(device, SAMPLES)
+        return {f"{name} by tinycudann": milliseconds(case.run) for name, case in both.items()}
+
+
+def render_figures(device: torch.device, side: int = 800) -> dict:
+    """Seconds of a view of side x side rays through a cloud, in one kernel and op by op."""
+    grid = OccupancyGrid(device=device)
+    field = RadianceField(FieldConfig(grid=GridConfig(levels=8, features=4, log2_size=18), precision="bf16")).to(device)
+    across = torch.linspace(-0.4, 0.4, side, device=device)
+    v, u = torch.meshgrid(across, across, indexing="ij")
+    towards = torch.stack((u, v, torch.ones_like(u)), -1).view(-1, 3)
+    origins = torch.tensor([0.5, 0.5, -1.0], device=device).expand(len(towards), 3)
+    rays, background = Rays(origins, torch.nn.functional.normalize(towards, dim=1)), torch.ones(3, device=device)
+
+    def render():
+        volume.render_rays(field, grid, rays, background, volume.Config())
+
+    figures, applies = {"one kernel": milliseconds(render, 3) / 1e3}, fused.applies
+    fused.applies = lambda *_: False
+    try:
+        figures["op by op"] = milliseconds(render, 3) / 1e3
+    finally:
+        fused.applies = applies
+    return figures
+
+
+def step_figures(capture: Path, device: torch.device, steps: int = 96) -> dict:
+    """Milliseconds of a training step: as a replayed CUDA graph, launch by launch, and with the host waiting."""
+    scene, figures = load(capture), {}
+    where = {"cascades": scene.cascades, "transform": scene.transform, "background": scene.background}
+    for name in ("graph", "launches", "waiting"):
+        training = ngp.Training(ngp.build(ngp.Config(), **where, device=device), scene, 0)
+        if name == "waiting":
+            training._asked = True
+        for i in range(3 * steps):
+            if i == 2 * steps:  # the number of rays has settled, and what is captured is
+                torch.cuda.synchronize(device)
+                began, rays = time.perf_counter(), training.rays
+            if name == "launches":
+                training.device_steps().replayed._can = False
+            ngp.train_step(training, 0.5)
+        torch.cuda.synchronize(device)
+        figures[name] = {"ms": (time.perf_counter() - began) / steps * 1e3, "rays": rays}
+        if name == "graph":
+            figures[name]["captured"] = training.device_steps().replayed.captured
     return figures
 
 
@@ -228,8 +313,12 @@ def main() -> int:
     figures = {"device": about.name, "memory": about.total_memory, "cuda": torch.version.cuda}
     figures["limits"] = limits(device)
     figures["ops"] = op_figures(device, figures["limits"])
+    figures["rivals"] = rival_figures(device)
+    figures["render"] = render_figures(device)
     with tempfile.TemporaryDirectory() as folder:
-        figures["training"] = training_figures(options.capture or generated(Path(folder) / "capture"), device)
+        capture = options.capture or generated(Path(folder) / "capture")
+        figures["step"] = step_figures(capture, device)
+        figures["training"] = training_figures(capture, device)
     figures["tests"] = None if options.skip_tests else test_figures()
     if not options.json:
         figures = {name: json.dumps(value) for name, value in figures.items()}

@@ -1,6 +1,7 @@
 """Which implementation an op runs on: "reference" (plain torch), "cpu" (the C++ library) or "cuda" (CUDA kernels).
 
 `RADFIELD_BACKEND` forces one; without it the tensors' device decides. `use("reference")` forces one within a block.
+"tcnn" leaves hash grids and networks to tiny-cuda-nn where that is installed (compat/tcnn_backend.py).
 "cuda-emulated" runs the CUDA kernels on the host, for tests: there only where a test has set `emulator`.
 """
 
@@ -15,7 +16,7 @@ import torch
 
 from .errors import BadInput, warn
 
-BACKENDS = ("reference", "cpu", "cuda")
+BACKENDS = ("reference", "cpu", "cuda", "tcnn")
 EMULATED = "cuda-emulated"
 #: runs an op on host memory as CUDA would: emulator(op, packed, device)
 emulator: Callable | None = None
@@ -33,9 +34,27 @@ def use(name: str):
         _forced.pop()
 
 
+@contextlib.contextmanager
+def unforced():
+    """Within the block the tensors' device decides, whatever is forced outside of it."""
+    _forced.append("")
+    try:
+        yield
+    finally:
+        _forced.pop()
+
+
+def by_tinycudann() -> bool:
+    """Whether hash grids and networks are left to tiny-cuda-nn. Raises `BadInput` where they should and cannot be."""
+    if forced() != "tcnn":
+        return False
+    _check("tcnn")
+    return True
+
+
 def forced() -> str | None:
     """The backend that `use` or `RADFIELD_BACKEND` asks for."""
-    return _forced[-1] if _forced else os.environ.get("RADFIELD_BACKEND") or None
+    return (_forced[-1] if _forced else os.environ.get("RADFIELD_BACKEND")) or None
 
 
 def backend_for(tensor: torch.Tensor) -> str:
@@ -43,6 +62,7 @@ def backend_for(tensor: torch.Tensor) -> str:
     name = forced()
     if name:
         _check(name)
+    if name and name != "tcnn":
         if name in ("cpu", EMULATED, "cuda") and tensor.device.type != _DEVICE[name]:
             raise BadInput(
                 f"backend is {name!r} and a tensor is on {tensor.device}; the rule: it is on {_DEVICE[name]}"
@@ -63,6 +83,12 @@ def native(tensor: torch.Tensor) -> bool:
 def on_cuda(tensor: torch.Tensor) -> bool:
     """Whether ops on `tensor` run as CUDA kernels, on a GPU or emulated."""
     return backend_for(tensor) in ("cuda", EMULATED)
+
+
+def check_count(op: str, count: torch.Tensor | None, tensor: torch.Tensor) -> None:
+    """Refuses a number of rows that only the device knows where `tensor` is not on one: only CUDA kernels read it."""
+    if count is not None and not on_cuda(tensor):
+        raise BadInput(f"{op}: count is given; the rule: for CUDA kernels only, elsewhere the rows are cut")
 
 
 def device(name: str | torch.device) -> tuple[torch.device, str]:
@@ -88,7 +114,7 @@ def device(name: str | torch.device) -> tuple[torch.device, str]:
 
 def no_cuda() -> str | None:
     """Why nothing computes on a GPU here, None where it can: CUDA's reason, or that another backend is forced."""
-    if forced() not in (None, "cuda"):
+    if forced() not in (None, "cuda", "tcnn"):
         return f"the backend is forced to be {forced()!r}"
     from .cuda import library
 
@@ -145,6 +171,11 @@ def _check(name: str) -> None:
         return
     if name not in BACKENDS:
         raise BadInput(f"backend is {name!r}; the rule: one of {', '.join(BACKENDS)}")
+    if name == "tcnn":
+        from .compat import tcnn_backend
+
+        if reason := tcnn_backend.unavailable():
+            raise BadInput(f"backend is 'tcnn': {reason}")
     if name == "cuda":
         from .cuda import library
 

@@ -39,6 +39,7 @@ DTYPES = {
     "i32": (torch.int32, "int32_t", 3),
     "i64": (torch.int64, "int64_t", 4),
     "u32": (torch.int32, "uint32_t", 5),  # bits kept in torch's int32: torch has few uint32 operations
+    "f64": (torch.float64, "double", 6),
 }
 _SIZE = re.compile(r"([A-Za-z]\w*)(?:\+(\d+))?|(\d+)")
 
@@ -82,10 +83,11 @@ def In(name, dtypes, shape, doc="", **options):
 class Op:
     """A native function and the declaration of its arguments. Call it with keyword arguments.
 
-    Raises `BadInput` when an argument is missing, unknown, or breaks its rule.
+    Raises `BadInput` when an argument is missing (optional ones may be), unknown, or breaks its rule.
     """
 
     registry: dict[str, Op] = {}
+    on_cpu = True  # False for an op that only CUDA has: on a CPU its work is done by other ops
 
     def __init__(self, name: str, *arguments: Tensor | Scalar):
         self.name = name
@@ -103,13 +105,14 @@ class Op:
     def marshal(self, values: dict) -> tuple[bytes, torch.device]:
         """Checks `values` against the declaration; returns the packed struct and the device of the tensors."""
         fields, sizes, device = [], {}, None
-        if len(values) != len(self.arguments):
-            self._refuse_names(values)
+        absent = 0
         for argument, sizes_of, dtypes in self._plan:
             try:
                 value = values[argument.name]
             except KeyError:
-                self._refuse_names(values)
+                if dtypes is None or not argument.optional:
+                    self._refuse_names(values)
+                value, absent = None, absent + 1
             if dtypes is None:
                 fields.append(int(value) if argument.kind == "int" else float(value))
                 continue
@@ -124,6 +127,8 @@ class Op:
             fields.append(value.data_ptr())
             if len(dtypes) > 1:
                 fields.append(dtypes[value.dtype])
+        if len(values) + absent != len(self.arguments):
+            self._refuse_names(values)
         fields.extend(sizes.get(letter, 0) for letter in self.letters)
         return struct.pack(self._format, *fields), device or torch.device("cpu")
 
@@ -241,7 +246,7 @@ class Op:
 
     def _refuse_names(self, values):
         wanted = [a.name for a in self.arguments]
-        missing = [n for n in wanted if n not in values]
+        missing = [a.name for a in self.arguments if a.name not in values and not getattr(a, "optional", False)]
         unknown = [n for n in values if n not in wanted]
         raise BadInput(f"{self.name}: missing {missing}, unknown {unknown}; the arguments are {wanted}")
 

@@ -45,22 +45,6 @@ def test_a_kernel_is_compiled_once(compiled, folder):
     assert [p.suffix for p in folder.iterdir()] == [".cubin"]
 
 
-def test_all_kernels_of_a_file_are_compiled_at_once(compiled):
-    file = PACKAGE / "training" / "adam.cu"
-    wanted = {FILE: ("pixels_sample",), file: ("adam_clear", "adam_step<true>", "adam_step<false>")}
-    library.build(file, "adam_clear", "sm_90")
-    for _ in range(2):
-        library.build_all(wanted, "sm_90")
-        assert sorted(sorted(call[2]) for call in compiled[1:]) == [
-            ["adam_step<false>", "adam_step<true>"],
-            ["pixels_sample"],
-        ]
-    for kernel in wanted[file]:
-        code, symbol = library.build(file, kernel, "sm_90")
-        assert symbol.encode() in code and kernel.split("<")[0] in symbol
-    assert len(compiled) == 3
-
-
 def test_the_key_covers_everything_that_the_code_depends_on():
     base = ("text", "kernel<1>", "sm_90", {"fma": False}, (13, 0))
     changed = [("texts", *base[1:]), (base[0], "kernel<2>", *base[2:]), (*base[:2], "sm_80", *base[3:])]

@@ -27,6 +27,17 @@ KERNELS = {
         *(f"hash_grid_backward_x<3, 2, {t}, {t}, false>" for t in ("float", B)),
         *(f"hash_grid_backward_x<{d}, 2, float, float, true>" for d in (3, 4)),
     ],
+    "encodings/hash_grid_adam.cu": [
+        *("hash_grid_adam_clear", "hash_grid_adam_step<false>", "hash_grid_adam_step<true>"),
+        *(f"hash_grid_adam_add<3, {f}, {t}>" for f in (2, 4) for t in ("float", B)),
+    ],
+    "encodings/simplex.cu": [
+        *(f"simplex_forward<3, {f}, {t}, {t}, false>" for f in (2, 4) for t in ("float", B)),
+        *(f"simplex_backward<{d}, 2, float, true>" for d in (2, 6)),
+        *(f"simplex_backward<3, 4, {t}, false>" for t in ("float", B)),
+        *(f"simplex_backward_x<{d}, 2, float, float, false>" for d in (3, 6)),
+        *("simplex_adam_clear", f"simplex_adam_add<3, 4, {B}>", "simplex_adam_step<false>", "simplex_adam_step<true>"),
+    ],
     "encodings/spherical_harmonics.cu": [
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
         *(f"spherical_harmonics_backward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
@@ -45,6 +56,11 @@ KERNELS = {
     "renderers/composite.cu": [
         *(f"composite_{way}<{raw}>" for way in ("forward", "backward") for raw in ("false", "true")),
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
+    ],
+    "renderers/fused.cu": [
+        *(f"render_fused_pack<{mma}>" for mma in ("false", "true")),
+        "render_fused<false, false, false, 2, 4, float>",
+        *(f"render_fused<true, {b}, {b}, 4, 4, {B}>" for b in ("false", "true")),
     ],
     "sampling/march.cu": [
         *(f"march_count<{a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
@@ -97,8 +113,7 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: Gaussians and simplex grids, whose kernels are still to come; what draws synthetic
-#: captures; and steps whose two passes CUDA takes one by one
+#: ops that run on the CPU alone: Gaussians, whose kernels are still to come, and what draws synthetic captures
 CPU_ONLY = (
     *(f"gaussian_color_{way}" for way in ("forward", "backward")),
     *(f"gaussian_{kind}_{way}" for kind in ("project", "unscented") for way in ("forward", "backward")),
@@ -106,8 +121,7 @@ CPU_ONLY = (
     *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
     *(f"gaussian_surfels_{way}" for way in ("forward", "backward", "gather")),
     *("gaussian_pack", "gaussian_sort", "target_image"),
-    *("simplex_forward", "simplex_backward", "simplex_backward_x", "simplex_adam"),
-    *("bvh_build", "bvh_trace", "hash_grid_adam", "shade", "sky", "solids_trace", "texture"),
+    *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
 )
 
 

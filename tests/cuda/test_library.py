@@ -5,6 +5,7 @@ import ctypes
 import re
 import struct
 import time
+import warnings
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from radfield import backend
 from radfield.apps.command_line import main
 from radfield.cuda import compiler, library
+from radfield.cuda.plan import Launch, Plan
 from radfield.encodings import frequency
 from radfield.errors import BadInput, RadfieldWarning
 from radfield.op import In, Op, Out
@@ -117,13 +119,52 @@ def test_a_failed_launch_names_kernel_device_and_status(driver):
 
 def test_out_of_memory_says_what_is_free(driver):
     driver.answers = [2]
-    with pytest.raises(BadInput, match="frequency_forward: out of memory on cuda:1, 100 of 1000 bytes are free"):
+    with pytest.raises(
+        BadInput, match="forward.*: out of memory on cuda:1: cannot launch with grid.*100 of 1000 bytes.*--ngp.batch"
+    ):
         library.call(frequency.FORWARD, packed_call(), GPU)
 
 
-def test_scratch_and_extra_arguments_follow_the_struct():
-    from radfield.cuda.plan import Launch
+def test_scratch_memory_that_is_not_there(driver, monkeypatch):
+    from radfield.training.adam import STEP
 
+    op = Op("needs_scratch", Out("y", "f32", "M"), In("x", "f32", "M"))
+    Op.registry.pop("needs_scratch")
+    op.plan = Plan(STEP.plan.file, lambda a: Launch("adam_clear", (1,), scratch=1 << 40))
+
+    def refuse(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    packed = op.marshal({"y": torch.zeros(2), "x": torch.zeros(2)})[0]
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(
+        BadInput, match=f"needs_scratch: out of memory on cuda:1: cannot take {1 << 40} bytes of scratch"
+    ):
+        library.call(op, packed, GPU)
+
+
+def test_memory_that_torch_has_not_is_one_line(monkeypatch, capsys):
+    def refuse(*_):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.81 GiB of which 3.50 GiB "
+            "is free. Including non-PyTorch memory, this process has 136 GiB memory in use."
+        )
+
+    monkeypatch.setattr("radfield.apps.command_line._dispatch", refuse)
+    assert main(["train", "x"]) == 2
+    said = capsys.readouterr().err
+    assert "20.00 GiB asked, 3.50 GiB of 139.81 GiB are free; smaller: --ngp.batch-samples" in said
+    assert said.count("\n") == 1
+
+
+def test_compiling_is_announced_once(driver, capsys):
+    library._announce.cache_clear()
+    for _ in range(2):
+        library.call(frequency.FORWARD, packed_call(), GPU)
+    assert capsys.readouterr().err == "radfield: compiling CUDA kernels for sm_90, once per machine\n"
+
+
+def test_scratch_and_extra_arguments_follow_the_struct():
     values = library.parameter_values(Launch("k", (1,), scratch=64, extra=(3, 5)), b"12345678", 4096)
     assert values[0].raw == b"12345678" and [v.value for v in values[1:]] == [4096, 3, 5]
     assert len(library.parameter_values(Launch("k", (1,)), b"12345678", 0)) == 1
@@ -176,7 +217,11 @@ def fresh():
     ("changes", "words"),
     [
         ({"version": None}, "is built without CUDA"),
-        ({"available": False}, "torch finds no GPU"),
+        ({"available": False}, "torch finds no GPU$"),
+        (
+            {"available": "The NVIDIA driver on your system\n is too old (found 11040)"},
+            "can use: The NVIDIA driver .* 11040",
+        ),
         ({"missing": "NVRTC cannot be loaded"}, "NVRTC cannot be loaded"),
         ({"capability": (7, 0)}, "sm_70, the rule: sm_75 or newer"),
         ({"capability": (13, 5)}, "sm_135; the rule: NVRTC .* compiles for sm_75 to"),
@@ -185,7 +230,7 @@ def fresh():
 )
 def test_says_why_there_is_no_cuda(monkeypatch, fresh, changes, words):
     monkeypatch.setattr(torch.version, "cuda", changes.get("version", "13.0"))
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: changes.get("available", True))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: is_available(changes.get("available", True)))
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: changes.get("capability", (9, 0)))
     monkeypatch.setattr(compiler, "missing", lambda: changes.get("missing"))
@@ -197,6 +242,14 @@ def test_says_why_there_is_no_cuda(monkeypatch, fresh, changes, words):
     else:
         assert "\n" not in reason
         assert re.search(words, reason)
+
+
+def is_available(answer):
+    """What torch's function does: an answer, or words of warning and no GPU."""
+    if isinstance(answer, str):
+        warnings.warn(answer, stacklevel=1)
+        return False
+    return answer
 
 
 def test_nvrtc_that_is_not_installed_or_too_old(monkeypatch):

@@ -21,6 +21,7 @@ import importlib
 import io
 import json
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -70,9 +71,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _complain(f"{error.filename or 'output'}: {(error.strerror or str(error)).lower()}", 2)
         traceback.print_exc()
         return 1
+    except RuntimeError as error:
+        if (said := _out_of_memory(error)) is not None:
+            return _complain(said, 2)
+        traceback.print_exc()
+        return 1
     except Exception:
         traceback.print_exc()
         return 1
+
+
+def _out_of_memory(error: RuntimeError) -> str | None:
+    """One line for memory of a GPU that torch could not have: what was asked, what is free, what makes it less."""
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, torch.OutOfMemoryError):
+        return None
+    from ..cuda.library import SMALLER
+
+    said = " ".join(str(error).split())
+    asked = re.search(r"Tried to allocate ([\d.]+ \w+)", said)
+    free = re.search(r"capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free", said)
+    memory = f"{free[2]} of {free[1]} are free" if free else said[:200]
+    return f"out of memory on the GPU: {asked[1] if asked else 'more'} asked, {memory}; {SMALLER}"
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -135,14 +135,18 @@ def _text(path: str) -> str:
         return ""
 
 
+#: what a broken installation raises, and what the doctor is called for: a package or library that is missing, of
+#: another version, or that refuses; torch and CUDA raise RuntimeError, our own rules BadInput, a ValueError
+_BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError, AssertionError)
+
+
 def _library(findings: list[str]) -> dict[str, Any] | None:
     """What `radfield.cpu.library` says of the compiled library; None, with a finding, where there is none."""
     try:
         from ..cpu import library
 
         described = library.describe()
-    # Whatever is broken here is what the user called the doctor for.
-    except Exception as error:
+    except _BROKEN as error:
         findings.append(f"the compiled library cannot be used: {type(error).__name__}: {error}")
         return None
     if described.get("isa") is None:
@@ -159,8 +163,7 @@ def _cuda(findings: list[str]) -> str | None:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    # torch that cannot be imported, or a driver that does not answer: see _library.
-    except Exception as error:
+    except _BROKEN as error:
         findings.append(f"torch cannot be asked for a GPU: {type(error).__name__}: {error}")
         return None
     findings += [f"torch says of CUDA: {' '.join(str(warning.message).split())}" for warning in said]
@@ -179,7 +182,7 @@ def _device(findings: list[str]) -> str:
             taken, why = backend.device("auto")
             if taken.type == "cpu" and torch.cuda.is_available():
                 findings.append(f"torch sees a GPU, but the programs run on the CPU: {why}")
-    except Exception as error:  # see _library
+    except _BROKEN as error:
         findings.append(f"no device can be chosen: {type(error).__name__}: {error}")
         return "cpu"
     return str(taken)
@@ -191,7 +194,7 @@ def _kernels(findings: list[str]) -> dict[str, Any] | None:
         from ..cuda import compiler, library
 
         described = library.describe()
-    except Exception as error:  # see _library
+    except _BROKEN as error:
         findings.append(f"the CUDA kernels cannot be asked for: {type(error).__name__}: {error}")
         return None
     if not described["cache"]["writable"]:

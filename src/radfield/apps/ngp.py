@@ -33,6 +33,7 @@ from ..training.adam import Adam
 from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
+from . import ngp_device
 
 SHOWN = ("samples_per_s", "psnr")  # figures beside the progress bar
 RATE = "--ngp.learning-rate"
@@ -149,12 +150,13 @@ def build(
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: loss (mean squared error over rays and channels), numbers of rays and samples."""
+    """Figures of a step, or of some: loss (mean squared error over rays and channels), numbers of rays and samples."""
 
     loss: float
     rays: int
     marched: int
     live: int
+    steps: int = 1  # of which the counts are sums and the loss the mean; 0: a device has not told yet
 
 
 class Training:
@@ -180,6 +182,20 @@ class Training:
         )
         model.grid.mark_invisible(scene.train.cameras)
         self.per_image = per_image.PerImage(config.per_image, scene.train.cameras.to(model.device))
+        self._device: ngp_device.DeviceSteps | None = None
+        self._asked = False
+
+    def device_steps(self) -> ngp_device.DeviceSteps | None:
+        """What takes the steps on a device; None on the CPU, and where each step has to wait."""
+        if not self._asked:
+            self._asked = True
+            self._device = ngp_device.steps_of(self) if backend.on_cuda(self.model.grid.values) else None
+        return self._device
+
+    def settle(self) -> None:
+        """Waits for the steps that a device has not told of yet, and counts them."""
+        if self._device is not None and (figures := self._device.read()):
+            self.count(StepResult(**figures), 0.0)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps to continue from."""
@@ -188,6 +204,7 @@ class Training:
 
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
+        self.settle()
         counts = {"step": self.step, "rays": self.rays, "seconds": self.seconds, "samples": self.samples}
         save_checkpoint(folder.checkpoint_path, self.tensors(), {k: repr(v) for k, v in counts.items()})
 
@@ -200,6 +217,7 @@ class Training:
         self.per_image.loaded({k[10:]: v for k, v in ours.items() if k.startswith("per_image.")})
         self.model.field.grid.stored()
         self.model.grid.refresh()
+        self._asked, self._device = False, None
         try:
             self.step, self.rays, self.samples = (int(metadata[k]) for k in ("step", "rays", "samples"))
             self.seconds = float(metadata["seconds"])
@@ -214,10 +232,11 @@ class Training:
 
     def log(self, folder: RunFolder) -> dict:
         """Appends the figures since the last call to metrics.jsonl, and returns them."""
+        self.settle()
         recent, self._recent = self._recent, []
         seconds = sum(s for s, _ in recent)
         results = [r for _, r in recent]
-        loss = sum(r.loss for r in results) / len(results)
+        loss = sum(r.loss * r.steps for r in results) / max(sum(r.steps for r in results), 1)
         figures = {
             "seconds": round(self.seconds, 4),
             "loss": loss,
@@ -255,17 +274,19 @@ def grid_groups(config: Config, field: radiance.RadianceField) -> list[dict]:
 def train_step(training: Training, progress: float) -> StepResult:
     """One step; `progress` in [0, 1] is the part of the budget used, which sets the learning rate.
 
-    Raises `FloatingPointError`, with the model as before the step, when the loss is not finite.
+    Raises `FloatingPointError`, with the model as before the step, when the loss is not finite. On a device that is
+    found out at a later step (`ngp_device`), and the figures are those of the steps in between.
     """
+    if (device := training.device_steps()) is not None:
+        return _device_step(training, device, progress)
     model, config, stages, images = training.model, training.model.config, training.stages, training.per_image
     with stages("pixels"):
         color = None if config.background == "random" else background_color(config.background, model.device)
         n = training.rays
         pixels = draw_pixels(training.images, n, seed=training.seed, step=training.step, background=color)
-        rays = camera_rays(images.cameras, pixels.view, pixels.pixel)
+        rays = camera_rays(images.cameras, pixels.view, pixels.pixel, check=False)
     with stages("forward"):
-        scale = step_scale(config, progress)
-        sampling = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
+        sampling = _sampling(model, progress)
         given = model.field, model.grid, rays, pixels.background, sampling, training.step, training.buffers
         render = volume.render_training(*given, latent=images.latent(pixels.view), traced=images.traces)
         n = render.rays
@@ -281,14 +302,37 @@ def train_step(training: Training, progress: float) -> StepResult:
         for network in (model.field.density_network, model.field.color_network):
             if not network.grad_into.isfinite().all():
                 raise FloatingPointError(f"a gradient of step {training.step} is not finite")
-        training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
+        training.optimizer.step(lr=learning_rate(config, progress))
         images.finish(render, rays, pixels.view, pixels.pixel, progress)
     training.step += 1
-    with stages("occupancy"):
-        if training.step % config.occupancy_interval == 0:
-            model.grid.update(model.density, seed=training.seed)
+    _update_grid(training)
     training.rays = _next_rays(training.rays, render.live, config.batch_samples)
     return StepResult(value, render.rays, render.marched, render.live)
+
+
+def _device_step(training: Training, device: ngp_device.DeviceSteps, progress: float) -> StepResult:
+    model = training.model
+    with training.stages("step"):
+        figures = device.step(_sampling(model, progress), learning_rate(model.config, progress))
+    _update_grid(training)
+    return StepResult(**figures) if figures else StepResult(0.0, 0, 0, 0, steps=0)
+
+
+def _update_grid(training: Training) -> None:
+    with training.stages("occupancy"):
+        if training.step % training.model.config.occupancy_interval == 0:
+            training.model.grid.update(training.model.density, seed=training.seed)
+
+
+def learning_rate(config: Config, progress: float) -> float:
+    """It falls geometrically, to `final_rate` of itself."""
+    return config.learning_rate * config.final_rate**progress
+
+
+def _sampling(model: Model, progress: float) -> volume.Config:
+    """The steps along training rays."""
+    scale = step_scale(model.config, progress)
+    return dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
 
 
 def step_scale(config: Config, progress: float) -> float:

@@ -34,7 +34,7 @@ def missing() -> str | None:
         found = version()
     except ImportError as error:
         return f"cuda.core is not installed ({_line(error)}): pip install 'cuda-core[cu13]'"
-    except Exception as error:  # the package is there, and the library that it loads is not
+    except (OSError, RuntimeError, AttributeError) as error:  # the package is there, its library is not, or is another
         return f"NVRTC cannot be loaded ({_line(error)}): pip install nvidia-cuda-nvrtc"
     if found < _OLDEST:
         return f"NVRTC is {found[0]}.{found[1]}, the rule: 12.8 or newer"
@@ -84,12 +84,13 @@ def compile_cubin(text: str, name: str, kernels: tuple[str, ...], arch: str) -> 
         raise BadInput(reason)
     check_architecture(arch)
     from cuda.core import Program, ProgramOptions
+    from cuda.core._utils.cuda_utils import CUDAError  # what Program raises; it has no public name
 
     names = [qualified(kernel) for kernel in kernels]
     try:
         program = Program(text, "c++", ProgramOptions(arch=arch, name=name, **OPTIONS))
         found = program.compile("cubin", name_expressions=names)
-    except Exception as error:
+    except CUDAError as error:
         raise RuntimeError(f"{name} does not compile for {arch} ({', '.join(kernels)}): {error}") from None
     symbols = {kernel: _text(found.symbol_mapping[full]) for kernel, full in zip(kernels, names, strict=True)}
     return Cubin(bytes(found.code), symbols)

@@ -25,6 +25,8 @@ constexpr int WARP = 32;
 
 // The number of this thread along x, over all blocks.
 RADFIELD_FN int64_t thread_number() { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
+// The rows that are in use, of M: where `count` is given, as many as a kernel before this one found.
+RADFIELD_FN int64_t rows_in_use(const int64_t* count, int64_t M) { return count && *count < M ? *count : M; }
 RADFIELD_FN int lane_number() { return (int)(threadIdx.x % WARP); }
 
 // One value of a stream of fp32 or bf16, as fp32.

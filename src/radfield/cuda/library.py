@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import sys
+import warnings
 from pathlib import Path
 
 import torch
@@ -18,6 +20,8 @@ from .plan import Launch
 from .source import flat_source, place
 
 _OLDEST_GPU = 75
+#: the options that make a training or a rendering take less of a GPU
+SMALLER = "smaller: --ngp.batch-samples, --ngp.log2-size, --memory-gb (decoded images), --max-size"
 _FREE_SHARED = 48 << 10  # bytes of dynamic shared memory that a kernel may have without asking
 
 
@@ -26,8 +30,8 @@ def unavailable() -> str | None:
     """Why CUDA kernels cannot run here, in one line; None where they can."""
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
-    if not torch.cuda.is_available():
-        return "torch finds no GPU, or a driver that is too old for it"
+    if reason := _torchs_reason():
+        return reason
     if reason := compiler.missing():
         return reason
     arch = architecture(torch.device("cuda", torch.cuda.current_device()))
@@ -38,6 +42,16 @@ def unavailable() -> str | None:
     except BadInput as error:
         return str(error)
     return None
+
+
+def _torchs_reason() -> str | None:
+    """Why torch has no GPU, in its own words where it says something, such as that the driver is too old."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        if torch.cuda.is_available():
+            return None
+    words = [" ".join(str(warning.message).split()) for warning in said]
+    return f"torch finds no GPU that it can use: {words[0]:.300}" if words else "torch finds no GPU"
 
 
 @functools.cache
@@ -53,23 +67,18 @@ def build(file: Path, kernel: str, arch: str) -> tuple[bytes, str]:
     entry = cache.key(text, kernel, arch, compiler.OPTIONS, compiler.version())
     found = cache.load(entry)
     if found is None:
+        _announce(arch)
         cubin = compiler.compile_cubin(text, place(file), (kernel,), arch)
         found = cubin.code, cubin.symbols[kernel]
         cache.store(entry, *found)
     return found
 
 
-def build_all(kernels: dict[Path, tuple[str, ...]], arch: str) -> None:
-    """Puts the kernels of each file into the cache, with one compilation per file for all that are missing: most of the
-    time goes into reading the file. (Two threads at once were measured: no faster, NVRTC 13.5 takes turns.)"""
-    for file in kernels:
-        text = flat_source(file)
-        entries = {k: cache.key(text, k, arch, compiler.OPTIONS, compiler.version()) for k in kernels[file]}
-        missing = tuple(k for k, entry in entries.items() if cache.load(entry) is None)
-        if missing:
-            cubin = compiler.compile_cubin(text, place(file), missing, arch)
-            for kernel in missing:
-                cache.store(entries[kernel], cubin.code, cubin.symbols[kernel])
+@functools.cache
+def _announce(arch: str) -> None:
+    """Says once per process that something is being compiled: the first steps of a first training take seconds longer.
+    (Compiling in several threads was measured: no faster, NVRTC 13.5 takes turns.)"""
+    print(f"radfield: compiling CUDA kernels for {arch}, once per machine", file=sys.stderr)
 
 
 class Kernel:
@@ -103,11 +112,16 @@ class Kernel:
         if int(status) == 0:
             return result[1] if len(result) > 1 else None
         if int(status) == 2:
-            free, total = torch.cuda.mem_get_info(self.device)
-            raise BadInput(f"{self.name}: out of memory on {self.device}, {free} of {total} bytes are free")
+            raise out_of_memory(self.name, self.device, action)
         text = self.driver.cuGetErrorString(status)[1]
         text = text.decode() if isinstance(text, bytes) else text
         raise RuntimeError(f"{self.name}: cannot {action} on {self.device}: {status.name}: {text}")
+
+
+def out_of_memory(name: str, device: torch.device, action: str) -> BadInput:
+    """What was asked, what is free, and what makes it less."""
+    free, total = torch.cuda.mem_get_info(device)
+    return BadInput(f"{name}: out of memory on {device}: cannot {action}, {free} of {total} bytes are free; {SMALLER}")
 
 
 @functools.cache
@@ -139,7 +153,10 @@ def _run(op, launches: tuple[Launch, ...], packed: bytes, device: torch.device) 
     stream = torch._C._cuda_getCurrentRawStream(device.index)
     scratch = None
     if size := max((launch.scratch for launch in launches), default=0):
-        scratch = torch.empty(size, dtype=torch.uint8, device=device)  # torch reuses it once this stream has passed
+        try:
+            scratch = torch.empty(size, dtype=torch.uint8, device=device)  # torch reuses it once this stream has passed
+        except torch.OutOfMemoryError:
+            raise out_of_memory(op.name, device, f"take {size} bytes of scratch memory") from None
     for launch in launches:
         values = parameter_values(launch, packed, 0 if scratch is None else scratch.data_ptr())
         array = addresses_of(values)  # the driver copies the arguments before it returns

@@ -8,7 +8,8 @@ namespace radfield {
 __global__ void pixels_sample(const PixelsSample a) {
   const int64_t i = thread_number();
   if (i >= a.N) return;
-  const uint32_t seed = (uint32_t)a.seed, counter = (uint32_t)i * NUMBERS_PER_RAY;
+  const uint32_t seed = a.schedule ? (uint32_t)*a.schedule : (uint32_t)a.seed;
+  const uint32_t counter = (uint32_t)i * NUMBERS_PER_RAY;
   const int64_t q = random_below(random_bits(seed, counter), random_bits(seed, counter + 1), a.drawable);
   const int64_t p = pixel_of(a.span_first, a.span_start, a.S, q);
   const int64_t view = view_of(a.offset, a.V, p);

@@ -17,6 +17,7 @@ struct PixelsSample {
   const float* fixed;
   const int64_t* span_first;
   const int64_t* span_start;
+  const double* schedule;
   int64_t seed;
   int64_t drawable;
   int64_t N, P, C, V, B, S;

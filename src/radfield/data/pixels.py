@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..backend import native
+from ..backend import native, on_cuda
 from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
@@ -43,6 +43,7 @@ SAMPLE = Op(
         optional=True,
     ),
     In("span_start", "i64", "S", "pixels that count in the spans before", optional=True),
+    In("schedule", "f64", "1", "CUDA only: the seed", optional=True),
     Scalar("seed", "int"),
     Scalar("drawable", "int", "pixels that count"),
 )
@@ -70,13 +71,22 @@ class Pixels:
 
 
 def sample_pixels(
-    images: Images, n: int, *, seed: int = 0, step: int = 0, background: Tensor | tuple[float, ...] | None = None
+    images: Images,
+    n: int,
+    *,
+    seed: int = 0,
+    step: int = 0,
+    background: Tensor | tuple[float, ...] | None = None,
+    schedule: Tensor | None = None,
 ) -> Pixels:
     """`n` random pixels, the same for the same (seed, step).
 
-    background: sRGB [3] for all rays or [n, 3], from 0 to 1; None for a random one per ray.
+    background: sRGB [3] for all rays or [n, 3], from 0 to 1; None for a random one per ray. schedule: [1] float64,
+    for CUDA kernels, where `stream(seed, step)` stands on the device.
     Raises `BadInput` without pixels, or with more than 2^31 - 1.
     """
+    if schedule is not None and not on_cuda(images.pixels):
+        raise BadInput("sample_pixels: schedule is given; the rule: for CUDA kernels only")
     first, start, total = drawable(images)
     if not 1 <= total <= _MOST_PIXELS:
         raise BadInput(f"the images have {total} pixels that are not ignored; the rule: from 1 to {_MOST_PIXELS}")
@@ -92,6 +102,7 @@ def sample_pixels(
         span_first=first,
         span_start=start,
         seed=stream(seed, step),
+        schedule=schedule,
         drawable=total,
     )
     (SAMPLE if native(images.pixels) else sample_pixels_reference)(**out, **given)
@@ -108,7 +119,20 @@ def drawable(images: Images) -> tuple[Tensor | None, Tensor | None, int]:
 
 
 def sample_pixels_reference(
-    view, pixel, color, alpha, background, images, offset, size, fixed, span_first, span_start, seed, drawable
+    view,
+    pixel,
+    color,
+    alpha,
+    background,
+    images,
+    offset,
+    size,
+    fixed,
+    span_first,
+    span_start,
+    seed,
+    drawable,
+    schedule=None,
 ) -> None:
     """The specification, with the arguments of the native op: same bits."""
     counter = torch.arange(len(view), device=view.device) * _NUMBERS_PER_RAY

@@ -17,6 +17,7 @@ class Encoding(torch.nn.Module):
     """
 
     channels: int
+    takes_count = False  # whether `forward` has a `count`, [1] int64 on a device: the rows in use, others are undefined
 
     def stored(self) -> Tensor | None:
         """Makes the 16-bit copies of the parameters new where torch changed them."""

@@ -11,7 +11,7 @@ namespace radfield {
 template <int D, int F, class T, class Out, bool TANGENT>
 __global__ void hash_grid_forward(const HashGridForward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
-  if (i >= a.M) return;
+  if (i >= rows_in_use(a.count, a.M)) return;
   const GridLevel level = grid_level(a.levels, a.scales, l);
   const T* const table = (const T*)a.table + level.offset * F;
   const auto cell = cell_of<D>(a.x, a.M, i, level, a.smoothstep);
@@ -27,22 +27,15 @@ __global__ void hash_grid_forward(const HashGridForward a) {
 template <int D, int F, class G, bool TANGENT>
 __global__ void hash_grid_backward(const HashGridBackward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
-  if (i >= a.M) return;
-  const G* const grad = (const G*)a.grad_features + l * F * a.M;
-  float g[F], tangent[D], added[F];
-  bool any = false;
-  for (int f = 0; f < F; ++f) g[f] = read(grad + f * a.M + i), any |= g[f] != 0.0f;
-  if (!any) return;  // a sample behind the end of its ray
+  if (i >= rows_in_use(a.count, a.M)) return;
+  float g[F], tangent[D];
+  if (!read_gradient(g, (const G*)a.grad_features + l * F * a.M + i, a.M)) return;
   const GridLevel level = grid_level(a.levels, a.scales, l);
-  float* const table = a.grad_table + level.offset * F;
   const auto cell = cell_of<D>(a.x, a.M, i, level, a.smoothstep);
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
-#pragma unroll
-  for (int c = 0; c < 1 << D; ++c) {
-    const float w = TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
-    for (int f = 0; f < F; ++f) added[f] = g[f] * w;
-    add_vector(table + (int64_t)corner_entry(cell, c, level) * F, added);
-  }
+  spread_to_corners<D, F>(a.grad_table + level.offset * F, cell, level, g, [&](int c) {
+    return TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
+  });
 }
 
 // A thread is a sample and goes through all levels: no atomics, sums in one order.

@@ -14,6 +14,7 @@ struct HashGridForward {
   const int64_t* levels;
   const float* scales;
   const float* tangent;
+  const int64_t* count;
   int64_t smoothstep;
   int64_t C, M, D, E, F, L;
 };
@@ -25,6 +26,7 @@ struct HashGridBackward {
   const int64_t* levels;
   const float* scales;
   const float* tangent;
+  const int64_t* count;
   int64_t smoothstep;
   int64_t E, F, C, M, D, L;
 };

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..backend import native
+from ..backend import by_tinycudann, check_count, native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
@@ -42,6 +42,7 @@ FORWARD = Op(
     In("levels", "i64", "L 4", "offset, size (entries), resolution (vertices), 0 dense, 1 hashed, 2 tiled"),
     In("scales", "f32", "L"),
     In("tangent", "f32", "D M", "gives the derivative of the features along it", optional=True),
+    In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     Scalar("smoothstep", "int", "0 linear, 1 smoothstep, 2 nearest"),
 )
 BACKWARD = Op(
@@ -52,6 +53,7 @@ BACKWARD = Op(
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),
     In("tangent", "f32", "D M", "of the derivative along it", optional=True),
+    In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     Scalar("smoothstep", "int"),
 )
 BACKWARD_X = Op(
@@ -69,7 +71,7 @@ BACKWARD_X = Op(
 
 @FORWARD.cuda
 def _(a):
-    a.aligned("table", _entry_bytes(a, "table"))
+    a.aligned("table", entry_bytes(a, "table"))
     types = f"{a.cxx('table')}, {a.cxx('features')}, {flag(a.tangent)}"
     return Launch(f"hash_grid_forward<{a.D}, {a.F}, {types}>", blocks(a.M, a.L))
 
@@ -82,13 +84,13 @@ def _(a):
 
 @BACKWARD_X.cuda
 def _(a):
-    a.aligned("table", _entry_bytes(a, "table"))
+    a.aligned("table", entry_bytes(a, "table"))
     types = f"{a.cxx('table')}, {a.cxx('grad_features')}, {flag(a.tangent)}"
     return Launch(f"hash_grid_backward_x<{a.D}, {a.F}, {types}>", blocks(a.M))
 
 
-def _entry_bytes(a, name: str) -> int:
-    # what one vector load reads
+def entry_bytes(a, name: str) -> int:
+    """Bytes of an entry of tensor `name` that one vector load reads."""
     return min(a.F * (4 if a.cxx(name) == "float" else 2), 16)
 
 
@@ -254,17 +256,18 @@ class _Call:
     dtype: torch.dtype  # of the features
     grad_into: torch.Tensor | SampleGradients | None  # where the table's gradient goes, instead of being returned
     computed: torch.Tensor | None = None  # the features, where they are known
+    count: torch.Tensor | None = None  # [1] int64: rows in use
 
     def forward(self, x, table, tangent=None):
         features = streams(x, self.grid.channels, self.dtype)
-        arguments = {"x": feature_major(x), "table": table, "tangent": _optional(tangent)}
+        arguments = {"x": feature_major(x), "table": table, "tangent": _optional(tangent), "count": self.count}
         self.grid.ops.forward(features=features, **arguments, **self.grid.tables(x.device))
         return features.T
 
     def backward(self, grad, x, entries, tangent=None, into=None):
         into = x.new_zeros(entries, self.grid.features) if into is None else into
         arguments = {"grad_features": feature_major(grad), "x": feature_major(x), "tangent": _optional(tangent)}
-        self.grid.ops.backward(grad_table=into, **arguments, **self.grid.tables(x.device))
+        self.grid.ops.backward(grad_table=into, count=self.count, **arguments, **self.grid.tables(x.device))
         return into
 
     def backward_x(self, grad, x, table, tangent=None):
@@ -294,7 +297,7 @@ class _HashGrid(torch.autograd.Function):
             if isinstance(into, torch.Tensor):
                 ctx.call.backward(grad, x, len(table), into=into)
             else:
-                into.add(grad, x)
+                into.add(grad, x, ctx.call.count)
             need_table = False
         if not (need_x or need_table):
             return None, None, None
@@ -349,6 +352,7 @@ def hash_grid(
     dtype: torch.dtype = torch.float32,
     grad_into: torch.Tensor | SampleGradients | None = None,
     computed: torch.Tensor | None = None,
+    count: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Features [M, L F] of `x` [M, D] float32 in [0, 1] from `table` [E, F] float32; twice differentiable.
 
@@ -356,12 +360,19 @@ def hash_grid(
     features; `grad_into` [E, F] float32 takes the table's gradient by addition, and then autograd returns none for it:
     a training loop keeps one such buffer instead of a fresh, cleared one per step; or a
     `hash_grid_adam.SampleGradients`, which only notes the samples for the optimiser. `computed` [M, L F] are the
-    features where an earlier call found them: then this call only makes them differentiable.
+    features where an earlier call found them: then this call only makes them differentiable. `count` [1] int64, for
+    CUDA kernels: the rows in use, where only the device knows them; the features of others are undefined, their
+    gradients not read.
     Raises `BadInput` on another shape or dtype.
     """
+    check_count("hash grid", count, x)
+    if by_tinycudann():
+        from ..compat import tcnn_backend
+
+        return tcnn_backend.hash_grid(x, table, grid, dtype, grad_into)
     if not native(x):
         return _reference(x, table, grid, stored, dtype, grad_into)
-    return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into, computed))
+    return _HashGrid.apply(x, table, _Call(grid, stored, dtype, grad_into, computed, count))
 
 
 def _reference(x, table, grid, stored, dtype, grad_into):
@@ -388,6 +399,8 @@ class _Noted(torch.autograd.Function):
 
 class HashGrid(Encoding):
     """The encoding as a module: [M, D] in [0, 1] -> [M, `channels`]. Entries start uniform in +-1e-4."""
+
+    takes_count = True
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
         super().__init__()
@@ -424,8 +437,11 @@ class HashGrid(Encoding):
             self._stored_version = self.table._version
         return self._stored
 
-    def forward(self, x: torch.Tensor, computed: torch.Tensor | None = None) -> torch.Tensor:
-        """Features of `x`; `computed`, the same features from an earlier call, are made differentiable instead."""
+    def forward(
+        self, x: torch.Tensor, computed: torch.Tensor | None = None, count: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Features of `x`; `computed`, the same features from an earlier call, are made differentiable instead;
+        `count` as in `hash_grid`."""
         dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
-        options = {"dtype": dtype, "grad_into": self.grad_into, "computed": computed}
+        options = {"dtype": dtype, "grad_into": self.grad_into, "computed": computed, "count": count}
         return hash_grid(x, self.table, self.grid, stored=self.stored(), **options)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 
 from ..backend import native, on_cuda
+from ..cuda.plan import Launch, blocks, flag
+from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major
 from . import hash_grid
@@ -30,6 +32,8 @@ STEP = Op(
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),
     Scalar("smoothstep", "int"),
+    In("count", "i64", "1", "CUDA only: samples in use, the first of M", optional=True),
+    In("schedule", "f64", "3", "CUDA only: as in training/adam.py", optional=True),
     Scalar("rate", "float"),
     Scalar("beta1", "float"),
     Scalar("beta2", "float"),
@@ -38,6 +42,24 @@ STEP = Op(
     Scalar("l2", "float"),
     Scalar("skip", "int"),
 )
+
+
+def adam_launches(a, stem: str) -> tuple[Launch, ...]:
+    """The launches of a step on a table, of the kernels `<stem>_clear`, `_add` and `_step`: the whole gradient is in
+    scratch memory, as a GPU has no cache that holds a level's."""
+    entries, memory = blocks(a.E * a.F), {"scratch": 4 * a.E * a.F}
+    return (
+        Launch(f"{stem}_clear", entries, **memory),
+        Launch(f"{stem}_add<{a.D}, {a.F}, {a.cxx('grad_features')}>", blocks(a.M, a.L), **memory),
+        Launch(f"{stem}_step<{flag(a.skip)}>", entries, **memory),
+    )
+
+
+@STEP.cuda
+def _(a):
+    return adam_launches(a, "hash_grid_adam")
+
+
 #: bytes of a level's gradient that may be held in each thread's scratch; larger ones take the two passes
 LARGEST_LEVEL = 1 << 24
 
@@ -50,10 +72,20 @@ class SampleGradients:
     def __init__(self, grid: hash_grid.GridLevels):
         self.grid = grid
         self._parts: list[tuple[Tensor, Tensor]] = []
+        self._count: Tensor | None = None
+        self._whole: Tensor | None = None
 
-    def add(self, grad_features: Tensor, x: Tensor) -> None:
-        """Gradients [M, C] of the features at `x` [M, D]. Both are kept, not copied, until they are applied."""
+    def add(self, grad_features: Tensor, x: Tensor, count: Tensor | None = None) -> None:
+        """Gradients [M, C] of the features at `x` [M, D]. Both are kept, not copied, until they are applied. count: as
+        in `hash_grid`; then this is all that the step applies."""
+        if self._parts and (count is not None or self._count is not None):
+            raise BadInput("hash grid: a second pass before the step; the rule: one where rows are counted on a device")
+        self._count = count
         self._parts.append((feature_major(grad_features), feature_major(x)))
+
+    def add_whole(self, grad: Tensor) -> None:
+        """A gradient [E, F] of the table itself, from what has no gradients of samples (compat/tcnn_backend.py)."""
+        self._whole = grad if self._whole is None else self._whole + grad
 
     def adam_step(
         self, *, parameter: Tensor, m: Tensor, v: Tensor, shadow: Tensor | None, bad: Tensor, **rates
@@ -62,11 +94,17 @@ class SampleGradients:
         grad_features, x = self._take(parameter)
         state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}
         tables = self.grid.tables(parameter.device)
-        largest = int(self.grid.levels[:, 1].max()) * self.grid.features * 4
-        if native(parameter) and not on_cuda(parameter) and largest <= LARGEST_LEVEL:  # a GPU has no such cache
+        if self._whole is not None:
+            whole, self._whole = self._whole, None
+            return self._apply_whole(state, whole, rates)
+        if on_cuda(parameter) or (native(parameter) and self._largest() <= LARGEST_LEVEL):
+            rates = {**rates, "count": self._count}
             Op.registry[self.grid.ops.adam](**state, grad_features=grad_features, x=x, **tables, **rates)
         else:
             self._two_passes(state, grad_features, x, tables, rates)
+
+    def _largest(self) -> int:
+        return int(self.grid.levels[:, 1].max()) * self.grid.features * 4
 
     def _take(self, parameter: Tensor) -> tuple[Tensor, Tensor]:
         parts, self._parts = self._parts, []
@@ -77,8 +115,6 @@ class SampleGradients:
         return torch.cat([g.float() for g, _ in parts], 1), torch.cat([x for _, x in parts], 1)
 
     def _two_passes(self, state, grad_features, x, tables, rates) -> None:
-        from ..training import adam
-
         table = state["parameter"]
         if native(table):
             grad = torch.zeros_like(table)
@@ -88,5 +124,10 @@ class SampleGradients:
                 leaf = table.detach().requires_grad_()
                 features = self.grid.ops.reference(x.T.to(table.dtype), leaf, self.grid)
                 (grad,) = torch.autograd.grad(features, leaf, grad_features.T.to(table.dtype))
+        self._apply_whole(state, grad, rates)
+
+    def _apply_whole(self, state, grad, rates) -> None:
+        from ..training import adam
+
         flat = {k: value if value is None else value.view(-1) for k, value in state.items()}
-        (adam.STEP if native(table) else adam.adam_step_reference)(**flat, grad=grad.view(-1), **rates)
+        (adam.STEP if native(state["parameter"]) else adam.adam_step_reference)(**flat, grad=grad.view(-1), **rates)

@@ -34,4 +34,25 @@ RADFIELD_FN void add_corners(float (&sum)[F], const GridCell<D, float, int32_t>&
   }
 }
 
+// The gradients of F features of a sample, M apart; whether any is not 0.
+template <int F, class G>
+RADFIELD_FN bool read_gradient(float (&g)[F], const G* grad, int64_t M) {
+  bool any = false;
+  for (int f = 0; f < F; ++f) g[f] = read(grad + f * M), any |= g[f] != 0.0f;
+  return any;  // none: a sample behind the end of its ray
+}
+
+// table += the gradients g of a sample's features, at each corner's entry times weight(corner).
+template <int D, int F, class Weight>
+RADFIELD_FN void spread_to_corners(float* table, const GridCell<D, float, int32_t>& cell, const GridLevel& level,
+                                   const float (&g)[F], Weight weight) {
+  float added[F];
+#pragma unroll
+  for (int c = 0; c < 1 << D; ++c) {
+    const float w = weight(c);
+    for (int f = 0; f < F; ++f) added[f] = g[f] * w;
+    add_vector(table + (int64_t)corner_entry(cell, c, level) * F, added);
+  }
+}
+
 }  // namespace radfield

@@ -14,6 +14,7 @@ struct SimplexForward {
   const int64_t* levels;
   const float* maps;
   const float* tangent;
+  const int64_t* count;
   int64_t C, M, D, E, F, L, K;
 };
 struct SimplexBackward {
@@ -24,6 +25,7 @@ struct SimplexBackward {
   const int64_t* levels;
   const float* maps;
   const float* tangent;
+  const int64_t* count;
   int64_t E, F, C, M, D, L, K;
 };
 struct SimplexBackwardX {
@@ -49,6 +51,8 @@ struct SimplexAdam {
   const float* x;
   const int64_t* levels;
   const float* maps;
+  const int64_t* count;
+  const double* schedule;
   double rate;
   double beta1;
   double beta2;

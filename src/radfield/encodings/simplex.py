@@ -20,7 +20,6 @@ k = (k + key_i) 2531011 mod T, and no dense levels.
 
 Letters: M samples, n or D dimensions (2 to 6), L levels, F features per level (1, 2, 4, 8), C = L F channels, E entries
 in all, T = 2^log2_size, K = n (n + 1). Points outside [0, 1] are clamped to it. The second derivative by x is 0.
-There are no CUDA kernels yet: on a GPU the ops raise `BadInput`.
 """
 
 from __future__ import annotations
@@ -31,6 +30,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, Op
 from ..tensors import on_device
@@ -51,6 +51,31 @@ FORWARD = _on_lattice(hash_grid.FORWARD, "simplex_forward")
 BACKWARD = _on_lattice(hash_grid.BACKWARD, "simplex_backward")
 BACKWARD_X = _on_lattice(hash_grid.BACKWARD_X, "simplex_backward_x")
 STEP = _on_lattice(hash_grid_adam.STEP, "simplex_adam")
+
+
+@FORWARD.cuda
+def _(a):
+    a.aligned("table", hash_grid.entry_bytes(a, "table"))
+    types = f"{a.cxx('table')}, {a.cxx('features')}, {flag(a.tangent)}"
+    return Launch(f"simplex_forward<{a.D}, {a.F}, {types}>", blocks(a.M, a.L))
+
+
+@BACKWARD.cuda
+def _(a):
+    a.aligned("grad_table", min(4 * a.F, 16))
+    return Launch(f"simplex_backward<{a.D}, {a.F}, {a.cxx('grad_features')}, {flag(a.tangent)}>", blocks(a.M, a.L))
+
+
+@BACKWARD_X.cuda
+def _(a):
+    a.aligned("table", hash_grid.entry_bytes(a, "table"))
+    types = f"{a.cxx('table')}, {a.cxx('grad_features')}, {flag(a.tangent)}"
+    return Launch(f"simplex_backward_x<{a.D}, {a.F}, {types}>", blocks(a.M))
+
+
+@STEP.cuda
+def _(a):
+    return hash_grid_adam.adam_launches(a, "simplex_adam")
 
 
 @dataclass(frozen=True)
@@ -199,10 +224,10 @@ class Simplex(HashGrid):
     def levels_of(dimensions: int, config: Config) -> SimplexLevels:
         return simplex_levels(dimensions, config)
 
-    def forward(self, x: Tensor, computed: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, computed: Tensor | None = None, count: Tensor | None = None) -> Tensor:
         if self.window is None:
-            return super().forward(x, computed)
+            return super().forward(x, computed, count)
         level = torch.arange(len(self.grid.levels), device=x.device)
         weights = (1 - torch.cos(math.pi * (self.window - level).clamp(0, 1))) / 2
-        features = super().forward(x)
+        features = super().forward(x, count=count)
         return features * weights.repeat_interleave(self.config.features).to(features.dtype)

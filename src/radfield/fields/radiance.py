@@ -69,27 +69,34 @@ class RadianceField(torch.nn.Module):
         """Geometry features [M, C] at `x` [M, 3], the density's logit first."""
         return self.geometry(x)[1]
 
-    def encode(self, x: Tensor) -> Tensor:
-        """The grid's features at `x` [M, 3]: the part of `geometry` that is worth keeping between two calls."""
-        return self.grid(self.grid_positions(x))
+    def encode(self, x: Tensor, count: Tensor | None = None) -> Tensor:
+        """The grid's features at `x` [M, 3]: the part of `geometry` that is worth keeping between two calls.
+        count, here and below: [1] int64 on a device, the rows in use (`Encoding.takes_count`); others are undefined."""
+        return self.grid(self.grid_positions(x), **_counted(count))
 
-    def geometry(self, x: Tensor, encoded: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def geometry(self, x: Tensor, encoded: Tensor | None = None, count: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The density's logit [M] float32 and the geometry features [M, C]; `encoded` is `encode(x)` if known."""
-        encoded = self.grid(self.grid_positions(x), encoded)
-        features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1)
+        encoded = self.grid(self.grid_positions(x), encoded, **_counted(count))
+        features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1, count=count)
         return logit.squeeze(1), features
 
-    def color_logits(self, features: Tensor, d: Tensor, latent: Tensor | None = None) -> Tensor:
+    def color_logits(
+        self, features: Tensor, d: Tensor, latent: Tensor | None = None, count: Tensor | None = None
+    ) -> Tensor:
         """Logits [M, 3] of the colour, from geometry features [M, C] and unit directions [M, 3]; latent: [M, A] of the
         images' appearance, zero where it is not given."""
         seen = self.harmonics(d)
         if self.config.appearance:
             seen = torch.cat((seen.T, _latent(latent, self.config.appearance, seen).T)).T
-        return self.color_network(features, seen)
+        return self.color_network(features, seen, count=count)
 
     def grid_positions(self, x: Tensor) -> Tensor:
         """Scene positions to [0, 1]^3, the space of the grid."""
         return x if self.cascades == 1 else (x - 0.5) * 0.5 ** (self.cascades - 1) + 0.5
+
+
+def _counted(count: Tensor | None) -> dict:
+    return {} if count is None else {"count": count}
 
 
 def _latent(latent: Tensor | None, channels: int, like: Tensor) -> Tensor:

@@ -14,10 +14,11 @@ __global__ void mlp_pack(const Args a) {
 // The network's inputs, of samples i .. i + 31.
 template <class Args>
 RADFIELD_FN void load_inputs(const Args& a, float* x, int64_t i, int rows) {
+  const int64_t M = rows_in_use(a.count, a.M);
   for_rows(rows, [&](int c, int s) {
     float value = 0.0f;
-    if (i + s < a.M && c < a.A) value = read_stream(a.x0, a.x0_type, c * a.M + i + s);
-    else if (i + s < a.M && c < a.A + a.B) value = read_stream(a.x1, a.x1_type, (c - a.A) * a.M + i + s);
+    if (i + s < M && c < a.A) value = read_stream(a.x0, a.x0_type, c * a.M + i + s);
+    else if (i + s < M && c < a.A + a.B) value = read_stream(a.x1, a.x1_type, (c - a.A) * a.M + i + s);
     x[c * STRIDE + s] = value;
   });
 }
@@ -31,11 +32,12 @@ __global__ void __launch_bounds__(128) mlp_forward(const MlpForward a, float* sc
   const int inputs = shape.layer[0].rows;
   float* const x = memory.take(inputs);
   float* const h[2] = {memory.take((int)a.widest), memory.take((int)a.widest)};
-  for (int64_t i = (int64_t)blockIdx.x * TILE; i < a.M; i += (int64_t)gridDim.x * TILE) {
+  const int64_t M = rows_in_use(a.count, a.M);
+  for (int64_t i = (int64_t)blockIdx.x * TILE; i < M; i += (int64_t)gridDim.x * TILE) {
     load_inputs(a, x, i, inputs);
     __syncthreads();
     run_layers<MMA>(a, shape, x, h, [&](int o, int s, float value) {
-      if (i + s >= a.M) return;
+      if (i + s >= M) return;
       write_stream(a.y, a.y_type, o * a.M + i + s, value);
       if (a.head && o < a.H) a.head[o * a.M + i + s] = value;
     });
@@ -78,10 +80,11 @@ RADFIELD_FN void tape_forward(const MlpBackward& a, const TileShape& shape, cons
 
 // Gradients of the last layer's outputs before activation; whether there is any in this tile.
 RADFIELD_FN bool output_gradient(const MlpBackward& a, const TileShape& shape, float* g, const float* slope, int64_t i) {
+  const int64_t M = rows_in_use(a.count, a.M);
   bool any = false;
   for_rows(shape.layer[shape.layers - 1].outputs_padded, [&](int o, int s) {
     float value = 0.0f;
-    if (o < a.O && i + s < a.M) {
+    if (o < a.O && i + s < M) {
       if (a.grad_y) value = read_stream(a.grad_y, a.grad_y_type, o * a.M + i + s);
       if (a.grad_head && o < a.H) value = value + a.grad_head[o * a.M + i + s];
     }
@@ -111,8 +114,9 @@ RADFIELD_FN void layer_backward(const MlpBackward& a, const TileShape& shape, Ta
 }
 
 RADFIELD_FN void store_grad_inputs(const MlpBackward& a, const float* grad_x, int64_t i) {
+  const int64_t M = rows_in_use(a.count, a.M);
   for_rows((int)(a.A + a.B), [&](int c, int s) {
-    if (i + s >= a.M) return;
+    if (i + s >= M) return;
     const float value = grad_x[c * STRIDE + s];
     if (c < a.A && a.grad_x0) write_stream(a.grad_x0, a.grad_x0_type, c * a.M + i + s, value);
     if (c >= a.A && a.grad_x1) write_stream(a.grad_x1, a.grad_x1_type, (c - a.A) * a.M + i + s, value);
@@ -127,11 +131,12 @@ __global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* 
   const TileShape& shape = shared_shape[0];
   Tape tape;
   tape.take(block_rows(scratch, rows), shape, (int)(a.A + a.B), (int)a.widest);
+  const int64_t M = rows_in_use(a.count, a.M);
   for (int64_t r = blockIdx.x; r < a.R; r += gridDim.x) {
     float* const partial = a.partial + r * a.P;
     for (int64_t p = threadIdx.x; p < a.P; p += MLP_THREADS) partial[p] = 0.0f;
     __syncthreads();
-    const int64_t begin = r * a.chunk, end = begin + a.chunk < a.M ? begin + a.chunk : a.M;
+    const int64_t begin = r * a.chunk, end = begin + a.chunk < M ? begin + a.chunk : M;
     for (int64_t i = begin; i < end; i += TILE) {
       tape_forward<MMA>(a, shape, tape, i);
       for_rows(padded((int)(a.A + a.B)), [&](int c, int s) { tape.grad_x[c * STRIDE + s] = 0.0f; });

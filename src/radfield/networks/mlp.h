@@ -12,6 +12,7 @@ struct MlpForward {
   int64_t x0_type;
   const void* x1;
   int64_t x1_type;
+  const int64_t* count;
   const float* parameters;
   const int64_t* layers;
   float* packed;
@@ -37,6 +38,7 @@ struct MlpBackward {
   int64_t x0_type;
   const void* x1;
   int64_t x1_type;
+  const int64_t* count;
   const float* parameters;
   const int64_t* layers;
   float* packed;

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from ..backend import native, on_cuda
+from ..backend import by_tinycudann, check_count, native, on_cuda
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
@@ -43,6 +43,7 @@ FORWARD = Op(
     Out("head", "f32", "H M", "the first outputs once more, in 32 bits", optional=True),
     In("x0", _STREAM, "A M", "first inputs"),
     In("x1", _STREAM, "B M", "further inputs, behind the first", optional=True),
+    In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     *_NETWORK,
     Scalar("kernel", "int", "0 fp32; bf16: 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX; on CUDA all tensor cores"),
 )
@@ -56,6 +57,7 @@ BACKWARD = Op(
     In("grad_head", "f32", "H M", "is added to that of the first outputs", optional=True),
     In("x0", _STREAM, "A M"),
     In("x1", _STREAM, "B M", optional=True),
+    In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     *_NETWORK,
     Scalar("kernel", "int"),
     Scalar("chunk", "int", "samples per row of partial"),
@@ -241,6 +243,7 @@ class _Call:
     dtype: torch.dtype  # of the outputs
     head: int  # the first outputs that are also returned in 32 bits
     grad_into: torch.Tensor | None
+    count: torch.Tensor | None = None  # [1] int64: rows in use
 
     def arguments(self, parameters):
         config = self.layers.config
@@ -273,7 +276,7 @@ class _Mlp(torch.autograd.Function):
         y = streams(x0, call.layers.outputs, call.dtype)
         head = streams(x0, call.head) if call.head else None
         inputs = {"x0": feature_major(x0), "x1": _optional(x1)}
-        FORWARD(y=y, head=head, kernel=call.kernel, **inputs, **call.arguments(parameters))
+        FORWARD(y=y, head=head, count=call.count, kernel=call.kernel, **inputs, **call.arguments(parameters))
         return y.T, _transposed(head)
 
     @staticmethod
@@ -303,6 +306,7 @@ class _MlpBackward(torch.autograd.Function):
             grad_head=_optional(grad_head),
             x0=feature_major(x0),
             x1=_optional(x1),
+            count=call.count,
             kernel=call.kernel,
             chunk=chunk,
             **call.arguments(parameters),
@@ -369,22 +373,29 @@ def mlp(
     head: int = 0,
     kernel: int | None = None,
     grad_into: torch.Tensor | None = None,
+    count: torch.Tensor | None = None,
 ):
     """Outputs [M, O] of the network for inputs `x0` [M, A] and `x1` [M, B] or None, float32 or bfloat16 each.
 
     `parameters` [P] float32; `dtype` is that of the outputs; with `head` H > 0 the first H outputs are returned once
     more, as [M, H] float32, where not all of them bear 16 bits; `kernel` forces one (see `best_bf16_kernel`);
-    `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it.
+    `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it; `count` [1] int64,
+    for CUDA kernels: the rows in use, where only the device knows them; others are neither read nor written.
     Differentiable twice (the gradient of the inputs, in float32). Raises `BadInput` on another shape or dtype.
     """
     if not 0 <= head <= layers.outputs:
         raise BadInput(f"MLP: head is {head}; the rule: from 0 to the {layers.outputs} outputs")
+    check_count("MLP", count, x0)
+    if by_tinycudann():
+        from ..compat import tcnn_backend
+
+        return tcnn_backend.mlp(x0, x1, parameters, layers, dtype, head, grad_into)
     if not native(x0):
         x0, x1 = (None if x is None else x.to(parameters.dtype) for x in (x0, x1))
         y = mlp_reference(x0, x1, gradient_into(parameters, grad_into), layers)
         return (y, y[:, :head]) if head else y
     kernel = kernel_of(layers.config, x0) if kernel is None else kernel
-    y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into))
+    y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into, count))
     return (y, first) if head else y
 
 
@@ -402,11 +413,18 @@ class MLP(torch.nn.Module):
                 bound = math.sqrt(6 / (fan_in + fan_out))
                 self.weights[offset : offset + fan_in * fan_out].uniform_(-bound, bound, generator=generator)
 
-    def forward(self, *x: torch.Tensor, dtype: torch.dtype = torch.float32, head: int = 0):
+    def forward(
+        self,
+        *x: torch.Tensor,
+        dtype: torch.dtype = torch.float32,
+        head: int = 0,
+        count: torch.Tensor | None = None,
+    ):
         """Outputs [M, O] for one or two inputs, which are concatenated without a copy; and with `head` H > 0 the first
-        H of them once more, [M, H] in float32."""
+        H of them once more, [M, H] in float32; `count` as in `mlp`."""
         x0, x1 = (*x, None)[:2]
         if len(x) > 2 or sum(t.shape[1] for t in x) != self.layers.inputs:
             widths = [t.shape[1] for t in x]
             raise BadInput(f"MLP: the inputs have {widths} channels; the rule: one or two, {self.layers.inputs} in all")
-        return mlp(x0, x1, self.weights, self.layers, dtype=dtype, head=head, grad_into=self.grad_into)
+        options = {"dtype": dtype, "head": head, "grad_into": self.grad_into, "count": count}
+        return mlp(x0, x1, self.weights, self.layers, **options)

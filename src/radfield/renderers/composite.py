@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch.autograd.function import once_differentiable
 
-from ..backend import native
+from ..backend import native, on_cuda
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
@@ -205,7 +205,9 @@ def _intervals(t_start, t_end, ray_start) -> dict:
     for name, value in (("t_start", t_start), ("t_end", t_end)):
         if value.requires_grad:
             raise BadInput(f"composite: {name} requires a gradient; the rule: intervals have none, detach them")
-    if ray_start.ndim != 1 or len(ray_start) == 0 or int(ray_start[-1]) != len(t_start):
+    # kernels on a device clamp what ray_start says: looking at it would have the host wait
+    wrong = ray_start.ndim != 1 or len(ray_start) == 0
+    if wrong or (not on_cuda(t_start) and int(ray_start[-1]) != len(t_start)):
         raise BadInput(
             f"composite: ray_start has shape {list(ray_start.shape)} and ends {ray_start[-1:].tolist()}; "
             f"the rule: [N + 1], ending in the number of samples, here {len(t_start)}"
@@ -270,20 +272,21 @@ def live_start(live: torch.Tensor) -> torch.Tensor:
     return start
 
 
-def compact_streams(ray_start: torch.Tensor, live: torch.Tensor, *values: torch.Tensor):
+def compact_streams(ray_start: torch.Tensor, live: torch.Tensor, *values: torch.Tensor, capacity: int | None = None):
     """Keeps the first `live[i]` samples of each ray i: returns the new `ray_start` [N + 1] and each of `values` ([M] or
     [M, C]; float32, bfloat16 or int32; views with stride (1, M) are not copied first) with those samples alone.
 
-    No gradient passes: raises `BadInput` where a value requires one. Compact first, then run the network again.
+    capacity: on a device, the rows of what is returned, of which the first new `ray_start[N]` are written; what does not
+    fit is left out. Without it the host waits for their number. No gradient passes: raises `BadInput` where a value requires one. Compact first, then run the network again.
     """
     new_start = live_start(live)
-    return new_start, *[_compact(value, ray_start, new_start) for value in values]
+    kept = int(new_start[-1]) if capacity is None else capacity
+    return new_start, *[_compact(value, ray_start, new_start, kept) for value in values]
 
 
-def _compact(value, ray_start, new_start):
+def _compact(value, ray_start, new_start, kept: int):
     if value.requires_grad and torch.is_grad_enabled():
         raise BadInput("compact_streams: a value requires a gradient; the rule: none does, detach it")
-    kept = int(new_start[-1])
     if not native(value):
         count = new_start[1:] - new_start[:-1]
         moved = torch.repeat_interleave(ray_start[:-1] - new_start[:-1], count)

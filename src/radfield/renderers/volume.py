@@ -16,6 +16,7 @@ from ..cameras import Cameras
 from ..rays import Rays, Samples
 from ..sampling.march import SampleBuffers, march
 from ..sampling.occupancy import MIN_STEP, OccupancyGrid
+from . import fused
 from .composite import Composited, compact_streams, composite_raw
 
 
@@ -144,6 +145,8 @@ def render_rays(
 
     Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for.
     """
+    if fused.applies(field, rays.origins):
+        return _render_fused(field, grid, rays, background, config)
     n, device = len(rays), rays.origins.device
     color, opacity, depth = (torch.zeros(*shape, device=device) for shape in ((n, 3), (n,), (n,)))
     alive, near = torch.arange(n, device=device), torch.full((n,), config.near, device=device)
@@ -164,21 +167,34 @@ def render_rays(
     return color, opacity, depth / opacity.clamp(min=1e-6)
 
 
+def _render_fused(field, grid, rays, background, config):
+    """`render_rays` in one kernel."""
+    steps = {"step": config.step, "cone": config.cone, "max_step": longest_step(config, grid), "stop": config.stop}
+    color, opacity, depth = fused.render_fused(field, grid, _from_near(rays, config), **steps)
+    return color + (1 - opacity)[:, None] * background, opacity, depth / opacity.clamp(min=1e-6)
+
+
 def _ask(field, samples: Samples, config: Config) -> Composited:
     logit, features = field.geometry(samples.x)
     colors = field.color_logits(features, samples.directions)
     return composite_raw(logit, colors, samples.t_start, samples.t_end, samples.ray_start, stop=config.stop)
 
 
+def _from_near(rays: Rays, config: Config) -> Rays:
+    """The rays from the config's near distance on, where they have none of their own."""
+    if rays.near is not None or config.near <= 0:
+        return rays
+    near = torch.full((len(rays),), config.near, device=rays.origins.device)
+    return Rays(rays.origins, rays.directions, near, rays.far)
+
+
 def _march(grid, rays, config, **options) -> Samples:
-    if rays.near is None and config.near > 0:
-        near = torch.full((len(rays),), config.near, device=rays.origins.device)
-        rays = Rays(rays.origins, rays.directions, near, rays.far)
-    return march(rays, grid, step=config.step, cone=config.cone, max_step=_longest(config, grid), **options)
+    rays = _from_near(rays, config)
+    return march(rays, grid, step=config.step, cone=config.cone, max_step=longest_step(config, grid), **options)
 
 
-def _longest(config: Config, grid: OccupancyGrid) -> float:
-    """Cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all longer."""
+def longest_step(config: Config, grid: OccupancyGrid) -> float:
+    """`max_step`: cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all longer."""
     diagonal = MIN_STEP * 2 ** (grid.config.cascades - 1) * 1024 / grid.config.resolution
     return max(diagonal, config.step)
 

@@ -17,6 +17,7 @@ struct MarchCount {
   const int32_t* bitfield;
   const int32_t* near_blocks;
   int64_t resolution;
+  const double* schedule;
   int64_t cascades;
   double step;
   double cone;
@@ -41,6 +42,7 @@ struct MarchFill {
   const float* directions;
   const float* near;
   const float* far;
+  const double* schedule;
   int64_t cascades;
   double step;
   double cone;

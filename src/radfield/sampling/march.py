@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..backend import native
+from ..backend import native, on_cuda
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
@@ -33,6 +33,7 @@ _RAYS = (
     In("far", "f32", "N", optional=True),
 )
 _STEPS = (
+    In("schedule", "f64", "4", "CUDA only: step, cone, max_step and seed, in the place of the scalars", optional=True),
     Scalar("cascades", "int", "K"),
     Scalar("step", "float", "length of a step, with a cone the smallest"),
     Scalar("cone", "float", "growth of a step per unit of distance, 0 for constant steps"),
@@ -136,10 +137,47 @@ def march(
     """
     _check(step, cone, max_step, max_samples, max_per_ray)
     buffers = buffers or _FreshBuffers()
-    on_native = native(rays.origins)
     shared = _rays(rays) | _steps(grid, step, cone, max_step, jitter_seed)
-    most_steps = _most_steps(step, cone, shared["max_step"], grid.config.cascades)
-    device = rays.origins.device
+    limits = {"max_per_ray": max_per_ray, "max_samples": min(max_samples or MOST_SAMPLES, buffers.capacity)}
+    ray_start, totals, chunks = _count(rays, grid, shared, buffers, skip=skip, **limits)
+    kept, m = totals.tolist()
+    x, along, t_start, t_end = _fill(ray_start, chunks, grid, shared, buffers, m, directions)
+    return Samples(x.T, along.T if directions else None, t_start, t_end, ray_start[: kept + 1])
+
+
+def march_budget(
+    rays: Rays,
+    grid: OccupancyGrid,
+    *,
+    step: float,
+    cone: float,
+    max_step: float,
+    schedule: Tensor,
+    jitter: bool,
+    max_per_ray: int,
+    buffers: SampleBuffers,
+) -> tuple[Samples, Tensor]:
+    """`march` on a device with a fixed budget, without the host waiting for anything: all of `buffers` is returned, and
+    `totals` [2] int64 on the device, the rays kept and the samples M found. The first M samples are the answer, the
+    others undefined; the rays from the first that no longer fits on have none.
+
+    schedule: [4] float64 on the device, the step, cone, max_step and jitter's seed in use; `step`, `cone` and
+    `max_step` are the smallest that it will ever hold. Raises `BadInput` on the CPU.
+    """
+    if not on_cuda(rays.origins):
+        raise BadInput("march_budget: the rays are on the cpu; the rule: on a device, elsewhere march")
+    _check(step, cone, max_step, None, max_per_ray)
+    shared = _rays(rays) | _steps(grid, step, cone, max_step, 0 if jitter else None) | {"schedule": schedule}
+    limits = {"max_per_ray": max_per_ray, "max_samples": buffers.capacity}
+    ray_start, totals, chunks = _count(rays, grid, shared, buffers, skip=True, **limits)
+    x, along, t_start, t_end = _fill(ray_start, chunks, grid, shared, buffers, buffers.capacity, True)
+    return Samples(x.T, along.T, t_start, t_end, ray_start), totals
+
+
+def _count(rays, grid, shared, buffers, **options) -> tuple[Tensor, Tensor, Tensor]:
+    """`ray_start`, `totals` and `chunks` of the rays."""
+    on_native, device = native(rays.origins), rays.origins.device
+    most_steps = _most_steps(shared["step"], shared["cone"], shared["max_step"], grid.config.cascades)
     ray_start = torch.empty(len(rays) + 1, dtype=torch.int32, device=device)
     totals = torch.empty(2, dtype=torch.int64, device=device)
     chunks = buffers.take("chunks", len(rays) * (most_steps // 16 + 2) if on_native else 0, device, torch.int32)
@@ -149,21 +187,24 @@ def march(
         chunks=chunks,
         **shared,
         **_grid(grid),
-        max_per_ray=max_per_ray,
-        max_samples=min(max_samples or MOST_SAMPLES, buffers.capacity),
+        **options,
         most_steps=most_steps,
-        skip=skip,
     )
-    kept, m = totals.tolist()
+    return ray_start, totals, chunks
+
+
+def _fill(ray_start, chunks, grid, shared, buffers, m: int, directions: bool):
+    """The streams x [3, m], directions [3, m] or None, t_start [m], t_end [m]."""
+    device = ray_start.device
     x = buffers.take("x", 3 * m, device).view(3, m)
     t_start, t_end = buffers.take("t_start", m, device), buffers.take("t_end", m, device)
     along = buffers.take("directions", 3 * m, device).view(3, m) if directions else None
     out = dict(x=x, directions_out=along, t_start=t_start, t_end=t_end, ray_index=None)
-    if on_native:
+    if native(ray_start):
         FILL(**out, ray_start=ray_start, chunks=chunks, **shared)
     else:
         march_reference.fill(**out, ray_start=ray_start, **shared, **_grid(grid))
-    return Samples(x.T, along.T if directions else None, t_start, t_end, ray_start[: kept + 1])
+    return x, along, t_start, t_end
 
 
 def _rays(rays: Rays) -> dict:

@@ -11,6 +11,7 @@ struct AdamStep {
   float* grad;
   bf16* shadow;
   int64_t* bad;
+  const double* schedule;
   double rate;
   double beta1;
   double beta2;

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..backend import native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
-from ..op import InOut, Op, Out, Scalar
+from ..op import In, InOut, Op, Out, Scalar
 
 STEP = Op(
     "adam_step",
@@ -26,6 +26,7 @@ STEP = Op(
     InOut("grad", "f32", "P", "is cleared"),
     InOut("shadow", "bf16", "P", "= the parameters rounded; mode skip writes only what moves", optional=True),
     Out("bad", "i64", "1", "gradients whose square is not finite: their entries stay as they were"),
+    In("schedule", "f64", "3", "CUDA only: rate, correction2, and 0 where nothing shall move", optional=True),
     Scalar("rate", "float", "lr / (1 - beta1^t)"),
     Scalar("beta1", "float"),
     Scalar("beta2", "float"),
@@ -77,26 +78,34 @@ class Adam:
     def step(self, lr: float) -> int:
         """One step; returns the number of gradients that were not finite (their entries stay as they were)."""
         self.steps += 1
+        bad = torch.zeros(len(self.groups), dtype=torch.int64, device=self.groups[0]["parameter"].device)
+        for i, (group, (rate, correction2)) in enumerate(zip(self.groups, self.rates(lr), strict=True)):
+            self._apply(group, bad[i : i + 1], rate=rate, correction2=correction2)
+        return int(bad.sum())
+
+    def step_scheduled(self, schedule: Tensor) -> Tensor:
+        """`step` without the host waiting, for a device: `schedule` [groups, 3] float64 there holds what `rates` says
+        of each group, and 0 or 1: whether anything shall move (gradients are cleared in any case). Returns [groups],
+        the gradients that were not finite. The caller counts `steps`."""
+        bad = torch.zeros(len(self.groups), dtype=torch.int64, device=schedule.device)
+        for i, group in enumerate(self.groups):
+            self._apply(group, bad[i : i + 1], rate=0.0, correction2=0.0, schedule=schedule[i])
+        return bad
+
+    def rates(self, lr: float) -> list[tuple[float, float]]:
+        """Of each group at the present number of steps: lr / (1 - beta1^t), and 1 / (1 - beta2^t)."""
         beta1, beta2 = self.betas
-        found = 0
-        for group in self.groups:
-            bad = torch.zeros(1, dtype=torch.int64, device=group["parameter"].device)
-            rates = {
-                "rate": lr * group["scale"] / (1 - beta1**self.steps),
-                "beta1": beta1,
-                "beta2": beta2,
-                "epsilon": self.epsilon,
-                "correction2": 1 / (1 - beta2**self.steps),
-                "l2": group["l2"],
-                "skip": group["mode"] == "skip",
-            }
-            if not isinstance(group["grad"], Tensor):
-                group["grad"].adam_step(**{k: group[k] for k in _STATE}, bad=bad, **rates)
-            else:
-                tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in (*_STATE, "grad")}
-                (STEP if native(group["parameter"]) else adam_step_reference)(**tensors, bad=bad, **rates)
-            found += int(bad)
-        return found
+        first, second = 1 - beta1**self.steps, 1 - beta2**self.steps
+        return [(lr * group["scale"] / first, 1 / second) for group in self.groups]
+
+    def _apply(self, group: dict, bad: Tensor, **rates) -> None:
+        fixed = {"l2": group["l2"], "skip": group["mode"] == "skip", "epsilon": self.epsilon}
+        rates |= fixed | {"beta1": self.betas[0], "beta2": self.betas[1]}
+        if not isinstance(group["grad"], Tensor):
+            group["grad"].adam_step(**{k: group[k] for k in _STATE}, bad=bad, **rates)
+            return
+        tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in (*_STATE, "grad")}
+        (STEP if native(group["parameter"]) else adam_step_reference)(**tensors, bad=bad, **rates)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat: `steps`, and `m` and `v` of each group."""

@@ -1,0 +1,44 @@
+// Rendering of a radiance field in one kernel (fused.py has the whole and the letters). For CUDA alone.
+#pragma once
+#include "../maths.h"
+
+namespace radfield {
+
+struct RenderFused {
+  float* color;
+  float* opacity;
+  float* depth;
+  int64_t* taken;
+  const float* origins;
+  const float* directions;
+  const float* near;
+  const float* far;
+  const int32_t* bitfield;
+  const int32_t* near_blocks;
+  const void* table;
+  int64_t table_type;
+  const int64_t* levels;
+  const float* scales;
+  const float* density_parameters;
+  const int64_t* density_layers;
+  float* density_packed;
+  const float* color_parameters;
+  const int64_t* color_layers;
+  float* color_packed;
+  int64_t smoothstep;
+  int64_t activation;
+  int64_t bias;
+  int64_t widest;
+  int64_t features;
+  int64_t degree;
+  int64_t kernel;
+  int64_t resolution;
+  int64_t cascades;
+  double step;
+  double cone;
+  double max_step;
+  double stop;
+  int64_t N, B, S, E, F, L, P, A, Q, I, K, J;
+};
+
+}  // namespace radfield

@@ -1,0 +1,142 @@
+"""Rendering in one kernel, for inference: each ray is marched, and each of its samples encoded, asked of both networks
+and composited, without anything but the rays' results being in memory (after Mueller et al. 2022, Instant-NGP,
+appendix E.2). For the radiance field with a hash grid, on CUDA.
+
+A block holds 32 rays, one per lane of its first warp, and asks the networks for one sample of each at a time, 32 being
+a tile of the MLP's kernels; a ray that has ended gives its lane to the next that nobody has taken. So tiles stay full
+until no rays are left, and a ray's result depends on that ray alone. What is computed is what `volume.render_rays`
+computes op by op; a ray ends at the first sample where its transmittance is below `stop`.
+
+Letters: N rays; F features of L levels of a table of E entries; P, Q and I, J: parameters and packed weights of the
+density and colour networks, of A and K layers; B words of the bitfield, S of near blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..backend import by_tinycudann, on_cuda
+from ..cuda.plan import Launch, flag
+from ..encodings.hash_grid import OPS, HashGrid, entry_bytes
+from ..fields.radiance import RadianceField
+from ..networks.mlp import ACTIVATIONS, MLP, kernel_of, tiles
+from ..op import In, InOut, Op, Out, Scalar
+from ..rays import Rays
+from ..sampling.occupancy import OccupancyGrid
+from ..tensors import feature_major, on_device
+
+RENDER = Op(
+    "render_fused",
+    Out("color", "f32", "3 N", "nothing behind it"),
+    Out("opacity", "f32", "N"),
+    Out("depth", "f32", "N", "sum of w t"),
+    InOut("taken", "i64", "1", "0 before; rays that blocks have taken"),
+    In("origins", "f32", "3 N"),
+    In("directions", "f32", "3 N", "unit vectors"),
+    In("near", "f32", "N", optional=True),
+    In("far", "f32", "N", optional=True),
+    In("bitfield", "i32", "B"),
+    In("near_blocks", "i32", "S"),
+    In("table", "f32 bf16", "E F", "its dtype is that of what goes from one network to the next"),
+    In("levels", "i64", "L 4"),
+    In("scales", "f32", "L"),
+    In("density_parameters", "f32", "P"),
+    In("density_layers", "i64", "A 4"),
+    InOut("density_packed", "f32", "Q", "scratch"),
+    In("color_parameters", "f32", "I"),
+    In("color_layers", "i64", "K 4"),
+    InOut("color_packed", "f32", "J", "scratch"),
+    Scalar("smoothstep", "int"),
+    Scalar("activation", "int", "of both networks' hidden layers"),
+    Scalar("bias", "int"),
+    Scalar("widest", "int", "the most inputs or outputs of a layer of both, padded to 16"),
+    Scalar("features", "int", "outputs of the density network: the logit, and with it inputs of the colour network"),
+    Scalar("degree", "int", "of the harmonics of the direction"),
+    Scalar("kernel", "int", "0 fp32, else tensor cores"),
+    Scalar("resolution", "int"),
+    Scalar("cascades", "int"),
+    Scalar("step", "float"),
+    Scalar("cone", "float"),
+    Scalar("max_step", "float"),
+    Scalar("stop", "float"),
+)
+RENDER.on_cpu = False
+_BLOCKS = 2048  # at most: enough to fill any GPU, few enough to reuse the weights that each has in its cache
+
+
+@RENDER.cuda
+def _(a):
+    a.aligned("table", entry_bytes(a, "table"))
+    mma = flag(a.kernel)
+    kinds = f"{mma}, {flag(a.cone > 0)}, {flag(a.cascades > 1)}, {a.F}, {a.degree}, {a.cxx('table')}"
+    rows = sum(-(-size // 16) * 16 for size in (a.L * a.F, a.features + a.degree**2)) + 2 * a.widest
+    pack = Launch(f"render_fused_pack<{mma}>", (-(-max(a.P, a.I) // 256) if a.N else 0,))
+    return pack, tiles(f"render_fused<{kinds}>", rows, min(-(-a.N // 32), _BLOCKS))
+
+
+def applies(field, origins: Tensor) -> bool:
+    """Whether this kernel renders `field`: a radiance field as it is, on a hash grid, without appearance."""
+    if type(field) is not RadianceField or not on_cuda(origins) or by_tinycudann():
+        return False
+    networks = (field.density_network.config, field.color_network.config)
+    plain = all(n.skip is None and n.output_activation == "none" for n in networks)
+    same = networks[0].activation == networks[1].activation and networks[0].bias == networks[1].bias
+    return (
+        type(field.grid) is HashGrid and field.grid.grid.ops is OPS and not field.config.appearance and plain and same
+    )
+
+
+@torch.no_grad()
+def render_fused(
+    field: RadianceField,
+    grid: OccupancyGrid,
+    rays: Rays,
+    *,
+    step: float,
+    cone: float,
+    max_step: float,
+    stop: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour [N, 3] before any background, opacity [N], and the sum of weight times distance [N] of each ray."""
+    n, device = len(rays), rays.origins.device
+    color, opacity, depth = (torch.empty(*shape, device=device) for shape in ((3, n), (n,), (n,)))
+    hash_grid, networks = field.grid, {"density": field.density_network, "color": field.color_network}
+    stored, config = hash_grid.stored(), field.density_network.config
+    RENDER(
+        color=color,
+        opacity=opacity,
+        depth=depth,
+        taken=torch.zeros(1, dtype=torch.int64, device=device),
+        origins=feature_major(rays.origins),
+        directions=feature_major(rays.directions),
+        near=None if rays.near is None else rays.near.contiguous(),
+        far=None if rays.far is None else rays.far.contiguous(),
+        bitfield=grid.bitfield.view(torch.int32),
+        near_blocks=grid.near_blocks,
+        table=hash_grid.table.detach() if stored is None else stored,
+        **hash_grid.grid.tables(device),
+        **{f"{name}_{k}": v for name, network in networks.items() for k, v in _weights(network, device).items()},
+        activation=ACTIVATIONS[config.activation][0],
+        bias=config.bias,
+        widest=max(network.layers.widest for network in networks.values()),
+        features=field.config.features,
+        degree=field.config.degree,
+        kernel=kernel_of(config, rays.origins),
+        resolution=grid.config.resolution,
+        cascades=field.cascades,
+        step=step,
+        cone=cone,
+        max_step=min(max_step, 1e30),
+        stop=stop,
+    )
+    return color.T, opacity, depth
+
+
+def _weights(network: MLP, device: torch.device) -> dict[str, Tensor]:
+    layers = network.layers
+    return {
+        "parameters": network.weights.detach(),
+        "layers": on_device((layers.table,), device, layers._copies)[0],
+        "packed": torch.empty(layers.packed, device=device),
+    }
