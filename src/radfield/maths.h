@@ -28,8 +28,13 @@ struct bf16 {
   uint16_t bits;
 };
 
+// IEEE half precision: storage; cuda/ptx.h converts it, CPUs have none.
+struct f16 {
+  uint16_t bits;
+};
+
 // Codes of op.py's DTYPES.
-enum DType { F32 = 0, BF16 = 1 };
+enum DType { F32 = 0, BF16 = 1, F16 = 7 };
 
 #ifdef RADFIELD_CPU
 RADFIELD_FN int32_t as_int(float x) { int32_t i; __builtin_memcpy(&i, &x, 4); return i; }

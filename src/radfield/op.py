@@ -40,6 +40,7 @@ DTYPES = {
     "i64": (torch.int64, "int64_t", 4),
     "u32": (torch.int32, "uint32_t", 5),  # bits kept in torch's int32: torch has few uint32 operations
     "f64": (torch.float64, "double", 6),
+    "f16": (torch.float16, "f16", 7),  # CUDA only
 }
 _SIZE = re.compile(r"([A-Za-z]\w*)(?:\+(\d+))?|(\d+)")
 
@@ -226,6 +227,8 @@ class Op:
             raise self._error(argument, f"is {type(value).__name__} {value!r:.40}", "it is a torch.Tensor")
         if value.dtype not in dtypes:
             raise self._error(argument, f"has dtype {value.dtype}", f"it is {argument.dtypes.replace(' ', ' or ')}")
+        if value.dtype == torch.float16 and not backend.on_cuda(value):
+            raise self._error(argument, "has dtype torch.float16", "on a CPU float32 or bfloat16")
         shape = value.shape
         matches = len(shape) == len(sizes_of)
         if matches:

@@ -6,6 +6,7 @@ memory.
 """
 
 import dataclasses
+import functools
 import sys
 import traceback
 from pathlib import Path
@@ -231,7 +232,7 @@ def test_no_step_waits_for_the_device(scene):
     with backend.use(backend.EMULATED):
         training = training_of(scene, config)
         places = []
-        for i in range(4):
+        for _ in range(4):
             with Watch() as watch:
                 ngp.train_step(training, 0.5)
             places.append(set(watch.reads))
@@ -291,7 +292,7 @@ def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
             training = training_of(scene, dataclasses.replace(SMALL, occupancy_interval=4))
             steps = training.device_steps()
             steps.replayed._can = captures
-            patch.setattr(graph.Replayed, "_capture", lambda self: taped(self, patch, training))
+            patch.setattr(graph.Replayed, "_capture", functools.partialmethod(taped, patch, training))
             patch.setattr(ngp_device, "READ_INTERVAL", 5)
             results = []
             for i in range(6):

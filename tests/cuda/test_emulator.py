@@ -101,8 +101,8 @@ def test_sums_over_warps_and_blocks(order, build):
 
 
 @pytest.mark.parametrize("order", SCHEDULES)
-@pytest.mark.parametrize("shuffles", [False, True])
-def test_mma_has_the_layout_that_cute_describes(shuffles, order):
+@pytest.mark.parametrize(("way", "kind"), [(0, torch.bfloat16), (1, torch.bfloat16), (2, torch.half)])
+def test_mma_has_the_layout_that_cute_describes(way, kind, order):
     """CuTe's SM80_16x8x16: strides of (lane % 4, lane / 4; value bits) into column-major tiles."""
     lane = np.arange(32)[:, None]
 
@@ -112,10 +112,10 @@ def test_mma_has_the_layout_that_cute_describes(shuffles, order):
     at_a = 32 * (lane % 4) + lane // 4 + 16 * bit(0) + 8 * bit(1) + 128 * bit(2)
     at_b = (16 * (lane % 4) + lane // 4 + 8 * bit(0) + 64 * bit(1))[:, :4]
     at_d = (32 * (lane % 4) + lane // 4 + 16 * bit(0) + 8 * bit(1))[:, :4]
-    a, b = torch.randn(16, 16).bfloat16(), torch.randn(8, 16).bfloat16()  # [m, k], [n, k]
+    a, b = torch.randn(16, 16).to(kind), torch.randn(8, 16).to(kind)  # [m, k], [n, k]
     fragments = [t.T.flatten()[torch.from_numpy(at)].contiguous() for t, at in ((a, at_a), (b, at_b))]
     d = torch.empty(32, 4)
-    run(f"mma_fragments<{str(shuffles).lower()}>", *fragments, d, order=order, threads=32)
+    run(f"mma_fragments<{way}>", *fragments, d, order=order, threads=32)
     expected = (a.float() @ b.float().T).T.flatten()[torch.from_numpy(at_d)]
     torch.testing.assert_close(d, expected, rtol=1e-5, atol=1e-5)
 
@@ -124,7 +124,7 @@ def test_every_instruction_of_ptx_has_a_twin():
     functions = re.compile(r"^(?:RADFIELD_FN|EMU) \w+ (\w+)\(", re.MULTILINE)
     on_gpu = (PACKAGE / "cuda" / "ptx.h").read_text().split("#ifndef CUDA_EMU")[1].split("#endif\n\nnamespace")[0]
     declared = {name for name in functions.findall(on_gpu) if name != "mma_by_shuffles"}
-    assert len(declared) == 4 and declared == set(functions.findall((HERE / "ptx_twins.h").read_text()))
+    assert len(declared) == 8 and declared == set(functions.findall((HERE / "ptx_twins.h").read_text()))
     kernels = [path for path in PACKAGE.rglob("*.cu") if "asm" in path.read_text()]
     assert kernels == []
 

@@ -13,7 +13,7 @@ from radfield.cuda import compiler
 from radfield.cuda.source import PACKAGE, flat_source, place
 from radfield.op import Op
 
-B = "radfield::bf16"
+B, H = "radfield::bf16", "radfield::f16"
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
     "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
@@ -22,8 +22,10 @@ KERNELS = {
     "encodings/hash_grid.cu": [
         *(f"hash_grid_forward<3, {f}, {t}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
         *(f"hash_grid_forward<{d}, 2, float, float, true>" for d in (2, 4)),
-        *(f"hash_grid_backward<3, {f}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
-        *(f"hash_grid_backward<{d}, 2, float, true>" for d in (2, 4)),
+        *(f"hash_grid_backward<3, {f}, {t}, false, float>" for f in (1, 2, 4, 8) for t in ("float", B)),
+        *(f"hash_grid_backward<{d}, 2, float, true, float>" for d in (2, 4)),
+        *(f"hash_grid_forward<3, {f}, {H}, {H}, false>" for f in (1, 4)),
+        *(f"hash_grid_backward<3, {f}, {H}, false, {H}>" for f in (1, 2, 8)),
         *(f"hash_grid_backward_x<3, 2, {t}, {t}, false>" for t in ("float", B)),
         *(f"hash_grid_backward_x<{d}, 2, float, float, true>" for d in (3, 4)),
     ],
@@ -33,8 +35,8 @@ KERNELS = {
     ],
     "encodings/simplex.cu": [
         *(f"simplex_forward<3, {f}, {t}, {t}, false>" for f in (2, 4) for t in ("float", B)),
-        *(f"simplex_backward<{d}, 2, float, true>" for d in (2, 6)),
-        *(f"simplex_backward<3, 4, {t}, false>" for t in ("float", B)),
+        *(f"simplex_backward<{d}, 2, float, true, float>" for d in (2, 6)),
+        *(f"simplex_backward<3, 4, {t}, false, float>" for t in ("float", B)),
         *(f"simplex_backward_x<{d}, 2, float, float, false>" for d in (3, 6)),
         *("simplex_adam_clear", f"simplex_adam_add<3, 4, {B}>", "simplex_adam_step<false>", "simplex_adam_step<true>"),
     ],
@@ -48,8 +50,8 @@ KERNELS = {
         *(f"grid_mlp_forward<{mma}, 3, 2, {t}>" for mma, t in (("false", "float"), ("true", B))),
     ],
     "networks/mlp.cu": [
-        *(f"mlp_pack<{mma}, radfield::Mlp{way}>" for mma in ("false", "true") for way in ("Forward", "Backward")),
-        *(f"mlp_{way}<{mma}>" for mma in ("false", "true") for way in ("forward", "backward")),
+        *(f"mlp_pack<{mma}, radfield::Mlp{way}>" for mma in ("false", "true", "2") for way in ("Forward", "Backward")),
+        *(f"mlp_{way}<{mma}>" for mma in ("false", "true", "2") for way in ("forward", "backward")),
         "mlp_add_partial",
     ],
     "networks/mlp_second.cu": ["mlp_second_pack", "mlp_second", "mlp_second_add_partial"],

@@ -120,7 +120,7 @@ def test_a_failed_launch_names_kernel_device_and_status(driver):
 def test_out_of_memory_says_what_is_free(driver):
     driver.answers = [2]
     with pytest.raises(
-        BadInput, match="forward.*: out of memory on cuda:1: cannot launch with grid.*100 of 1000 bytes.*--ngp.batch"
+        BadInput, match=r"forward.*: out of memory on cuda:1: cannot launch with grid.*100 of 1000 bytes.*--ngp.batch"
     ):
         library.call(frequency.FORWARD, packed_call(), GPU)
 
@@ -146,8 +146,8 @@ def test_scratch_memory_that_is_not_there(driver, monkeypatch):
 def test_memory_that_torch_has_not_is_one_line(monkeypatch, capsys):
     def refuse(*_):
         raise torch.OutOfMemoryError(
-            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.81 GiB of which 3.50 GiB "
-            "is free. Including non-PyTorch memory, this process has 136 GiB memory in use."
+            "CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has a total capacity of 139.81 GiB of which "
+            "3.50 GiB is free. Including non-PyTorch memory, this process has 136 GiB memory in use."
         )
 
     monkeypatch.setattr("radfield.apps.command_line._dispatch", refuse)

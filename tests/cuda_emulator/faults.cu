@@ -50,12 +50,13 @@ __global__ void sums(float* total, float* upto, float* from, float* before, cons
 }
 
 // One product of fragments given as [32, 4], [32, 2] -> [32, 4], to test the layout from outside.
-template <bool SHUFFLES>
+template <int WAY>  // 0 the instruction, 1 by shuffles, 2 the instruction of fp16
 __global__ void mma_fragments(const uint32_t* a, const uint32_t* b, float* d) {
   const int l = threadIdx.x;
   const uint32_t fa[4] = {a[4 * l], a[4 * l + 1], a[4 * l + 2], a[4 * l + 3]}, fb[2] = {b[2 * l], b[2 * l + 1]};
   float out[4] = {};
-  if (SHUFFLES) mma_by_shuffles(out, fa, fb);
+  if (WAY == 1) mma_by_shuffles(out, fa, fb);
+  else if (WAY == 2) mma_m16n8k16_f16(out, fa, fb);
   else mma_m16n8k16(out, fa, fb);
   for (int i = 0; i < 4; ++i) d[4 * l + i] = out[i];
 }

@@ -1,8 +1,10 @@
 """Multiresolution hash grid."""
 
+import dataclasses
+
 import pytest
 import torch
-from checks import OpCase, check_op
+from checks import EMULATES, OpCase, check_op
 
 from radfield import backend
 from radfield.encodings import hash_grid
@@ -73,6 +75,32 @@ def test_16_bit_table_equals_rounded_one(features):
     assert torch.allclose(ours, hash_grid.hash_grid(x, stored.float(), grid), atol=1e-6)
     rounded = hash_grid.hash_grid(x, table, grid, stored=stored, dtype=torch.bfloat16)
     assert rounded.dtype == torch.bfloat16 and torch.equal(rounded, ours.bfloat16())
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize("features", [1, 2, 8])
+def test_fp16_is_read_written_and_summed_on_cuda(features):
+    """Features of an fp16 table are those of its values, rounded; a table's gradient in fp16 is the sum of roundings,
+    two values by one atomic operation. A CPU has none of it."""
+    grid = HashGrid(3, Config(3, features, log2_size=8, base_resolution=4, growth=1.6, precision="f16"))
+    torch.nn.init.normal_(grid.table)
+    x, exact = torch.rand(70, 3), HashGrid(3, dataclasses.replace(grid.config, precision="f32"))
+    exact.table.data.copy_(grid.stored().float())
+    weights = torch.randn(70, grid.channels).half()
+    grid.grad_into = torch.zeros_like(grid.table, dtype=torch.half)
+    with backend.use(backend.EMULATED):
+        found = grid(x)
+        found.backward(weights)
+    expected = exact(x)
+    expected.backward(weights.float())
+    assert found.dtype == torch.half and torch.equal(grid.stored(), grid.table.half())
+    torch.testing.assert_close(found.float(), expected, rtol=2**-10, atol=1e-6)
+    scale = exact.table.grad.abs().max().item()
+    torch.testing.assert_close(grid.grad_into.float(), exact.table.grad, rtol=0, atol=2**-8 * scale)
+    with pytest.raises(BadInput, match=r"has dtype torch.float16; the rule: on a CPU float32 or bfloat16"):
+        grid(x)
+    with pytest.raises(BadInput, match=r"f32 or bf16 for training.adam"):
+        grid.adam_groups()
 
 
 @pytest.mark.parametrize(

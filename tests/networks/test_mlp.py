@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checks import OpCase, assert_close, check_op, to_float64
+from checks import EMULATES, OpCase, assert_close, check_op, to_float64
 
 from radfield import backend
 from radfield.cpu import library
@@ -115,6 +115,34 @@ def test_16_bit_kernels_agree_with_their_rounding_in_fp32(first, second, outputs
     for name, value, rounded in zip(["y", *names], run(max(mlp.best_bf16_kernel(), 1)), run(1), strict=True):
         error = (value.float() - rounded.float()).norm() / rounded.float().norm()
         assert error < 0.01, f"{name}: {error:.4f}"
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(("first", "second", "outputs", "config"), SHAPES)
+def test_fp16_tensor_cores_round_their_operands_alone(first, second, outputs, config):
+    """fp16 has 3 bits more than bf16: values by emulated mma of it are that much nearer to those of fp32."""
+    inputs = case(first, second, outputs, config).inputs(75, torch.Generator().manual_seed(1))
+    inputs |= {k: inputs[k].half() for k in ("x0", "x1") if inputs[k] is not None}
+    names = [k for k in ("x0", "x1", "parameters") if inputs[k] is not None]
+
+    def run(kind, **options):
+        values = {k: v.to(kind) if k in ("x0", "x1") and v is not None else v for k, v in inputs.items()}
+        values = {k: v.clone().requires_grad_() if k in names else v for k, v in values.items()}
+        y = mlp.mlp(**values, **options)
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(2))
+        return y, *torch.autograd.grad((y * weights).sum(), [values[k] for k in names])
+
+    with backend.use(backend.EMULATED):
+        ours = run(torch.half, kernel=mlp.FP16, dtype=torch.half)
+    for name, value, full in zip(["y", *names], ours, run(torch.float32), strict=True):
+        assert value.dtype == (torch.float32 if name == "parameters" else torch.half)
+        error = (value.float() - full).norm() / full.norm()
+        # a rounded sum can fall on the other side of a ReLU, which shows in gradients
+        assert error < (0.005 if name == "y" else 0.1), f"{name}: {error:.4f}"
+    with pytest.raises(BadInput, match=r"on a CPU float32 or bfloat16|fp16 operands on CUDA alone"):
+        run(torch.half)
+    with pytest.raises(BadInput, match="fp16 operands on CUDA alone"):
+        run(torch.float32, kernel=mlp.FP16)
 
 
 @pytest.mark.parametrize(("first", "second", "outputs", "config"), [*SHAPES, (48, 0, 20, Config(128, 2, "silu"))])

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .. import backend
 from ..camera_rays import camera_rays
-from ..data.pixels import sample_pixels
+from ..data.pixels import drawable, sample_pixels
 from ..data.scene import Images
 from ..errors import warn
 from ..renderers.budget import Budget, render_budget
@@ -68,6 +68,7 @@ class DeviceSteps:
         self.host = torch.zeros(RING, self.width, dtype=torch.float64)
         if device.type == "cuda":
             self.host = self.host.pin_memory()
+        self.spans = drawable(training.images)
         self.unread: list[int] = []  # steps that the host has not read
         self.capacity, self.told = 0, training.rays  # the rays that the host last heard of
         self._make(training.rays)
@@ -132,7 +133,7 @@ class DeviceSteps:
         """All of a step that happens on the device."""
         training, model = self.training, self.training.model
         config, now = model.config, self.now
-        given = {"background": _background(config, model.device), "schedule": now[_PIXELS]}
+        given = {"background": _background(config, model.device), "schedule": now[_PIXELS], "spans": self.spans}
         pixels = sample_pixels(training.images, self.capacity, **given)
         rays = camera_rays(training.per_image.cameras, pixels.view, pixels.pixel, check=False)
         where = model.field, model.grid, rays, self.rays, pixels.background, self.shortest, now[_STEPS]

@@ -29,9 +29,13 @@ RADFIELD_FN int64_t thread_number() { return (int64_t)blockIdx.x * blockDim.x + 
 RADFIELD_FN int64_t rows_in_use(const int64_t* count, int64_t M) { return count && *count < M ? *count : M; }
 RADFIELD_FN int lane_number() { return (int)(threadIdx.x % WARP); }
 
-// One value of a stream of fp32 or bf16, as fp32.
+// One value of a stream of fp32, bf16 or fp16, as fp32.
 RADFIELD_FN float read(const float* p) { return *p; }
 RADFIELD_FN float read(const bf16* p) { return to_float(*p); }
+RADFIELD_FN f16 to_f16(float x) { return {half_of(x)}; }
+RADFIELD_FN float to_float(f16 x) { return value_of_half(x.bits); }
+RADFIELD_FN float read(const f16* p) { return to_float(*p); }
+RADFIELD_FN void write(f16* p, float x) { *p = to_f16(x); }
 RADFIELD_FN void write(float* p, float x) { *p = x; }
 RADFIELD_FN void write(bf16* p, float x) { *p = to_bf16(x); }
 
@@ -67,6 +71,14 @@ RADFIELD_FN void add_vector(float* p, const float (&values)[N]) {
   } else {
     for (int i = 0; i < N; i += 4) add_4(p + i, values[i], values[i + 1], values[i + 2], values[i + 3]);
   }
+}
+
+// The same for sums in fp16, two values by one instruction. What is beyond 65504 becomes infinite.
+template <int N>
+RADFIELD_FN void add_vector(f16* p, const float (&values)[N]) {
+  if constexpr (N == 1) add_1(&p->bits, values[0]);
+  else
+    for (int i = 0; i < N; i += 2) add_2(&p[i].bits, values[i], values[i + 1]);
 }
 
 // Sums over the lanes of a warp, all of which take part.

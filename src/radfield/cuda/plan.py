@@ -20,7 +20,16 @@ from pathlib import Path
 from ..errors import BadInput
 
 THREADS = 256  # per block, where a kernel has no reason for another number
-_CXX = {0: "float", 1: "radfield::bf16", 2: "uint8_t", 3: "int32_t", 4: "int64_t", 5: "uint32_t", 6: "double"}
+_CXX = {
+    0: "float",
+    1: "radfield::bf16",
+    2: "uint8_t",
+    3: "int32_t",
+    4: "int64_t",
+    5: "uint32_t",
+    6: "double",
+    7: "radfield::f16",
+}
 
 
 @dataclass(frozen=True)

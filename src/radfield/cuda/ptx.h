@@ -23,6 +23,27 @@ RADFIELD_FN void add_4(float* p, float a, float b, float c, float d) {
 #endif
 }
 
+// The bits of fp16 and fp32, to nearest.
+RADFIELD_FN uint16_t half_of(float x) {
+  uint16_t y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+}
+RADFIELD_FN float value_of_half(uint16_t x) {
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
+  return y;
+}
+
+// *p += a in fp16; p[0..1] += (a, b), p aligned to 4 bytes. Each value by itself is atomic.
+RADFIELD_FN void add_1(uint16_t* p, float a) {
+  asm volatile("red.global.add.noftz.f16 [%0], %1;" : : "l"(__cvta_generic_to_global(p)), "h"(half_of(a)) : "memory");
+}
+RADFIELD_FN void add_2(uint16_t* p, float a, float b) {
+  const uint32_t word = (uint32_t)half_of(a) | (uint32_t)half_of(b) << 16;
+  asm volatile("red.global.add.noftz.f16x2 [%0], %1;" : : "l"(__cvta_generic_to_global(p)), "r"(word) : "memory");
+}
+
 // d (16x8, fp32) += a (16x16, bf16, row) * b (16x8, bf16, column). Lane l = 4 g + t holds
 //   a: rows g, g+8, g, g+8 at columns 2t, 2t, 2t+8, 2t+8 (two to a word)
 //   b: column g at rows 2t and 2t+8;   d: rows g, g, g+8, g+8 at columns 2t, 2t+1, 2t, 2t+1
@@ -35,6 +56,21 @@ RADFIELD_FN void mma_m16n8k16(float (&d)[4], const uint32_t (&a)[4], const uint3
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 #else
   mma_by_shuffles(d, a, b);  // Turing has no bf16 mma
+#endif
+}
+
+// The same with fp16 operands. Turing has it for 8 of k at a time.
+RADFIELD_FN void mma_m16n8k16_f16(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+#if __CUDA_ARCH__ >= 800
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+  for (int k = 0; k < 2; ++k)
+    asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[2 * k]), "r"(a[2 * k + 1]), "r"(b[k]));
 #endif
 }
 

@@ -78,16 +78,18 @@ def sample_pixels(
     step: int = 0,
     background: Tensor | tuple[float, ...] | None = None,
     schedule: Tensor | None = None,
+    spans: tuple[Tensor | None, Tensor | None, int] | None = None,
 ) -> Pixels:
     """`n` random pixels, the same for the same (seed, step).
 
     background: sRGB [3] for all rays or [n, 3], from 0 to 1; None for a random one per ray. schedule: [1] float64,
-    for CUDA kernels, where `stream(seed, step)` stands on the device.
+    for CUDA kernels, where `stream(seed, step)` stands on the device. spans: what
+    `drawable(images)` gave, for which the host waits.
     Raises `BadInput` without pixels, or with more than 2^31 - 1.
     """
     if schedule is not None and not on_cuda(images.pixels):
         raise BadInput("sample_pixels: schedule is given; the rule: for CUDA kernels only")
-    first, start, total = drawable(images)
+    first, start, total = spans or drawable(images)
     if not 1 <= total <= _MOST_PIXELS:
         raise BadInput(f"the images have {total} pixels that are not ignored; the rule: from 1 to {_MOST_PIXELS}")
     if images.channels not in (3, 4):

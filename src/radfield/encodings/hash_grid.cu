@@ -24,7 +24,8 @@ __global__ void hash_grid_forward(const HashGridForward a) {
   for (int f = 0; f < F; ++f) write(out + f * a.M + i, sum[f]);
 }
 
-template <int D, int F, class G, bool TANGENT>
+// Sum: the type that gradients are summed in.
+template <int D, int F, class G, bool TANGENT, class Sum>
 __global__ void hash_grid_backward(const HashGridBackward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
   if (i >= rows_in_use(a.count, a.M)) return;
@@ -33,7 +34,7 @@ __global__ void hash_grid_backward(const HashGridBackward a) {
   const GridLevel level = grid_level(a.levels, a.scales, l);
   const auto cell = cell_of<D>(a.x, a.M, i, level, a.smoothstep);
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
-  spread_to_corners<D, F>(a.grad_table + level.offset * F, cell, level, g, [&](int c) {
+  spread_to_corners<D, F>((Sum*)a.grad_table + level.offset * F, cell, level, g, [&](int c) {
     return TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
   });
 }

@@ -19,7 +19,8 @@ struct HashGridForward {
   int64_t C, M, D, E, F, L;
 };
 struct HashGridBackward {
-  float* grad_table;
+  void* grad_table;
+  int64_t grad_table_type;
   const void* grad_features;
   int64_t grad_features_type;
   const float* x;

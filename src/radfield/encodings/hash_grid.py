@@ -33,7 +33,7 @@ from .encoding import Encoding
 if TYPE_CHECKING:
     from .hash_grid_adam import SampleGradients
 
-_TABLE = "f32 bf16"
+_TABLE = "f32 bf16 f16"
 FORWARD = Op(
     "hash_grid_forward",
     Out("features", _TABLE, "C M", "level by level"),
@@ -47,7 +47,7 @@ FORWARD = Op(
 )
 BACKWARD = Op(
     "hash_grid_backward",
-    InOut("grad_table", "f32", "E F"),
+    InOut("grad_table", "f32 f16", "E F", "in fp16 sums are rounded as they grow"),
     In("grad_features", _TABLE, "C M"),
     In("x", "f32", "D M"),
     In("levels", "i64", "L 4"),
@@ -78,8 +78,9 @@ def _(a):
 
 @BACKWARD.cuda
 def _(a):
-    a.aligned("grad_table", min(4 * a.F, 16))
-    return Launch(f"hash_grid_backward<{a.D}, {a.F}, {a.cxx('grad_features')}, {flag(a.tangent)}>", blocks(a.M, a.L))
+    a.aligned("grad_table", entry_bytes(a, "grad_table"))
+    types = f"{a.cxx('grad_features')}, {flag(a.tangent)}, {a.cxx('grad_table')}"
+    return Launch(f"hash_grid_backward<{a.D}, {a.F}, {types}>", blocks(a.M, a.L))
 
 
 @BACKWARD_X.cuda
@@ -111,7 +112,8 @@ class Config:
     smoothstep: bool = False  # smooth instead of linear interpolation: continuous gradients, for surfaces
     entries: str = "hash"  # rule of levels that exceed T; or "dense": no level does; or "tiled": levels repeat
     nearest: bool = False  # no interpolation: each point takes the features of the vertex next to it
-    precision: str = "f32"  # "bf16" stores a 16-bit copy of the table for reading, and gives 16-bit features
+    # "bf16" stores a 16-bit copy of the table for reading, and gives 16-bit features; "f16" likewise, on CUDA alone
+    precision: str = "f32"
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ def check(dimensions: int, config: Config) -> None:
         ("log2_size", config.log2_size, 3 <= config.log2_size <= 24, "from 3 to 24"),
         ("base_resolution", config.base_resolution, 2 <= config.base_resolution <= 4096, "from 2 to 4096"),
         ("growth", config.growth, 1 <= config.growth <= 16, "from 1 to 16"),
-        ("precision", config.precision, config.precision in ("f32", "bf16"), "f32 or bf16"),
+        ("precision", config.precision, config.precision in ("f32", "bf16", "f16"), "f32, bf16 or f16"),
         ("entries", config.entries, config.entries in ("hash", "dense", "tiled"), "hash, dense or tiled"),
         ("nearest", config.nearest, not (config.nearest and config.smoothstep), "not together with smoothstep"),
         (
@@ -356,10 +358,10 @@ def hash_grid(
 ) -> torch.Tensor:
     """Features [M, L F] of `x` [M, D] float32 in [0, 1] from `table` [E, F] float32; twice differentiable.
 
-    `stored` is a bfloat16 copy of the table that is read in its place; `dtype` (float32 or bfloat16) is that of the
-    features; `grad_into` [E, F] float32 takes the table's gradient by addition, and then autograd returns none for it:
-    a training loop keeps one such buffer instead of a fresh, cleared one per step; or a
-    `hash_grid_adam.SampleGradients`, which only notes the samples for the optimiser. `computed` [M, L F] are the
+    `stored` is a 16-bit copy of the table that is read in its place; `dtype` (float32, bfloat16, or on CUDA float16) is
+    that of the features; `grad_into` [E, F] float32 (or on CUDA float16) takes the table's gradient by addition, and
+    then autograd returns none for it: a training loop keeps one such buffer instead of a fresh, cleared one per step;
+    or a `hash_grid_adam.SampleGradients`, which only notes the samples for the optimiser. `computed` [M, L F] are the
     features where an earlier call found them: then this call only makes them differentiable. `count` [1] int64, for
     CUDA kernels: the rows in use, where only the device knows them; the features of others are undefined, their
     gradients not read.
@@ -379,7 +381,7 @@ def _reference(x, table, grid, stored, dtype, grad_into):
     read = table if stored is None else table + (stored.to(table.dtype) - table).detach()
     noted = grad_into is not None and not isinstance(grad_into, torch.Tensor)
     read = read.detach() if noted else gradient_into(read, grad_into)
-    features = grid.ops.reference(x, read, grid).to(dtype if dtype == torch.bfloat16 else x.dtype)
+    features = grid.ops.reference(x, read, grid).to(x.dtype if dtype == torch.float32 else dtype)
     return _Noted.apply(features, table, x, grad_into) if noted else features
 
 
@@ -395,6 +397,9 @@ class _Noted(torch.autograd.Function):
     def backward(ctx, grad):
         ctx.into.add(grad, ctx.x)
         return grad, None, None, None
+
+
+_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 
 class HashGrid(Encoding):
@@ -422,6 +427,11 @@ class HashGrid(Encoding):
         """The table, whose gradient is noted sample by sample until the optimiser's step."""
         from .hash_grid_adam import SampleGradients
 
+        if self.config.precision == "f16":
+            raise BadInput(
+                "hash grid: precision is 'f16'; the rule: f32 or bf16 for training.adam, fp16 gradients underflow"
+            )
+
         self.grad_into = SampleGradients(self.grid)
         return [{"parameter": self.table.data, "grad": self.grad_into, "shadow": self.stored(), "mode": "skip"}]
 
@@ -431,7 +441,7 @@ class HashGrid(Encoding):
         if self.config.precision == "f32":
             return None
         if self._stored is None or self._stored.device != self.table.device:
-            self._stored, self._stored_version = torch.empty_like(self.table, dtype=torch.bfloat16), -1
+            self._stored, self._stored_version = torch.empty_like(self.table, dtype=_DTYPES[self.config.precision]), -1
         if self._stored_version != self.table._version:
             self._stored.copy_(self.table.detach())
             self._stored_version = self.table._version
@@ -442,6 +452,6 @@ class HashGrid(Encoding):
     ) -> torch.Tensor:
         """Features of `x`; `computed`, the same features from an earlier call, are made differentiable instead;
         `count` as in `hash_grid`."""
-        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
+        dtype = _DTYPES[self.config.precision]
         options = {"dtype": dtype, "grad_into": self.grad_into, "computed": computed, "count": count}
         return hash_grid(x, self.table, self.grid, stored=self.stored(), **options)

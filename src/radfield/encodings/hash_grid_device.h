@@ -43,8 +43,8 @@ RADFIELD_FN bool read_gradient(float (&g)[F], const G* grad, int64_t M) {
 }
 
 // table += the gradients g of a sample's features, at each corner's entry times weight(corner).
-template <int D, int F, class Weight>
-RADFIELD_FN void spread_to_corners(float* table, const GridCell<D, float, int32_t>& cell, const GridLevel& level,
+template <int D, int F, class Sum, class Weight>
+RADFIELD_FN void spread_to_corners(Sum* table, const GridCell<D, float, int32_t>& cell, const GridLevel& level,
                                    const float (&g)[F], Weight weight) {
   float added[F];
 #pragma unroll

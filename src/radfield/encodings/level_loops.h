@@ -202,7 +202,7 @@ template <class Lookup, int F, class Args>
 void add_gradients(const Args& a) {
   parallel_for(a.L, [&](int64_t task) {
     const int64_t l = a.L - 1 - task;  // the slowest first
-    float* grad = a.grad_table + a.levels[4 * l] * F;
+    float* grad = (float*)a.grad_table + a.levels[4 * l] * F;
     a.grad_features_type == F32 ? add_gradient<Lookup, F, float>(a, l, grad) : add_gradient<Lookup, F, bf16>(a, l, grad);
   });
 }

@@ -36,9 +36,9 @@ struct DeviceSimplex {
 };
 
 // grad += the gradients g of sample i's features in level l.
-template <int D, int F, bool TANGENT, class Args>
+template <int D, int F, bool TANGENT, class Sum, class Args>
 RADFIELD_FN void spread_to_vertices(const Args& a, int64_t l, int64_t i, const float (&g)[F], const float (&tangent)[D],
-                                    float* grad) {
+                                    Sum* grad) {
   const DeviceSimplex<D> simplex(a, l, i);
   float added[F];
 #pragma unroll
@@ -66,13 +66,13 @@ __global__ void simplex_forward(const SimplexForward a) {
   for (int f = 0; f < F; ++f) write(out + f * a.M + i, sum[f]);
 }
 
-template <int D, int F, class G, bool TANGENT>
+template <int D, int F, class G, bool TANGENT, class Sum>
 __global__ void simplex_backward(const SimplexBackward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
   float g[F], tangent[D] = {};
   if (i >= rows_in_use(a.count, a.M) || !read_gradient(g, (const G*)a.grad_features + l * F * a.M + i, a.M)) return;
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
-  spread_to_vertices<D, F, TANGENT>(a, l, i, g, tangent, a.grad_table);
+  spread_to_vertices<D, F, TANGENT>(a, l, i, g, tangent, (Sum*)a.grad_table);
 }
 
 // All levels by one thread: no atomics, sums in one order. Along a tangent it is 0: weights are linear in the simplex.

@@ -18,7 +18,8 @@ struct SimplexForward {
   int64_t C, M, D, E, F, L, K;
 };
 struct SimplexBackward {
-  float* grad_table;
+  void* grad_table;
+  int64_t grad_table_type;
   const void* grad_features;
   int64_t grad_features_type;
   const float* x;

@@ -62,8 +62,9 @@ def _(a):
 
 @BACKWARD.cuda
 def _(a):
-    a.aligned("grad_table", min(4 * a.F, 16))
-    return Launch(f"simplex_backward<{a.D}, {a.F}, {a.cxx('grad_features')}, {flag(a.tangent)}>", blocks(a.M, a.L))
+    a.aligned("grad_table", hash_grid.entry_bytes(a, "grad_table"))
+    types = f"{a.cxx('grad_features')}, {flag(a.tangent)}, {a.cxx('grad_table')}"
+    return Launch(f"simplex_backward<{a.D}, {a.F}, {types}>", blocks(a.M, a.L))
 
 
 @BACKWARD_X.cuda

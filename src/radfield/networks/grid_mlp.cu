@@ -7,7 +7,7 @@
 
 namespace radfield {
 
-template <bool MMA>
+template <int MMA>
 __global__ void grid_mlp_pack(const GridMlpForward a) {
   SHARED_ARRAY(TileShape, shape, [1]);
   read_shape(shape[0], a.layers, a.N, a.bias);
@@ -35,7 +35,7 @@ RADFIELD_FN void load_features(const GridMlpForward& a, float* x, int64_t i, int
   for_rows(rows - channels, [&](int c, int s) { x[(channels + c) * STRIDE + s] = 0.0f; });
 }
 
-template <bool MMA, int D, int F, class T>
+template <int MMA, int D, int F, class T>
 __global__ void __launch_bounds__(128) grid_mlp_forward(const GridMlpForward a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shape, [1]);
   read_shape(shape[0], a.layers, a.N, a.bias);

@@ -12,12 +12,12 @@ from __future__ import annotations
 import torch
 
 from ..backend import native
-from ..cuda.plan import Launch, flag
+from ..cuda.plan import Launch
 from ..encodings.hash_grid import OPS, HashGrid
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, streams
-from .mlp import MLP, _Call, kernel_of, per_parameter, tiles
+from .mlp import MLP, _Call, kernel_of, per_parameter, products, tiles
 
 FORWARD = Op(
     "grid_mlp_forward",
@@ -42,7 +42,7 @@ FORWARD = Op(
 @FORWARD.cuda
 def _(a) -> tuple[Launch, ...]:
     a.aligned("table", min(a.F * (4 if a.cxx("table") == "float" else 2), 16))
-    mma = flag(a.kernel)
+    mma = products(a.kernel)
     kernel = f"grid_mlp_forward<{mma}, {a.D}, {a.F}, {a.cxx('table')}>"
     rows = -(-a.L * a.F // 16) * 16 + 2 * a.widest
     return per_parameter(a, f"grid_mlp_pack<{mma}>"), tiles(kernel, rows, -(-a.M // 32))

@@ -4,7 +4,7 @@
 
 namespace radfield {
 
-template <bool MMA, class Args>
+template <int MMA, class Args>
 __global__ void mlp_pack(const Args a) {
   SHARED_ARRAY(TileShape, shape, [1]);
   read_shape(shape[0], a.layers, a.L, a.bias);
@@ -23,7 +23,7 @@ RADFIELD_FN void load_inputs(const Args& a, float* x, int64_t i, int rows) {
   });
 }
 
-template <bool MMA>
+template <int MMA>
 __global__ void __launch_bounds__(128) mlp_forward(const MlpForward a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shared_shape, [1]);
   read_shape(shared_shape[0], a.layers, a.L, a.bias);
@@ -58,7 +58,7 @@ struct Tape {
   }
 };
 
-template <bool MMA>
+template <int MMA>
 RADFIELD_FN void tape_forward(const MlpBackward& a, const TileShape& shape, const Tape& tape, int64_t i) {
   const int channels = (int)(a.A + a.B);
   load_inputs(a, tape.h[0], i, shape.layer[0].rows);
@@ -95,7 +95,7 @@ RADFIELD_FN bool output_gradient(const MlpBackward& a, const TileShape& shape, f
 }
 
 // From the gradient of layer l's outputs (tape.g) down to that of the layer below.
-template <bool MMA>
+template <int MMA>
 RADFIELD_FN void layer_backward(const MlpBackward& a, const TileShape& shape, Tape& tape, int l, float* partial) {
   const TileLayer& layer = shape.layer[l];
   const int channels = (int)(a.A + a.B), hidden = l ? shape.layer[l - 1].outputs : 0;
@@ -124,7 +124,7 @@ RADFIELD_FN void store_grad_inputs(const MlpBackward& a, const float* grad_x, in
 }
 
 // A block is a chunk of samples, whose gradients it adds up in its own row of `partial`.
-template <bool MMA>
+template <int MMA>
 __global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shared_shape, [1]);
   read_shape(shared_shape[0], a.layers, a.L, a.bias);

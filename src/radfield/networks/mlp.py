@@ -26,7 +26,7 @@ from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, gradient_into, on_device, streams
 
-_STREAM = "f32 bf16"
+_STREAM = "f32 bf16 f16"
 _NETWORK = (
     In("parameters", "f32", "P"),
     In("layers", "i64", "L 4", "inputs, outputs, offset of the weights, whether a skip layer"),
@@ -45,7 +45,11 @@ FORWARD = Op(
     In("x1", _STREAM, "B M", "further inputs, behind the first", optional=True),
     In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     *_NETWORK,
-    Scalar("kernel", "int", "0 fp32; bf16: 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX; on CUDA all tensor cores"),
+    Scalar(
+        "kernel",
+        "int",
+        "0 fp32; bf16: 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX; on CUDA all tensor cores; 4 fp16, CUDA only",
+    ),
 )
 BACKWARD = Op(
     "mlp_backward",
@@ -78,7 +82,7 @@ SECOND = Op(
 
 @FORWARD.cuda
 def _(a):
-    mma = flag(a.kernel)
+    mma = products(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest
     return per_parameter(a, f"mlp_pack<{mma}, radfield::MlpForward>"), tiles(
         f"mlp_forward<{mma}>", rows, -(-a.M // _TILE)
@@ -87,7 +91,7 @@ def _(a):
 
 @BACKWARD.cuda
 def _(a):
-    mma = flag(a.kernel)
+    mma = products(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest + a.channels
     pack = per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")
     launches = pack, tiles(f"mlp_backward<{mma}>", rows, a.R)
@@ -101,11 +105,17 @@ def _(a):
     return pack, tiles("mlp_second", rows, a.R), add
 
 
+def products(kernel: int) -> str:
+    """The template argument of an op's kernel: plain sums, or operands in bfloat16 or fp16 (mlp_tiles.h)."""
+    return "2" if kernel == FP16 else flag(kernel)
+
+
 def per_parameter(a, kernel: str) -> Launch:
     """A launch with a thread per parameter of the network."""
     return Launch(kernel, blocks(a.P if a.M else 0))
 
 
+FP16 = 4  # the number of the kernel with fp16 operands
 _TILE, _ROW_BYTES = 32, 144  # mlp_tiles.h
 _MOST_SHARED = 60 << 10  # what every architecture has, less what the kernels declare
 _MOST_BLOCKS = 1024
@@ -140,7 +150,7 @@ class Config:
     output_activation: str = "none"  # of the last layer, likewise
     bias: bool = False  # add a learned constant to every channel
     skip: int | None = None  # the layer, from 1, that sees the network's inputs again beside its own
-    precision: str = "f32"  # "bf16" rounds the operands of products to 16 bits; sums stay fp32
+    precision: str = "f32"  # "bf16" rounds the operands of products to 16 bits; sums stay fp32; "f16" likewise on CUDA
 
 
 @dataclass(frozen=True)
@@ -194,7 +204,7 @@ def _check(inputs: int, outputs: int, config: Config) -> None:
             config.skip is None or 1 <= config.skip <= config.hidden_layers,
             "a layer after the first",
         ),
-        ("precision", config.precision, config.precision in ("f32", "bf16"), "f32 or bf16"),
+        ("precision", config.precision, config.precision in ("f32", "bf16", "f16"), "f32, bf16 or f16"),
     ]
     for name, value, holds, rule in rules:
         if not holds:
@@ -231,6 +241,8 @@ def kernel_of(config: Config, x: torch.Tensor) -> int:
     """Number of the kernel that a network of this precision runs on, for samples `x`."""
     if config.precision == "f32":
         return 0
+    if config.precision == "f16":
+        return FP16 if on_cuda(x) else 0
     return 1 if on_cuda(x) else best_bf16_kernel()
 
 
@@ -379,8 +391,8 @@ def mlp(
 
     `parameters` [P] float32; `dtype` is that of the outputs; with `head` H > 0 the first H outputs are returned once
     more, as [M, H] float32, where not all of them bear 16 bits; `kernel` forces one (see `best_bf16_kernel`);
-    `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it; `count` [1] int64,
-    for CUDA kernels: the rows in use, where only the device knows them; others are neither read nor written.
+    `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it; `count` [1]
+    int64, for CUDA kernels: the rows in use, where only the device knows them; others are neither read nor written.
     Differentiable twice (the gradient of the inputs, in float32). Raises `BadInput` on another shape or dtype.
     """
     if not 0 <= head <= layers.outputs:
@@ -395,6 +407,8 @@ def mlp(
         y = mlp_reference(x0, x1, gradient_into(parameters, grad_into), layers)
         return (y, y[:, :head]) if head else y
     kernel = kernel_of(layers.config, x0) if kernel is None else kernel
+    if kernel == FP16 and not on_cuda(x0):
+        raise BadInput(f"MLP: kernel is {kernel}; the rule: fp16 operands on CUDA alone")
     y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into, count))
     return (y, first) if head else y
 

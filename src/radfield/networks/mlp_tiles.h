@@ -1,7 +1,7 @@
 // What the CUDA kernels of the MLP share. A block works on tiles of 32 samples: channels are rows of 36 floats (32
 // samples, and 4 so that the fragments of a product lie in different banks) in shared memory where they fit, else in
-// scratch memory. Products are plain FMAs (lanes are samples), or MMA: tensor cores with operands rounded to bfloat16
-// and fp32 sums, where layers and lanes are laid out as mma.m16n8k16 wants them. Only device compilers take this file.
+// scratch memory. Products are plain FMAs (lanes are samples), or MMA: tensor cores with operands rounded to 16 bits
+// (MMA 1: bfloat16, 2: fp16) and fp32 sums, where layers and lanes are laid out as mma.m16n8k16 wants them. Only device compilers take this file.
 //
 // Weights are packed once per call: per layer those of the forward product, those of the backward product, the bias,
 // with inputs and outputs padded to 16 by zeros.
@@ -49,21 +49,22 @@ RADFIELD_FN void read_shape(TileShape& shape, const int64_t* table, int64_t laye
 
 // Where the weight of output o and input i stands in a packed matrix with `inputs` inputs (both padded).
 // FMA: four outputs of one input side by side. MMA: the words of lane 4 g + t of a fragment side by side (ptx.h).
-template <bool MMA>
+template <int MMA>
 RADFIELD_FN int64_t packed_index(int o, int i, int inputs) {
   if (!MMA) return ((int64_t)(o / 4) * inputs + i) * 4 + o % 4;
   const int tile = o / 16 * (inputs / 16) + i / 16, r = o % 16, c = i % 16;
   const int lane = r % 8 * 4 + c % 8 / 2, word = r / 8 + 2 * (c / 8);
   return (((int64_t)tile * WARP + lane) * 4 + word) * 2 + c % 2;
 }
-template <bool MMA>
+template <int MMA>
 RADFIELD_FN void put_weight(float* matrix, int64_t index, float w) {
-  if (MMA) ((bf16*)matrix)[index] = to_bf16(w);
+  if (MMA == 2) ((f16*)matrix)[index] = to_f16(w);
+  else if (MMA) ((bf16*)matrix)[index] = to_bf16(w);
   else matrix[index] = w;
 }
 
 // All weights of all layers, by all threads of the grid.
-template <bool MMA, class Args>
+template <int MMA, class Args>
 RADFIELD_FN void pack_weights(const Args& a, const TileShape& shape) {
   const int64_t first = thread_number(), step = (int64_t)gridDim.x * blockDim.x;
   for (int l = 0; l < shape.layers; ++l) {
@@ -80,13 +81,21 @@ RADFIELD_FN void pack_weights(const Args& a, const TileShape& shape) {
   }
 }
 
+// Two operands of a product in a word; and the product of such words.
+template <int MMA>
 RADFIELD_FN uint32_t pair(float low, float high) {
-  return (uint32_t)to_bf16(low).bits | (uint32_t)to_bf16(high).bits << 16;
+  if constexpr (MMA == 2) return (uint32_t)to_f16(low).bits | (uint32_t)to_f16(high).bits << 16;
+  else return (uint32_t)to_bf16(low).bits | (uint32_t)to_bf16(high).bits << 16;
+}
+template <int MMA>
+RADFIELD_FN void multiply(float (&d)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  if constexpr (MMA == 2) mma_m16n8k16_f16(d, a, b);
+  else mma_m16n8k16(d, a, b);
 }
 
 // put(o, s, z): element z of W x (+ bias) for every output o < outputs and sample s of the tile. All of the block takes
 // part; each element is put by one thread.
-template <bool MMA, class Put>
+template <int MMA, class Put>
 RADFIELD_FN void product(const float* matrix, const float* bias, const float* x, int outputs, int inputs, Put put) {
   const int warp = (int)threadIdx.x / WARP, lane = lane_number();
   if constexpr (!MMA) {
@@ -112,8 +121,8 @@ RADFIELD_FN void product(const float* matrix, const float* bias, const float* x,
         const uint32_t a[4] = {words.x, words.y, words.z, words.w};
         for (int n = 0; n < TILE / 8; ++n) {
           const float* const column = x + (i + 2 * t) * STRIDE + 8 * n + g;
-          const uint32_t b[2] = {pair(column[0], column[STRIDE]), pair(column[8 * STRIDE], column[9 * STRIDE])};
-          mma_m16n8k16(d[n], a, b);
+          const uint32_t b[2] = {pair<MMA>(column[0], column[STRIDE]), pair<MMA>(column[8 * STRIDE], column[9 * STRIDE])};
+          multiply<MMA>(d[n], a, b);
         }
       }
       for (int n = 0; n < TILE / 8; ++n)
@@ -124,7 +133,7 @@ RADFIELD_FN void product(const float* matrix, const float* bias, const float* x,
 
 // sums[o inputs + i] += sum over the samples of g_o x_i, for outputs and inputs that are not padding. Each element of
 // `sums` has one thread, the same for every tile.
-template <bool MMA>
+template <int MMA>
 RADFIELD_FN void add_weight_gradient(float* sums, const float* g, const float* x, int outputs, int inputs) {
   const int lane = lane_number();
   if constexpr (!MMA) {
@@ -145,9 +154,9 @@ RADFIELD_FN void add_weight_gradient(float* sums, const float* g, const float* x
       for (int s = 0; s < TILE; s += 16) {
         const float *const r = g + (o + gr) * STRIDE + s + 2 * t, *const q = r + 8 * STRIDE;
         const float* const c = x + (i + gr) * STRIDE + s + 2 * t;
-        const uint32_t a[4] = {pair(r[0], r[1]), pair(q[0], q[1]), pair(r[8], r[9]), pair(q[8], q[9])};
-        const uint32_t b[2] = {pair(c[0], c[1]), pair(c[8], c[9])};
-        mma_m16n8k16(d, a, b);
+        const uint32_t a[4] = {pair<MMA>(r[0], r[1]), pair<MMA>(q[0], q[1]), pair<MMA>(r[8], r[9]), pair<MMA>(q[8], q[9])};
+        const uint32_t b[2] = {pair<MMA>(c[0], c[1]), pair<MMA>(c[8], c[9])};
+        multiply<MMA>(d, a, b);
       }
       for (int k = 0; k < 4; ++k) {
         const int row = o + gr + 8 * (k / 2), column = i + 2 * t + k % 2;
@@ -171,12 +180,14 @@ RADFIELD_FN void add_rows(float* sum, const float* partial, int64_t P, int64_t R
   *sum = total;
 }
 
-// One element of a stream of fp32 or bf16.
+// One element of a stream of fp32, bf16 or fp16.
 RADFIELD_FN float read_stream(const void* stream, int64_t type, int64_t at) {
-  return type == F32 ? read((const float*)stream + at) : read((const bf16*)stream + at);
+  if (type == F32) return read((const float*)stream + at);
+  return type == F16 ? read((const f16*)stream + at) : read((const bf16*)stream + at);
 }
 RADFIELD_FN void write_stream(void* stream, int64_t type, int64_t at, float x) {
   if (type == F32) write((float*)stream + at, x);
+  else if (type == F16) write((f16*)stream + at, x);
   else write((bf16*)stream + at, x);
 }
 
@@ -195,7 +206,7 @@ RADFIELD_FN void finish_inputs(float* h, const float* x, const TileLayer& layer,
 
 // out(o, s, y) for every output and sample of the tile whose inputs are the rows x; a is any op's arguments, h two sets
 // of rows as wide as the widest layer. Ends with all threads at one place.
-template <bool MMA, class Args, class Out>
+template <int MMA, class Args, class Out>
 RADFIELD_FN void run_layers(const Args& a, const TileShape& shape, const float* x, float* const (&h)[2], Out out) {
   for (int l = 0; l < shape.layers; ++l) {
     const TileLayer& layer = shape.layer[l];

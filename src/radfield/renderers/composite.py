@@ -276,8 +276,9 @@ def compact_streams(ray_start: torch.Tensor, live: torch.Tensor, *values: torch.
     """Keeps the first `live[i]` samples of each ray i: returns the new `ray_start` [N + 1] and each of `values` ([M] or
     [M, C]; float32, bfloat16 or int32; views with stride (1, M) are not copied first) with those samples alone.
 
-    capacity: on a device, the rows of what is returned, of which the first new `ray_start[N]` are written; what does not
-    fit is left out. Without it the host waits for their number. No gradient passes: raises `BadInput` where a value requires one. Compact first, then run the network again.
+    capacity: on a device, the rows of what is returned, of which the first new `ray_start[N]` are written; what does
+    not fit is left out. Without it the host waits for their number.
+    No gradient passes: raises `BadInput` where a value requires one. Compact first, then run the network again.
     """
     new_start = live_start(live)
     kept = int(new_start[-1]) if capacity is None else capacity

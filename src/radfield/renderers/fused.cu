@@ -22,7 +22,7 @@ RADFIELD_FN FusedNetwork color_network(const RenderFused& a) {
   return {a.color_parameters, a.color_packed, a.activation, NONE};
 }
 
-template <bool MMA>
+template <int MMA>
 __global__ void render_fused_pack(const RenderFused a) {
   SHARED_ARRAY(TileShape, shape, [2]);
   read_shape(shape[0], a.density_layers, a.A, a.bias);
@@ -143,7 +143,7 @@ RADFIELD_FN void fused_harmonics(const RenderFused& a, const FusedTile& tile, fl
   for_rows(rows - behind, [&](int c, int s) { x[(behind + c) * STRIDE + s] = 0.0f; });
 }
 
-template <bool MMA, bool CONE, bool CASCADES, int F, int DEGREE, class T>
+template <int MMA, bool CONE, bool CASCADES, int F, int DEGREE, class T>
 __global__ void __launch_bounds__(128) render_fused(const RenderFused a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shape, [2]);
   SHARED_ARRAY(Constants, constants, [1]);

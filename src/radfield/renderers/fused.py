@@ -20,7 +20,7 @@ from ..backend import by_tinycudann, on_cuda
 from ..cuda.plan import Launch, flag
 from ..encodings.hash_grid import OPS, HashGrid, entry_bytes
 from ..fields.radiance import RadianceField
-from ..networks.mlp import ACTIVATIONS, MLP, kernel_of, tiles
+from ..networks.mlp import ACTIVATIONS, MLP, kernel_of, products, tiles
 from ..op import In, InOut, Op, Out, Scalar
 from ..rays import Rays
 from ..sampling.occupancy import OccupancyGrid
@@ -68,7 +68,7 @@ _BLOCKS = 2048  # at most: enough to fill any GPU, few enough to reuse the weigh
 @RENDER.cuda
 def _(a):
     a.aligned("table", entry_bytes(a, "table"))
-    mma = flag(a.kernel)
+    mma = products(a.kernel)
     kinds = f"{mma}, {flag(a.cone > 0)}, {flag(a.cascades > 1)}, {a.F}, {a.degree}, {a.cxx('table')}"
     rows = sum(-(-size // 16) * 16 for size in (a.L * a.F, a.features + a.degree**2)) + 2 * a.widest
     pack = Launch(f"render_fused_pack<{mma}>", (-(-max(a.P, a.I) // 256) if a.N else 0,))

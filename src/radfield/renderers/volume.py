@@ -194,7 +194,8 @@ def _march(grid, rays, config, **options) -> Samples:
 
 
 def longest_step(config: Config, grid: OccupancyGrid) -> float:
-    """`max_step`: cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all longer."""
+    """`max_step`: cone steps grow to the diagonal of a cell of the outermost cascade (instant-ngp's limit), or are all
+    longer."""
     diagonal = MIN_STEP * 2 ** (grid.config.cascades - 1) * 1024 / grid.config.resolution
     return max(diagonal, config.step)
 

@@ -48,8 +48,7 @@ class Replayed:
             self._can = False
             torch.cuda.synchronize(self.device)
             reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            warn(
-                f"the training step cannot be captured as a CUDA graph ({reason:.200}): its kernels are launched one by one"
-            )
+            what = f"the training step cannot be captured as a CUDA graph ({reason:.200})"
+            warn(f"{what}: its kernels are launched one by one")
             return
         self._graph = graph
