@@ -144,8 +144,8 @@ class Reference:
         raw = found.opacity[:, None] * (-(e * dx * dx + c * (dy + k * dx).square()) / 2).exp()
         alpha = torch.where(raw >= MIN_ALPHA, raw.clamp_max(self.max_alpha), 0)
         left = (1 - alpha).cumprod(0)
-        close = ((raw - MIN_ALPHA).abs() < 5e-7) | ((raw - self.max_alpha).abs() < 1e-6)
-        close |= (left - MIN_TRANSMITTANCE).abs() < 1e-5 * MIN_TRANSMITTANCE
+        close = ((raw - MIN_ALPHA).abs() < 5e-8) | ((raw - self.max_alpha).abs() < 1e-6)
+        close |= (left - MIN_TRANSMITTANCE).abs() < 1e-4 * MIN_TRANSMITTANCE
         return close.any(0).view(height, width)
 
 

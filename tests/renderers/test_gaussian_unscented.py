@@ -223,3 +223,12 @@ def test_bad_input():
         project(**random_gaussians(3), camera=dataclasses.replace(view, world_to_camera=pose, shutter=shutter))
     with backend.use("reference"), pytest.raises(BadInput, match="turns by 115 degrees"):
         project(**random_gaussians(3), camera=dataclasses.replace(view, shutter=RollingShutter(moved(view, turn=2.0))))
+
+
+def test_what_lies_beside_the_view_does_not_cover_it():
+    """Close to the camera's plane the map bends so much that seven points say little: such Gaussians are left out."""
+    view = lens("perspective", world_to_camera=torch.eye(4))
+    means = torch.tensor([[1.5, 0.0, 0.2], [0.5, 0.0, 1.0]])
+    turn = torch.tensor([[1.0, 0, 0, 0]]).expand(2, 4)
+    found = project(means, turn, torch.full((2, 3), 0.05), torch.ones(2), view)
+    assert (found.radius > 0).all(1).tolist() == [False, True]

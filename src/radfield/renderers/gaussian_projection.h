@@ -115,12 +115,25 @@ RADFIELD_FN void rotation_matrix(const F (&q)[4], F (&r)[9]) {
   r[6] = 2.0f * (x * z - w * y), r[7] = 2.0f * fma(y, z, w * x), r[8] = 1.0f - 2.0f * fma(x, x, y * y);
 }
 
+// row . (x, 1), to the last digit where fma is fused (Ogita, Rump, Oishi 2005, Dot2): by its rounding Gaussians at nearly
+// the same depth would change places, and with them the colours of all pixels that both cover.
+template <class F>
+RADFIELD_FN F exact_affine(const float* row, const F (&x)[3]) {
+  F sum = F{} + row[3], error = F{};
+  for (int k = 0; k < 3; ++k) {
+    const F product = x[k] * row[k], next = sum + product, back = next - sum;
+    error = error + fma(x[k], F{} + row[k], F{} - product) + ((sum - (next - back)) + (product - back));
+    sum = next;
+  }
+  return sum + error;
+}
+
 // The Gaussian in the camera's axes.
 template <class F>
 RADFIELD_FN void place(const GaussianCamera& c, const Gaussian<F>& g, Projection<F>& p) {
   for (int r = 0; r < 3; ++r) {
     const float* row = c.pose + 4 * r;
-    p.local[r] = fma(g.mean[0], F{} + row[0], fma(g.mean[1], F{} + row[1], fma(g.mean[2], F{} + row[2], F{} + row[3])));
+    p.local[r] = exact_affine(row, g.mean);
   }
   F squared = F{};
   for (int k = 0; k < 4; ++k) squared = fma(g.quaternion[k], g.quaternion[k], squared);

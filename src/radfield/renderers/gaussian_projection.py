@@ -27,9 +27,11 @@ depth is z, for a fisheye lens the distance from the camera.
 
 Where the opacity times the density falls below 1/255 nothing is drawn; `radius` is half the width and height of the box
 around the rest, in pixels. A Gaussian is *left out* (radius 0, every output 0, no gradient) where its depth is below
-`near` or beyond `far`, where a sigma point is nearer than `near` to the plane of a perspective lens or on the other
-side of the axis behind a fisheye lens, off the image, with an opacity below 1/255, or degenerate: a value that is not
-finite, a quaternion of length 0. A scale of 0 is drawn: eps gives it a width.
+`near` or beyond `far`, where it is off the image, where its opacity is below 1/255, or where it is degenerate: a value
+that is not finite, a quaternion of length 0. A scale of 0 is drawn: eps gives it a width. With sigma points also where
+one of them is nearer than `near` to the plane of a perspective lens or on the other side of the axis behind a fisheye
+lens, and where none is within a tenth of the image's size of it (3DGUT's rule: such a Gaussian lies close by, beside
+the view, and its seven points say little of the part in sight).
 
 Letters: G Gaussians, B parts of them.
 """

@@ -13,6 +13,7 @@ from .gaussian_camera import SHUTTER_STEPS, Camera
 EPS = 0.3  # square pixels
 MIN_ALPHA = 1 / 255
 MIN_COMPENSATION = 0.005
+IMAGE_MARGIN = 0.1  # of the image's size: where around it a sigma point has to be
 
 
 class Projected(NamedTuple):
@@ -90,6 +91,9 @@ def _unscented(local: Tensor, axes: Tensor, kept: Tensor, camera: Camera):
     kept = kept & (depth.detach() >= camera.near) & (depth.detach() <= camera.far)
     safe = torch.where(kept[:, None, None], safe, safe.new_tensor([0.0, 0.0, 1.0]))
     pixels = camera.lens_points(safe)
+    size = pixels.new_tensor([camera.width, camera.height])
+    near_image = ((pixels.detach() > -IMAGE_MARGIN * size) & (pixels.detach() < (1 + IMAGE_MARGIN) * size)).all(2)
+    kept = kept & near_image.any(1)
     mean2d = pixels[:, 1:].mean(1)
     off = pixels - mean2d[:, None]
     weight = pixels.new_tensor([2.0] + [1 / 6] * 6)

@@ -18,7 +18,7 @@ RADFIELD_OP(gaussian_unscented_forward, GaussianUnscentedForward) {
       unscented(camera, g, points, p, s);
       vf radius[2];
       box_radius(p, s.opacity, radius);
-      const vi kept = is_drawn(camera, g, s, radius) & (points.nearest >= camera.near);
+      const vi kept = is_drawn(camera, g, s, radius) & (points.nearest >= camera.near) & (points.near_image > 0.0f);
       store_projected(a, i, n, kept, s, radius);
     });
   });

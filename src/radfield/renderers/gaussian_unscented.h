@@ -71,6 +71,7 @@ struct GaussianUnscentedBackward {
 
 constexpr int SIGMA_POINTS = 7;  // the centre, then + and - along each axis
 constexpr float SIGMA_SPREAD = 1.73205081f, SIGMA_WEIGHT = 1.0f / 6, SIGMA_CENTER_WEIGHT = 2.0f;
+constexpr float SIGMA_MARGIN = 0.1f;
 
 template <class F>
 struct SigmaPoints {
@@ -78,6 +79,7 @@ struct SigmaPoints {
   F time[SIGMA_POINTS];
   F off[SIGMA_POINTS][2];    // pixels, from `mean`
   F mean[2], depth;
+  F near_image;              // 1 where one of them is on the image or within SIGMA_MARGIN of its size around it, else 0
   F nearest;                 // below `near` where the image of these points says nothing of the Gaussian between them
 };
 
@@ -103,7 +105,9 @@ RADFIELD_FN F usable_depth(const GaussianLens& l, const F (&x)[3], const SigmaPo
 template <class F>
 RADFIELD_FN SigmaPoints<F> sigma_points(const GaussianCamera& c, const GaussianLens& l, const Projection<F>& p) {
   SigmaPoints<F> s;
+  const float wide[2] = {SIGMA_MARGIN * c.width, SIGMA_MARGIN * c.height};
   F first[2] = {}, sum[2] = {};
+  s.near_image = F{};
   for (int i = 0; i < SIGMA_POINTS; ++i) {
     F x[3], q[2];
     sigma_point(p, i, x);
@@ -117,6 +121,9 @@ RADFIELD_FN SigmaPoints<F> sigma_points(const GaussianCamera& c, const GaussianL
     }
     s.nearest = min(s.nearest, usable_depth(l, s.local[i], s));
     lens_point(l, s.local[i], q);
+    const F x_at = fma(q[0], F{} + c.fx, F{} + c.cx), y_at = fma(q[1], F{} + c.fy, F{} + c.cy);
+    const auto in = (x_at > -wide[0]) & (x_at < c.width + wide[0]) & (y_at > -wide[1]) & (y_at < c.height + wide[1]);
+    s.near_image = select(in, F{} + 1.0f, s.near_image);
     for (int k = 0; k < 2; ++k) {
       const F pixel = q[k] * (k == 0 ? c.fx : c.fy);
       if (i == 0) first[k] = pixel;
