@@ -13,7 +13,16 @@ from radfield.gaussians.ply import read_ply
 from radfield.training.checkpoint import load_checkpoint
 
 TINY = (
-    *("--method", "splat", "--splat.initial-gaussians", "1500", "--splat.max-gaussians", "20000"),
+    *(
+        "--method",
+        "splat",
+        "--splat.initial",
+        "random",
+        "--splat.initial-gaussians",
+        "1500",
+        "--splat.max-gaussians",
+        "20000",
+    ),
     *("--splat.refine-interval", "20", "--splat.reset-interval", "10000", "--splat.sh-degree", "1"),
 )
 STEPS = 400

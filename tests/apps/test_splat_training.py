@@ -13,7 +13,7 @@ from radfield.errors import BadInput, RadfieldWarning
 from radfield.gaussians.densify import Config as Densify
 from radfield.training.run_folder import RunFolder
 
-TINY = dict(initial="random", initial_gaussians=800, max_gaussians=3000, refine_interval=20, sh_degree=1, coarse=0.0)
+TINY = dict(initial="random", initial_gaussians=800, max_gaussians=20_000, refine_interval=8, sh_degree=1, coarse=0.0)
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +47,9 @@ def with_pixels(scene, change, **images):
 
 def test_mcmc_grows_to_its_limit_and_learns(scene):
     with pytest.warns(RadfieldWarning, match="have reached --splat.max-gaussians 900"):
-        training, late = trained(scene, 250, densification="mcmc", max_gaussians=900)
+        training, late = trained(scene, 120, densification="mcmc", max_gaussians=900)
     early = trained(scene, 10, densification="mcmc")[1]
-    assert len(training.model.gaussians) == 900 and late < 0.6 * early
+    assert len(training.model.gaussians) == 900 and late < 0.8 * early
 
 
 def test_a_short_nerf_finds_the_surfaces(scene):
@@ -94,11 +94,12 @@ def test_exposures_are_found(scene):
         part[:, :3] = (part[:, :3].float() * gains[i]).round().byte()
 
     dark = with_pixels(scene, darken)
-    training, loss = trained(dark, 240, exposure=True, exposure_rate=3e-2)
+    fixed = {"refine_until": 0.0, "color_rate": 0.02}
+    training, loss = trained(dark, 200, exposure=True, exposure_rate=0.03, **fixed)
     found = training.per_image.values["exposure"].mean(-1)
     expected = gains.log() - gains.log().mean()
     assert torch.corrcoef(torch.stack((found, expected)))[0, 1] > 0.9
-    assert loss < trained(dark, 240)[1]
+    assert loss < trained(dark, 200, **fixed)[1]
 
 
 def test_ignored_pixels_are_not_learned(scene):
@@ -112,13 +113,14 @@ def test_ignored_pixels_are_not_learned(scene):
     starts = scene.train.images.offset[:-1]
     spans = torch.stack((starts + half, scene.train.images.offset[1:]), 1)
     masked = with_pixels(scene, redden, spans=spans)
+
+    def redness(of, coarse):
+        training, _ = trained(of, 40, coarse=coarse)
+        color = training.model.render_view(scene.train.cameras, 0).color[: size[1] // 2]
+        return float((color[..., 0] - color[..., 1]).clamp_min(0).mean())
+
     for coarse in (0.0, 1.0):
-        training, _ = trained(masked, 60, coarse=coarse, background="black")
-        red = training.model.render_view(scene.train.cameras, 0).color
-        assert float((red[..., 0] - red[..., 1]).clamp_min(0).mean()) < 0.05
-    unmasked, _ = trained(with_pixels(scene, redden), 60, background="black")
-    red = unmasked.model.render_view(scene.train.cameras, 0).color
-    assert float((red[..., 0] - red[..., 1]).clamp_min(0).mean()) > 0.15
+        assert redness(masked, coarse) < 0.4 * redness(with_pixels(scene, redden), coarse)
 
 
 def test_a_fixed_background_is_learned_as_such(scene):
@@ -131,11 +133,11 @@ def test_a_fixed_background_is_learned_as_such(scene):
 
 
 def test_the_memory_cap_stops_growth(scene):
-    limits = {"memory_gb": 0.003, "densify": Densify(grow_gradient=1e-9)}
+    limits = {"memory_gb": 0.0015, "densify": Densify(grow_gradient=1e-9)}
     with pytest.warns(RadfieldWarning, match=r"have reached what memory allows.*--splat\.memory-gb sets it"):
-        training, _ = trained(scene, 160, **limits)
-    assert 0 < len(training.model.gaussians) < 3000
-    assert training.cap.peak <= 3e6
+        training, _ = trained(scene, 80, **limits)
+    assert 0 < len(training.model.gaussians) < 2000
+    assert training.cap.peak <= 1.5e6
 
 
 def test_running_into_the_memory_cap_leaves_a_whole_run(tiny_capture, tmp_path, command, monkeypatch):
@@ -164,22 +166,22 @@ def test_more_than_a_view_needs_is_asked_for_before_anything_is_written(tiny_cap
     assert not (tmp_path / "run").exists()
 
 
-EVERYTHING = dict(densification="mcmc", exposure=True, cameras=True, initial="nerf", nerf_steps=20, antialiased=True)
+EVERYTHING = dict(densification="mcmc", exposure=True, cameras=True, camera_rate=1e-3, antialiased=True)
 
 
 @pytest.mark.parametrize("options", [EVERYTHING, dict(exposure=True, cameras=True)])
 def test_resuming_is_exact_with_all_of_it(scene, tmp_path, options):
-    whole, _ = trained(scene, 130, **options)
+    whole, _ = trained(scene, 64, **options)
     first = training_of(scene, **options)
-    for step in range(113):
-        splat.train_step(first, step / 130)
+    for step in range(45):
+        splat.train_step(first, step / 64)
     folder = RunFolder.create(tmp_path / "run")
     folder.start({"app": "splat"})
     first.save(folder)
     again = training_of(scene, **options)
     again.load(folder)
-    for step in range(113, 130):
-        splat.train_step(again, step / 130)
+    for step in range(45, 64):
+        splat.train_step(again, step / 64)
     for name, value in whole.model.gaussians.tensors().items():
         assert torch.equal(value, again.model.gaussians.tensors()[name]), name
     ours, theirs = whole.per_image.tensors(), again.per_image.tensors()
@@ -197,10 +199,56 @@ def test_views_on_disk_are_the_same_views(scene, tmp_path):
     assert torch.equal(ours.model.gaussians.means, theirs.model.gaussians.means)
 
 
-def test_a_gradient_that_is_not_finite_leaves_the_state(scene):
+def test_a_loss_that_is_not_finite_leaves_the_state(scene, monkeypatch):
+    from radfield.apps import splat_step
+
     training, _ = trained(scene, 5)
     before = training.model.gaussians.map(torch.clone)
-    training.model.gaussians.base[0, :] = float("nan")
+    loss = splat_step.image_loss
+    monkeypatch.setattr(splat_step, "image_loss", lambda *given: loss(*given) * float("nan"))
     with pytest.raises(FloatingPointError, match="of step 5"):
         splat.train_step(training, 0.5)
     assert torch.equal(before.means, training.model.gaussians.means) and training.step == 5
+
+
+def test_moved_poses_are_found_again(scene):
+    """With the true Gaussians, poses that were moved by a pixel and more come back to a fraction of one."""
+    from radfield.gaussians import initial
+    from radfield.training.camera_refinement import rotations
+
+    generator = torch.Generator().manual_seed(0)
+    truth = initial.at_random(300, 1, 1, generator)
+    truth.means.sub_(0.5).mul_(0.5).add_(0.5)
+    truth.log_scales.sub_(1), truth.opacity_logits.fill_(1.0), truth.base.normal_(generator=generator)
+    cameras = scene.train.cameras
+    model = splat.build(splat.Config(sh_degree=1), cascades=1, transform=scene.transform, background="black")
+    model.gaussians = truth
+
+    def paint(view, part):
+        color = model.render_view(cameras, view).color.clamp(0, 1) * 255
+        part[:, :3], part[:, 3] = color.round().byte().view(-1, 3), 255
+
+    painted = with_pixels(scene, paint)
+    turn, shift = (0.01 * torch.randn(len(cameras), 3, generator=generator) for _ in range(2))
+    pose = cameras.camera_to_world.clone()
+    pose[:, :3, :3] = rotations(turn - turn.mean(0)) @ pose[:, :3, :3]
+    pose[:, :3, 3] += shift - shift.mean(0)
+    moved = dataclasses.replace(cameras, camera_to_world=pose)
+    still = dict.fromkeys(("mean_rate", "scale_rate", "quaternion_rate", "opacity_rate", "color_rate"), 1e-12)
+    options = {"cameras": True, "camera_rate": 4e-3, "background": "black", "refine_until": 0.0, **still}
+    begun = dataclasses.replace(painted, train=dataclasses.replace(painted.train, cameras=moved))
+    training = training_of(begun, **options)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("radfield.apps.splat_initial.make", lambda *_: truth.map(torch.clone))
+        for step in range(240):
+            splat.train_step(training, step / 240)
+
+    def pixels(poses):
+        local = (truth.means.T - poses[:, None, :3, 3]) @ poses[:, :3, :3]
+        return local[..., :2] / local[..., 2:] * cameras.focal[:, None]
+
+    errors = [
+        float((pixels(each) - pixels(cameras.camera_to_world)).norm(dim=-1).mean())
+        for each in (pose, training.per_image.cameras.camera_to_world)
+    ]
+    assert errors[0] > 1 and errors[1] < 0.35 * errors[0]

@@ -45,7 +45,7 @@ class Config:
     exposure: bool = False  # learn a gain per image and channel, for photographs exposed automatically
     exposure_rate: float = 3e-3  # learning rate of the exposures' logarithms
     cameras: bool = False  # refine the poses of the training views
-    camera_rate: float = 3e-4  # learning rate of their turns (radians) and shifts (scene units)
+    camera_rate: float = 1e-3  # learning rate of their turns (radians) and shifts (scene units)
     antialiased: bool = False  # opacities follow the size on the image (Mip-Splatting)
     max_alpha: float = 0.99  # ceiling of a Gaussian's alpha
     near: float = 0.01  # nothing nearer to a camera is seen, in scene units

@@ -6,8 +6,6 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-import torch
-
 from ..data.scene import Scene
 from ..data.view_reader import ViewReader
 from ..errors import BadInput
@@ -59,12 +57,9 @@ class Training:
         """Makes the first Gaussians."""
         config = self.model.config
         most = self.cap.most(config.max_gaussians)
-        gaussians = splat_initial.make(config, self.scene, self.seed, most, self.memory)
-        if config.densification == "mcmc":  # at half opacity: those that do not help soon die
-            gaussians = dataclasses.replace(gaussians, opacity_logits=torch.zeros(len(gaussians)))
-        self.model.gaussians = gaussians
-        self.adam = GaussianAdam(gaussians)
-        self.statistics = densify.Statistics(len(gaussians))
+        self.model.gaussians = splat_initial.make(config, self.scene, self.seed, most, self.memory)
+        self.adam = GaussianAdam(self.model.gaussians)
+        self.statistics = densify.Statistics(len(self.model.gaussians))
 
     def camera(self, view: int, level: int) -> Camera:
         """The camera of a training view, as corrected so far, on images that are `level` times smaller."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .. import memory
 from ..backend import native
 from ..errors import BadInput
 from ..op import In, Op, Out
@@ -56,7 +57,7 @@ def target_image(
         raise BadInput(f"target_image: size is {list(size)}; the rule: from 1 to the photograph's {pixels.shape[:2]}")
     if not native(pixels):
         return target_reference(pixels, background, size, mask)
-    target = torch.empty(*size, 3, device=pixels.device)
+    target = memory.empty((*size, 3), torch.float32)
     kept = None if mask is None else torch.empty(size, dtype=torch.uint8, device=pixels.device)
     given = {"pixels": pixels.contiguous(), "mask": None if mask is None else mask.contiguous()}
     TARGET(target=target, kept=kept, background=background.contiguous(), **given)

@@ -41,7 +41,8 @@ class Statistics:
     def add(self, grad_mean2d: Tensor, radius: Tensor, width: int, height: int) -> None:
         """Of one view: the gradient of mean2d [G, 2], and radius [G, 2], 0 where it shows nothing."""
         x, y = grad_mean2d.unbind(1)
-        self.gradient += torch.hypot(x * (width / 2), y * (height / 2))
+        squares = (x * (width / 2)).square_().add_((y * (height / 2)).square_())
+        self.gradient += squares.sqrt_()
         self.views += radius[:, 0] > 0
 
     def mean(self) -> Tensor:

@@ -85,7 +85,7 @@ class _Color(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         colors, means, rest = ctx.saved_tensors
-        grad_means, grad_base, grad_rest = (torch.empty_like(v) for v in (means, colors, rest))
+        grad_means, grad_base, grad_rest = (streams(means.T, len(v)) for v in (means, colors, rest))
         grads = {"grad_means": grad_means, "grad_base": grad_base, "grad_rest": grad_rest}
         BACKWARD(**grads, grad_colors=feature_major(grad), colors=colors, means=means, rest=rest, **ctx.seen)
         position = -grad_means.double().sum(1).float() if ctx.needs_input_grad[4] else None
