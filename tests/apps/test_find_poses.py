@@ -37,10 +37,11 @@ def test_training_on_bare_photographs_asks_nothing(tmp_path, capsys, monkeypatch
     source.mkdir()
     for i in range(6):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(source / f"{i}.jpg")
-    calls = []
+    calls, earlier = [], []
 
     def find(photographs, output, **how):
         calls.append((photographs, output))
+        earlier.append(how["earlier"])
         if not output.exists():
             output.parent.mkdir(parents=True)
             (tmp_path / "posed").rename(output)
@@ -74,6 +75,8 @@ def test_training_on_bare_photographs_asks_nothing(tmp_path, capsys, monkeypatch
             path.unlink()
     (tmp_path / "moved" / "renders").rmdir()
     assert main(["train", str(source), "--output", str(tmp_path / "moved"), *options[2:], *small]) == 0
+    # Another run beside it may take over its cameras.
+    assert earlier == [[], [tmp_path / "moved" / "capture" / "bare"]]
 
 
 @pytest.mark.slow

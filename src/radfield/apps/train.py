@@ -8,6 +8,7 @@ interrupted equals an uninterrupted one bit for bit if `--resume` continues it w
 from __future__ import annotations
 
 import dataclasses
+import glob
 import itertools
 import json
 import math
@@ -102,8 +103,11 @@ def _with_cameras(options: Options, folder: RunFolder) -> Options:
 
     if not photographs.is_bare(options.capture):
         return options
-    output = folder.capture / options.capture.resolve().stem
-    figures = photographs.find_cameras(options.capture, output, threads=options.threads, copy=False)
+    name = options.capture.resolve().stem
+    output = folder.capture / name
+    # Those of runs beside this one: without --output each training is a new run.
+    beside = sorted(folder.path.absolute().parent.glob(f"*/capture/{glob.escape(name)}"))
+    figures = photographs.find_cameras(options.capture, output, threads=options.threads, copy=False, earlier=beside)
     photographs.announce(figures)
     return dataclasses.replace(options, capture=output)
 

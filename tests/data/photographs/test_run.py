@@ -116,6 +116,26 @@ def test_the_second_time_it_is_there(photographed, found, monkeypatch):
     ]
 
 
+def test_cameras_that_another_run_found_are_taken_over(photographed, found, tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "run_child", lambda *_: pytest.fail("was run again"))
+    output, empty = tmp_path / "out", tmp_path / "empty"
+    figures = find_cameras(photographed[0], output, earlier=[empty, found[0]])
+    assert figures == {**found[1], "cached": True}
+
+    def content(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    assert content(output) == content(found[0]) and not empty.exists()
+    assert find_cameras(photographed[0], output) == figures
+    monkeypatch.setattr(process, "run_child", stopped)
+    with pytest.raises(Stopped):  # of other options
+        find_cameras(photographed[0], tmp_path / "new", earlier=[output], options=Options(features=3000))
+
+
+def stopped(*_):
+    raise Stopped
+
+
 class Stopped(Exception):
     """The child would have been started."""
 
