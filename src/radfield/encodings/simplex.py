@@ -36,6 +36,7 @@ from ..op import In, Op
 from ..tensors import on_device
 from . import hash_grid, hash_grid_adam
 from .hash_grid import GridLevels, GridOps, HashGrid
+from .outside import clamped
 
 _MAPS = In("maps", "f32", "L K", "per level the n rows of A, then b")
 PRIMES = (1, 2654435761, 805459861, 3674653429, 2097192037, 1434869437)
@@ -167,7 +168,7 @@ def _check(dimensions: int, config: Config) -> None:
 def simplex_reference(x: Tensor, table: Tensor, grid: SimplexLevels) -> Tensor:
     """The specification: `x` [M, n], `table` [E, F] of any float type -> [M, L F]."""
     n = grid.dimensions
-    inside, features = x.clamp(0, 1), []
+    inside, features = clamped(x), []
     for (offset, size, resolution, rule), map in zip(grid.levels.tolist(), grid.maps, strict=True):
         matrix = map.to(x.dtype).view(n + 1, n)
         y = inside @ matrix[:n].T + matrix[n]
