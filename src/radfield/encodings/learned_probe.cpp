@@ -14,27 +14,45 @@ struct ProbedLevel {
   bool all;
 };
 
+// The values of P probes, as a vector.
+template <int P>
+struct Probes {
+  typedef float type __attribute__((vector_size(4 * P), aligned(4)));
+};
+template <int P>
+using vp = typename Probes<P>::type;
+
+template <int P>
+RADFIELD_SIMD float sum_by_halves(vp<P> v) {
+  if constexpr (P == 2) {
+    return v[0] + v[1];
+  } else {
+    vp<P / 2> half[2];
+    memcpy(half, &v, sizeof v);
+    return sum_by_halves<P / 2>(half[0] + half[1]);
+  }
+}
+
 // Adds the gradients g [n][F] of n vertices: window and row of each.
 template <int F, int P>
 void add_vertices(const ProbedLevel& to, int n, const int32_t* window, const int32_t* row, const float* g) {
   for (int c = 0; c < n; ++c) {
-    float own[F], p[P], by_logit[P], sum[F * P];
-    memcpy(own, g + c * F, sizeof own), memcpy(p, to.probabilities + (int64_t)row[c] * P, sizeof p);
-    float* const grad = to.grad_values + (int64_t)window[c] * F;
+    float own[F];
+    memcpy(own, g + c * F, sizeof own);
+    auto* const grad = (vp<P>*)(to.grad_values + (int64_t)window[c] * F);
+    auto* const grad_row = (vp<P>*)(to.grad_logits + (int64_t)row[c] * P);
+    const auto* const value = (const vp<P>*)(to.values + (int64_t)window[c] * F);
+    const vp<P> p = *(const vp<P>*)(to.probabilities + (int64_t)row[c] * P);
+    vp<P> values[F];
+    for (int f = 0; f < F; ++f) values[f] = value[f];
     if (to.all) {
-      memcpy(sum, grad, sizeof sum);
-      for (int f = 0; f < F; ++f)
-        for (int j = 0; j < P; ++j) sum[f * P + j] += p[j] * own[f];
-      memcpy(grad, sum, sizeof sum);
+      for (int f = 0; f < F; ++f) grad[f] += p * own[f];
     } else {
       const int32_t chosen = to.book.choices[row[c]];
-      for (int f = 0; f < F; ++f) grad[f * P + chosen] += own[f];
+      for (int f = 0; f < F; ++f) ((float*)(grad + f))[chosen] += own[f];
     }
-    logit_gradient<F, P, 1, P>(by_logit, own, to.values + (int64_t)window[c] * F, p);
-    float* const grad_row = to.grad_logits + (int64_t)row[c] * P;
-    memcpy(p, grad_row, sizeof p);
-    for (int j = 0; j < P; ++j) p[j] += by_logit[j];
-    memcpy(grad_row, p, sizeof p);
+    const vp<P> along = along_value<F>(values, own);
+    *grad_row += logit_gradient(p, along, sum_by_halves<P>(p * along));
   }
 }
 
@@ -98,7 +116,8 @@ void add_level(const LearnedProbeBackward& a, int64_t l) {
   const Codebook book = codebook_of(a, l);
   const int64_t first = a.levels[4 * l] * F, size = a.levels[4 * l + 1], row = book.first_row * a.P;
   if (book.log2_probes == 0) return add_gradient<ProbeLookup<D>, F, G>(a, l, a.grad_table + first);
-  float* const grad_values = zeroed_scratch(8 * size * F);
+  float* const grad_values = (float*)scratch(8 * size * F);
+  memset(grad_values, 0, 4 * size * F);
   float* const values = grad_values + size * F;
   const auto place = [&](int64_t entry, int f) { return (entry / a.P * F + f) * a.P + entry % a.P; };
   for (int64_t entry = 0; entry < size; ++entry)

@@ -45,15 +45,20 @@ RADFIELD_FN void add_vertex(const LearnedProbeBackward& a, int64_t entry, const 
   const int64_t logits = (book.first_row + row) * P;
   const float* const p = a.probabilities + logits;
   const int32_t chosen = book.choices[row];
-  float by_logit[P], added[F];
+  float along[P], sum[P], added[F], value[F];
 #pragma unroll
   for (int j = 0; j < P; ++j) {
+    read_vector(value, a.table + (entry + j) * F);
+    along[j] = along_value<F>(value, g), sum[j] = p[j] * along[j];
     if (!a.all && j != chosen) continue;
     for (int f = 0; f < F; ++f) added[f] = a.all ? p[j] * g[f] : g[f];
     add_vector(a.grad_table + (entry + j) * F, added);
   }
-  logit_gradient<F, P, F, 1>(by_logit, g, a.table + entry * F, p);
-  for (int j = 0; j < P; ++j) atomicAdd(a.grad_logits + logits + j, by_logit[j]);
+#pragma unroll
+  for (int half = P / 2; half > 0; half /= 2)
+    for (int j = 0; j < half; ++j) sum[j] = sum[j] + sum[j + half];
+#pragma unroll
+  for (int j = 0; j < P; ++j) atomicAdd(a.grad_logits + logits + j, logit_gradient(p[j], along[j], sum[0]));
 }
 
 template <int D, int F, int P, class G, bool TANGENT>

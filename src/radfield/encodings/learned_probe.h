@@ -126,19 +126,17 @@ RADFIELD_FN I probed_entry(const ProbeCell<D, F, I>& cell, int c, const GridLeve
   return book.log2_probes ? window + ((cell.choices[c >> 1] >> (c & 1 ? 8 : 0)) & 15) : window;
 }
 
-// by_logit[j] = p_j (a_j - sum_k p_k a_k) with a_j = <g, value j>: the gradient of a row of logits where g [F] is that of
-// the vertex's features and p [P] the row's softmax. Feature f of value j stands at values[j * NEXT + f * FEATURE]. Sums
-// over P are by halves.
-template <int F, int P, int NEXT, int FEATURE>
-RADFIELD_FN void logit_gradient(float (&by_logit)[P], const float (&g)[F], const float* values, const float* p) {
-  float mean[P];
-  for (int j = 0; j < P; ++j) by_logit[j] = values[j * NEXT] * g[0];
-  for (int f = 1; f < F; ++f)
-    for (int j = 0; j < P; ++j) by_logit[j] = by_logit[j] + values[j * NEXT + f * FEATURE] * g[f];
-  for (int j = 0; j < P; ++j) mean[j] = p[j] * by_logit[j];
-  for (int half = P / 2; half > 0; half /= 2)
-    for (int j = 0; j < half; ++j) mean[j] = mean[j] + mean[j + half];
-  for (int j = 0; j < P; ++j) by_logit[j] = p[j] * (by_logit[j] - mean[0]);
+// The gradient of a row's logits where g [F] is that of the vertex's features: p_j (a_j - sum_k p_k a_k), with
+// a_j = <g, value j>. V is the number type of one or all of the P probes; the sum over k is by halves.
+template <int F, class V>
+RADFIELD_FN V along_value(const V (&value)[F], const float (&g)[F]) {
+  V along = value[0] * g[0];
+  for (int f = 1; f < F; ++f) along = along + value[f] * g[f];
+  return along;
+}
+template <class V>
+RADFIELD_FN V logit_gradient(V p, V along, float mean) {
+  return p * (along - mean);
 }
 
 }  // namespace radfield

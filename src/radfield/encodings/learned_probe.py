@@ -78,6 +78,7 @@ def _(a):
 @BACKWARD.cuda
 def _(a):
     a.aligned("grad_table", min(4 * a.F, 16))
+    a.aligned("table", min(4 * a.F, 16))
     types = f"{a.cxx('grad_features')}, {flag(a.tangent)}"
     return Launch(f"learned_probe_backward<{a.D}, {a.F}, {a.P}, {types}>", blocks(a.M, a.L))
 

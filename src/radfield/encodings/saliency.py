@@ -32,7 +32,7 @@ class Config:
     grid: Any = field(default_factory=hash_grid.Config)  # of the masked encoding: any of encodings/registry.py
     resolution: int = 64  # vertices R of the mask along an axis
     kept: float = 0.04  # C: the mean of the mask that is aimed at
-    rho: float = 1e-2  # weight of the pruning, and step of its multiplier gamma
+    rho: float = 1e-3  # weight of the pruning, and step of its multiplier gamma
     alpha: float = 1e4  # sharpness of the gate
     precision: str = "f32"  # of the masked encoding
 
