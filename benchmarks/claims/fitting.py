@@ -31,7 +31,7 @@ STYLE = """<style>.chart{font-family:sans-serif;background:#fff}.chart text{fill
 
 
 def options_of(doc: str, *, optional_capture: bool = False, **defaults) -> argparse.Namespace:
-    """The command line: the capture, the numbers of `defaults`, and where figures go; `say` prints them as they come."""
+    """The command line: the capture, the numbers of `defaults`, where figures go; `say` prints them as they come."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("capture", type=Path, nargs="?" if optional_capture else None)
     for name, value in defaults.items():

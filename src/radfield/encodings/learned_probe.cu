@@ -67,9 +67,7 @@ __global__ void learned_probe_backward(const LearnedProbeBackward a) {
   if (i >= a.M) return;
   const G* const grad = (const G*)a.grad_features + l * F * a.M;
   float g[F], tangent[D], added[F];
-  bool any = false;
-  for (int f = 0; f < F; ++f) g[f] = read(grad + f * a.M + i), any |= g[f] != 0.0f;
-  if (!any) return;  // a sample behind the end of its ray
+  if (!read_gradient(g, grad + i, a.M)) return;
   const GridLevel level = grid_level(a.levels, a.scales, l);
   const Codebook book = codebook_of(a, l);
   const auto cell = probe_cell_of<D>(a.x, a.M, i, level, a.smoothstep, book);

@@ -6,8 +6,9 @@ choose among N_p neighbouring entries, by a codebook of small integers that is t
 Levels, positions, interpolation and `hash` are those of hash_grid.py with N_f = T; a level whose vertices fit N_f is
 dense and has no codebook. `hash2` = (v_1 + the highest bits of XOR_(d > 1) (v_d q_d)) mod N_c: the highest, so that it
 shares nothing with `hash`, which takes the lowest; and v_1 itself, so that a cell's corners along the first axis have
-rows that follow one another and are read together. While training, a row of D_c is the largest of N_p logits, and gradients are those of a
-softmax p over the row (straight-through): with g the gradient of a vertex's features and a_j = <g, D_f[base + j]>,
+rows that follow one another and are read together. While training, a row of D_c is the largest of N_p logits, and
+gradients are those of a softmax p over the row (straight-through): with g the gradient of a vertex's features and
+a_j = <g, D_f[base + j]>,
 
     dD_f[base + j] += p_j g  ("all"; or "chosen": g, the chosen entry alone),    dlogit_j += p_j (a_j - sum_k p_k a_k)
 
@@ -32,7 +33,7 @@ from ..errors import BadInput
 from ..op import In, InOut, Op, Scalar
 from ..tensors import feature_major, gradient_into, streams
 from . import hash_grid
-from .hash_grid import GridLevels, GridOps, HashGrid
+from .hash_grid import GridLevels, GridOps, HashGrid, entry_bytes
 from .outside import clamped
 
 PRIMES = (0, 3266489917, 668265263, 374761393)
@@ -41,7 +42,7 @@ REPEATED = 8  # choices of a level's first rows, which stand again behind its la
 
 def _probing(op: Op, name: str) -> Op:
     """The hash grid's op, with the choices and the sizes of the codebooks."""
-    arguments = list(op.arguments)
+    arguments = [a for a in op.arguments if a.name != "count"]
     at = next(i for i, a in enumerate(arguments) if a.name == "levels")
     arguments.insert(
         at, In("choices", "u8", "Q", "of the rows, level by level; the first 8 of a level again behind its last")
@@ -72,7 +73,7 @@ BACKWARD = Op(
 
 @FORWARD.cuda
 def _(a):
-    a.aligned("table", min(a.F * (4 if a.cxx("table") == "float" else 2), 16))
+    a.aligned("table", entry_bytes(a, "table"))
     types = f"{a.cxx('table')}, {a.cxx('features')}, {flag(a.tangent)}"
     return Launch(f"learned_probe_forward<{a.D}, {a.F}, {types}>", blocks(a.M, a.L))
 
@@ -87,7 +88,7 @@ def _(a):
 
 @BACKWARD_X.cuda
 def _(a):
-    a.aligned("table", min(a.F * (4 if a.cxx("table") == "float" else 2), 16))
+    a.aligned("table", entry_bytes(a, "table"))
     types = f"{a.cxx('table')}, {a.cxx('grad_features')}, {flag(a.tangent)}"
     return Launch(f"learned_probe_backward_x<{a.D}, {a.F}, {types}>", blocks(a.M))
 
@@ -191,7 +192,7 @@ def row_reference(vertex: Tensor, log2_codebook: int) -> Tensor:
 
 
 def straight_through(values: Tensor, logits: Tensor, gradients: str) -> Tensor:
-    """The value [M, F] of `values` [M, P, F] with the largest of `logits` [M, P], with the gradient of their softmax."""
+    """Of `values` [M, P, F] those [M, F] with the largest of `logits` [M, P], with the gradient of their softmax."""
     p = logits.softmax(1)[:, :, None]
     hard = torch.nn.functional.one_hot(logits.argmax(1), logits.shape[1])[:, :, None].to(p.dtype)
     if gradients == "chosen":
@@ -315,8 +316,8 @@ def learned_probe(
     """Features [M, L F] of `x` [M, D] float32 in [0, 1] from `table` [E, F] and `logits` [K, P], both float32.
 
     `choices` are those of `logits` where they are known; `stored` is a bfloat16 copy of the table that is
-    read in its place (gradients of logits are by the table itself); `grad_into` are the two buffers that the parameters'
-    gradients are added to, and then autograd returns none; `computed`, `dtype` and errors as those of `hash_grid`.
+    read in its place (gradients of logits are by the table itself); `grad_into` are the two buffers that gradients of
+    the parameters are added to, and then autograd returns none; `computed`, `dtype` and errors as those of `hash_grid`.
     """
     if not native(x):
         read = table if stored is None else table + (stored.to(table.dtype) - table).detach()
@@ -334,6 +335,7 @@ class LearnedProbe(HashGrid):
     """The encoding as a module: [M, D] in [0, 1] -> [M, `channels`]. Entries start uniform in +-1e-4, logits normal
     with deviation 0.01."""
 
+    takes_count = False
     #: learning rate of the logits, of that of the entries
     LOGIT_RATE = 1.0
 

@@ -1,4 +1,4 @@
-"""Saliency mask over any grid (Xie et al. 2023, HollowNeRF, sec. 3): a coarse grid G that learns where space is empty, so
+"""Saliency mask over any grid (Xie et al. 2023, HollowNeRF, sec. 3): a coarse grid G learns where space is empty, so
 that a small hash table is spent on what is seen.
 
     v(x) = p(x) f(x),   p(x) = sigmoid(G(x));      sigma(x) = tanh(alpha |v(x)|) sigma_network(v(x))
