@@ -47,6 +47,7 @@ class OpCase:
     most_emulated: int = 100  # samples of an emulated run: some warps and a part of one show what there is to see
     wrong_dtype: tuple[str, ...] = field(default_factory=tuple)  # inputs that must be refused as float64
     backends: tuple[str, ...] = NATIVE_BACKENDS  # `CPU_ONLY` for an op without CUDA kernels
+    gradcheck: bool = True  # off where the gradient is, on purpose, not that of the value (straight-through)
 
 
 def check_op(case: OpCase) -> None:
@@ -128,7 +129,7 @@ def check_dtypes(case: OpCase, name: str) -> None:
 
 def check_reference(case: OpCase) -> None:
     """The reference's derivatives agree with finite differences."""
-    if not case.gradients:
+    if not (case.gradients and case.gradcheck):
         return
     inputs = {k: to_float64(v) for k, v in case.inputs(3, torch.Generator().manual_seed(7)).items()}
     points = tuple(inputs[k].requires_grad_() for k in case.gradients)

@@ -34,6 +34,15 @@ def test_trains_and_loads(tiny_capture, tmp_path, encoding):
     assert density.isfinite().all() and (density > 0).all()
 
 
+def test_a_mask_over_a_grid_trains_and_loads(tiny_capture, tmp_path):
+    train(tiny_capture, tmp_path / "run", "probe", 5, "--saliency")
+    model = radfield.load(tmp_path / "run")
+    assert model.config.saliency and type(model.field.grid).__name__ == "Saliency"
+    assert type(model.field.grid.masked).__name__ == "LearnedProbe"
+    assert 0 < model.field.grid.mean() < 0.5 and model.field.grid.multiplier > 0
+    assert (model.density(torch.rand(100, 3)) >= 0).all()
+
+
 @pytest.mark.parametrize("encoding", ["simplex", pytest.param("vm", marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted(tiny_capture, tmp_path, encoding, monkeypatch):
     train(tiny_capture, tmp_path / "whole", encoding, 12)

@@ -40,6 +40,15 @@ KERNELS = {
         *(f"simplex_backward_x<{d}, 2, float, float, false>" for d in (3, 6)),
         *("simplex_adam_clear", f"simplex_adam_add<3, 4, {B}>", "simplex_adam_step<false>", "simplex_adam_step<true>"),
     ],
+    "encodings/learned_probe.cu": [
+        *(f"learned_probe_forward<3, {f}, {t}, {t}, false>" for f in (2, 4) for t in ("float", B)),
+        "learned_probe_forward<2, 2, float, float, true>",
+        *(f"learned_probe_backward<3, 2, {p}, {B}, false>" for p in (1, 2, 8, 16)),
+        "learned_probe_backward<3, 4, 8, float, false>",
+        "learned_probe_backward<2, 2, 4, float, true>",
+        *(f"learned_probe_backward_x<3, 2, {t}, {t}, false>" for t in ("float", B)),
+        "learned_probe_backward_x<3, 2, float, float, true>",
+    ],
     "encodings/spherical_harmonics.cu": [
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
         *(f"spherical_harmonics_backward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),

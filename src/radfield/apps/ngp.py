@@ -21,7 +21,7 @@ from ..camera_rays import camera_rays
 from ..cameras import Cameras
 from ..data.resident import draw_pixels, source_of
 from ..data.scene import Scene
-from ..encodings import registry
+from ..encodings import registry, saliency
 from ..errors import BadInput
 from ..fields import radiance
 from ..geometry import SceneTransform
@@ -46,6 +46,7 @@ class Config:
     """The method's options."""
 
     encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = "hash"  # of positions: see encodings/registry.py
+    saliency: Annotated[bool, tyro.conf.arg(prefix_name=False)] = False  # a learned mask over the encoding (HollowNeRF)
     levels: int = 8  # levels of the encoding
     features: int = 4  # features per level: 1, 2, 4 or 8
     log2_size: int = 18  # log2 of the entries of a hashed level
@@ -135,6 +136,8 @@ def build(
     finest = config.finest_resolution * 2 ** (cascades - 1)
     sizes = {name: getattr(config, name) for name in ("levels", "features", "log2_size", "base_resolution")}
     grid = registry.config_of(config.encoding, **sizes, finest_resolution=finest)
+    if config.saliency:
+        grid = saliency.Config(grid)
     field_config = radiance.Config(grid=grid, precision=config.precision, appearance=config.per_image.appearance)
     turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
     cells = occupancy.Config(cascades=cascades, **turns)
@@ -302,6 +305,7 @@ def train_step(training: Training, progress: float) -> StepResult:
         for network in (model.field.density_network, model.field.color_network):
             if not network.grad_into.isfinite().all():
                 raise FloatingPointError(f"a gradient of step {training.step} is not finite")
+        model.field.grid.regularise()
         training.optimizer.step(lr=learning_rate(config, progress))
         images.finish(render, rays, pixels.view, pixels.pixel, progress)
     training.step += 1
@@ -388,7 +392,7 @@ def config_from(values: dict) -> Config:
     if values.get("app") != "ngp" or not isinstance(options, dict):
         raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
     # runs from before there were corrections per image, or a choice of encodings
-    options = {"per_image": {}, "encoding": "hash", **options}
+    options = {"per_image": {}, "encoding": "hash", "saliency": False, **options}
     corrections = typed_options(per_image.Config, options.pop("per_image"), partial=True)
     config = typed_options(Config, options, per_image=corrections)
     check(config)

@@ -213,6 +213,21 @@ RADFIELD_SIMD vi gather(const int32_t* base, vi index) {
   store(at, index);
   return load_each(base, at);
 }
+// The words that start at each of W bytes, wherever these lie.
+RADFIELD_SIMD vi gather_words(const uint8_t* base, vi byte) {
+#if defined(__AVX512F__)
+  if (cpu_features.fast_gather) return (vi)_mm512_i32gather_epi32((__m512i)byte, base, 1);
+#endif
+  alignas(64) int32_t at[W];
+  store(at, byte);
+  vi words;
+  for (int i = 0; i < W; ++i) {
+    int32_t word;
+    memcpy(&word, base + (uint32_t)at[i], 4);
+    words[i] = word;
+  }
+  return words;
+}
 RADFIELD_SIMD vf gather(const float* base, vi index) { return (vf)gather((const int32_t*)base, index); }
 
 // Records of R words (R a power of two) at base[R at[0]], base[R at[1]], ...: one vector per word.

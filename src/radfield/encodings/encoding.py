@@ -8,16 +8,40 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from . import outside
+
 
 class Encoding(torch.nn.Module):
     """Positions [M, D] in [0, 1] -> features [M, `channels`].
 
     `forward(x, computed=None)`: `computed` are the features of `x` where an earlier call found them; an encoding whose
-    kernels take them need not read its entries again, the others ignore them.
+    kernels take them need not read its entries again, the others ignore them. `outside` is the policy for positions
+    outside [0, 1]: see outside.py.
     """
 
     channels: int
     takes_count = False  # whether `forward` has a `count`, [1] int64 on a device: the rows in use, others are undefined
+    _outside = "clamp"
+
+    @property
+    def outside(self) -> str:
+        return self._outside
+
+    @outside.setter
+    def outside(self, policy: str) -> None:
+        self._outside = outside.check_policy(policy)
+
+    def __call__(self, x: Tensor, computed: Tensor | None = None, **counted) -> Tensor:
+        return outside.encoded(super().__call__, x, computed, self._outside, **counted)
+
+    def gate(self, features: Tensor) -> Tensor | None:
+        """The logarithm [M] of a factor on the density where the encoding has these features; None: there is none."""
+        return None
+
+    def regularise(self) -> None:
+        """Adds the gradients of what the encoding itself wants: once per step, before the optimiser."""
+        for part in self._parts():
+            part.regularise()
 
     def stored(self) -> Tensor | None:
         """Makes the 16-bit copies of the parameters new where torch changed them."""

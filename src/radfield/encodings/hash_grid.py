@@ -29,6 +29,7 @@ from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, gradient_into, on_device, streams
 from .encoding import Encoding
+from .outside import clamped
 
 if TYPE_CHECKING:
     from .hash_grid_adam import SampleGradients
@@ -111,6 +112,7 @@ class Config:
     growth: float = 1.3819  # factor b between the resolutions of two levels
     smoothstep: bool = False  # smooth instead of linear interpolation: continuous gradients, for surfaces
     entries: str = "hash"  # rule of levels that exceed T; or "dense": no level does; or "tiled": levels repeat
+    border: bool = False  # one vertex more along each axis of a level, as torch-ngp counts them
     nearest: bool = False  # no interpolation: each point takes the features of the vertex next to it
     # "bf16" stores a 16-bit copy of the table for reading, and gives 16-bit features; "f16" likewise, on CUDA alone
     precision: str = "f32"
@@ -168,7 +170,7 @@ def grid_levels(dimensions: int, config: Config) -> GridLevels:
         if abs(vertices - round(vertices)) < 1e-6:  # 32 * 1.5^2 is 72, whatever the rounding of the power
             vertices = float(round(vertices))
         scale = vertices - 1
-        resolution = math.ceil(scale) + 1
+        resolution = math.ceil(scale) + 1 + config.border
         size, rule = _size_and_rule(resolution**dimensions, dimensions, config)
         rows.append((offset, size, resolution, rule))
         scales.append(scale)
@@ -191,18 +193,24 @@ def _size_and_rule(vertices: int, dimensions: int, config: Config) -> tuple[int,
 def check(dimensions: int, config: Config) -> None:
     rules = [
         ("dimensions", dimensions, dimensions in (1, 2, 3, 4), "1, 2, 3 or 4"),
-        ("levels", config.levels, 1 <= config.levels <= 64, "from 1 to 64"),
+        ("levels", config.levels, _whole(config.levels, 1, 64), "a whole number from 1 to 64"),
         ("features", config.features, config.features in (1, 2, 4, 8), "1, 2, 4 or 8"),
-        ("log2_size", config.log2_size, 3 <= config.log2_size <= 24, "from 3 to 24"),
-        ("base_resolution", config.base_resolution, 2 <= config.base_resolution <= 4096, "from 2 to 4096"),
+        ("log2_size", config.log2_size, _whole(config.log2_size, 3, 24), "a whole number from 3 to 24"),
+        (
+            "base_resolution",
+            config.base_resolution,
+            _whole(config.base_resolution, 2, 4096),
+            "a whole number from 2 to 4096",
+        ),
         ("growth", config.growth, 1 <= config.growth <= 16, "from 1 to 16"),
         ("precision", config.precision, config.precision in ("f32", "bf16", "f16"), "f32, bf16 or f16"),
         ("entries", config.entries, config.entries in ("hash", "dense", "tiled"), "hash, dense or tiled"),
+        ("border", config.border, not (config.border and config.entries == "tiled"), "not where levels are tiled"),
         ("nearest", config.nearest, not (config.nearest and config.smoothstep), "not together with smoothstep"),
         (
             "base_resolution",
             config.base_resolution,
-            config.entries != "tiled" or config.base_resolution & config.base_resolution - 1 == 0,
+            config.entries != "tiled" or config.base_resolution in [2**k for k in range(1, 13)],
             "a power of two where levels are tiled",
         ),
     ]
@@ -216,9 +224,13 @@ def check(dimensions: int, config: Config) -> None:
         )
 
 
+def _whole(value, low: int, high: int) -> bool:
+    return isinstance(value, int) and low <= value <= high
+
+
 def hash_grid_reference(x: torch.Tensor, table: torch.Tensor, grid: GridLevels) -> torch.Tensor:
     """The specification: `x` [M, D], `table` [E, F] of any float type -> [M, L F]."""
-    inside = x.clamp(0, 1)
+    inside = clamped(x)
     features = []
     for (offset, size, resolution, rule), scale in zip(grid.levels.tolist(), grid.scales.tolist(), strict=True):
         position = inside * scale + 0.5

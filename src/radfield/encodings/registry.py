@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from ..errors import BadInput
-from . import composite, factored, hash_grid, one_blob, simplex, triangle_wave
+from . import composite, factored, hash_grid, learned_probe, one_blob, saliency, simplex, triangle_wave
 from .encoding import Encoding
 
 
@@ -29,6 +30,7 @@ ENCODINGS = {
     "hash": Entry(_GRID, hash_grid.Config),
     "simplex": Entry(simplex.Simplex, simplex.Config),
     "permutohedral": Entry(simplex.Simplex, simplex.Config, {"ordering": "permutohedral"}),
+    "probe": Entry(learned_probe.LearnedProbe, learned_probe.Config),
     "dense": Entry(_GRID, hash_grid.Config, {"entries": "dense", "features": 2, "finest_resolution": 128}),
     "tiled": Entry(_GRID, hash_grid.Config, {"entries": "tiled", "base_resolution": 64}),
     "nearest": Entry(_GRID, hash_grid.Config, {"nearest": True}),
@@ -38,6 +40,7 @@ ENCODINGS = {
     "one-blob": Entry(one_blob.OneBlob, one_blob.Config),
     "triangle-wave": Entry(triangle_wave.TriangleWave, triangle_wave.Config),
     "composite": Entry(composite.Composite, composite.Config),
+    "saliency": Entry(saliency.Saliency, saliency.Config),
 }
 
 
@@ -49,15 +52,21 @@ def config_of(name: str, **options):
     entry = ENCODINGS[name]
     options |= entry.options
     if {"finest_resolution", "base_resolution", "levels"} <= options.keys():
+        for name in ("base_resolution", "finest_resolution", "levels"):
+            if not 1 <= options[name] < math.inf:
+                raise BadInput(f"encoding: {name} is {options[name]}; the rule: at least 1, finite")
         steps = max(options["levels"] - 1, 1)
         options["growth"] = (options["finest_resolution"] / options["base_resolution"]) ** (1 / steps)
     names = {f.name for f in dataclasses.fields(entry.config)}
     return entry.config(**{k: v for k, v in options.items() if k in names})
 
 
-def build(dimensions: int, config, generator: torch.Generator | None = None) -> Encoding:
-    """The module that `config` is of. Raises `BadInput` on options out of range."""
+def build(dimensions: int, config, generator: torch.Generator | None = None, *, outside: str = "clamp") -> Encoding:
+    """The module that `config` is of; `outside` is its policy for positions outside [0, 1] (outside.py). Raises
+    `BadInput` on options out of range."""
     for entry in ENCODINGS.values():
         if type(config) is entry.config:
-            return entry.module(dimensions, config, generator)
+            module = entry.module(dimensions, config, generator)
+            module.outside = outside
+            return module
     raise BadInput(f"encoding's config is a {type(config).__name__}; the rule: the Config of a registered encoding")

@@ -78,7 +78,8 @@ class RadianceField(torch.nn.Module):
         """The density's logit [M] float32 and the geometry features [M, C]; `encoded` is `encode(x)` if known."""
         encoded = self.grid(self.grid_positions(x), encoded, **_counted(count))
         features, logit = self.density_network(encoded, dtype=self.features_dtype, head=1, count=count)
-        return logit.squeeze(1), features
+        gate = self.grid.gate(encoded)
+        return logit.squeeze(1) if gate is None else logit.squeeze(1) + gate, features
 
     def color_logits(
         self, features: Tensor, d: Tensor, latent: Tensor | None = None, count: Tensor | None = None

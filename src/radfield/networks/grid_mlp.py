@@ -59,7 +59,8 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
         raise BadInput(
             f"grid_mlp: the network has {network.layers.inputs} inputs; the rule: the grid's {grid.channels} channels"
         )
-    if not native(x) or grid.grid.ops is not OPS:  # other interpolations have no kernel in one pass
+    # other interpolations, and other policies for positions outside [0, 1], have no kernel in one pass
+    if not native(x) or grid.grid.ops is not OPS or grid.outside != "clamp":
         return network(grid(x), dtype=dtype)
     stored = grid.stored()
     y = streams(x, network.layers.outputs, dtype)

@@ -82,9 +82,9 @@ def applies(field, origins: Tensor) -> bool:
     networks = (field.density_network.config, field.color_network.config)
     plain = all(n.skip is None and n.output_activation == "none" for n in networks)
     same = networks[0].activation == networks[1].activation and networks[0].bias == networks[1].bias
-    return (
-        type(field.grid) is HashGrid and field.grid.grid.ops is OPS and not field.config.appearance and plain and same
-    )
+    grid = field.grid
+    known = type(grid) is HashGrid and grid.grid.ops is OPS and grid.outside == "clamp"
+    return known and not field.config.appearance and plain and same
 
 
 @torch.no_grad()
