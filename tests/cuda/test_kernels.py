@@ -14,10 +14,19 @@ from radfield.cuda.source import PACKAGE, flat_source, place
 from radfield.op import Op
 
 B = "radfield::bf16"
+FACTORED = [("Triplane", 4, B), ("Triplane", 1, "float"), ("VM", 8, B), ("CP", 8, B), ("CP", 8, "float")]
+VOXELS = [(1, B, "false"), (8, B, "false"), (8, "float", "false"), (4, "float", "true")]
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
     "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
     "data/pixels.cu": ["pixels_sample"],
+    "encodings/factored.cu": [
+        *(
+            f"factored_{way}<radfield::{kind}Kind, {f}, {t}>"
+            for way in ("forward", "backward")
+            for kind, f, t in FACTORED
+        )
+    ],
     "encodings/frequency.cu": ["frequency_forward", "frequency_backward"],
     "encodings/hash_grid.cu": [
         *(f"hash_grid_forward<3, {f}, {t}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
@@ -37,6 +46,11 @@ KERNELS = {
         *(f"simplex_backward<3, 4, {t}, false>" for t in ("float", B)),
         *(f"simplex_backward_x<{d}, 2, float, float, false>" for d in (3, 6)),
         *("simplex_adam_clear", f"simplex_adam_add<3, 4, {B}>", "simplex_adam_step<false>", "simplex_adam_step<true>"),
+    ],
+    "encodings/sparse_voxels.cu": [
+        *(f"sparse_voxels_forward<{f}, {t}, {t}, {tangent}>" for f, t, tangent in VOXELS),
+        *(f"sparse_voxels_backward<{f}, {t}, {tangent}>" for f, t, tangent in VOXELS),
+        *(f"sparse_voxels_backward_x<{f}, {t}, {t}, {tangent}>" for f, t, tangent in VOXELS),
     ],
     "encodings/spherical_harmonics.cu": [
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
