@@ -10,7 +10,7 @@ from radfield.errors import BadInput
 from radfield.training.adam import Adam
 
 CASES = [
-    (Triplane, TriplaneConfig(levels=3, features=2, log2_size=8, base_resolution=5, growth=1.7)),
+    (Triplane, TriplaneConfig(levels=3, features=2, base_resolution=5, growth=1.7)),
     (VM, VMConfig(components=16, resolution=9)),
     (CP, CPConfig(components=24, resolution=12)),
 ]
@@ -55,7 +55,7 @@ def test_gradients_of_positions_agree_with_reference(module, config):
 
 @pytest.mark.parametrize("features", [1, 4, 8])
 def test_agrees_with_reference_for_other_features(features):
-    config = TriplaneConfig(levels=2, features=features, log2_size=5, base_resolution=4, growth=2.0)
+    config = TriplaneConfig(levels=2, features=features, base_resolution=4, growth=2.0)
     check_op(case(Triplane, config, gradients=("table",), sizes=(0, 33, 300)))
 
 

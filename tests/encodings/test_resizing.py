@@ -150,9 +150,3 @@ def test_the_dense_grid_is_the_hash_grid_that_never_hashes():
 def test_refuses_a_box_without_inside(box):
     with pytest.raises(BadInput, match="the box"):
         VM(3, VMConfig(8, 8)).resize(box=torch.tensor(box))
-
-
-def test_refuses_to_resize_hashed_levels():
-    encoding = Triplane(3, TriplaneConfig(levels=2, log2_size=4, base_resolution=8))
-    with pytest.raises(BadInput, match="hashed"):
-        encoding.resize(20)

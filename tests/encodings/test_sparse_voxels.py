@@ -8,7 +8,14 @@ from checks import OpCase, check_op
 
 from radfield.encodings import hash_grid, sparse_voxels
 from radfield.encodings.resizing import Schedule
-from radfield.encodings.sparse_voxels import Config, SparseVoxels, kept_index, total_variation_gradient, voxel_levels
+from radfield.encodings.sparse_voxels import (
+    Config,
+    SparseVoxels,
+    kept_index,
+    smoothed,
+    smoothed_reference,
+    voxel_levels,
+)
 from radfield.errors import BadInput
 from radfield.training.adam import Adam
 
@@ -134,7 +141,7 @@ def test_index_of_a_finer_grid_has_the_neighbourhood_of_what_is_dense():
     assert torch.equal(rows, torch.arange(len(rows), dtype=torch.int32))
 
 
-def test_total_variation_gradient_is_that_of_the_sum_of_squares():
+def test_smoothing_steps_against_the_sum_of_squared_differences():
     grid = some_voxels(n=5, blocks=2, features=2)
     table = torch.randn(grid.entries, 2, dtype=torch.float64, requires_grad=True)
     index, total = grid.index.view(5, 5, 5).long(), 0.0
@@ -143,8 +150,17 @@ def test_total_variation_gradient_is_that_of_the_sum_of_squares():
         both = (low >= 0) & (high >= 0)
         for offset in grid.levels[:, 0].tolist():
             total = total + (table[offset + high[both]] - table[offset + low[both]]).square().sum() / 2
-    (expected,) = torch.autograd.grad(total, table)
-    assert torch.allclose(total_variation_gradient(table.detach(), grid), expected)
+    (gradient,) = torch.autograd.grad(total, table)
+    table = table.detach()
+    assert torch.allclose(smoothed_reference(table, grid, 0.1), table - 0.1 * gradient)
+
+
+@pytest.mark.parametrize("features", [1, 8])
+def test_smoothing_agrees_with_reference(each_backend_once, features):
+    grid = some_voxels(n=9, blocks=2, features=features)
+    table = torch.randn(grid.entries, features)
+    expected = smoothed_reference(table.double(), grid, 0.1)
+    assert torch.allclose(smoothed(table, grid, 0.1).double(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])

@@ -24,7 +24,9 @@ struct Factor {
   const T* table;
 
   Factor(const Rows& rows, const T* table, int64_t row)
-      : plane(rows, row), line(rows, row), table(table + rows.levels[4 * row] * F) {}
+      : plane(rows, row), line(rows, row), table(table + rows.levels[4 * row] * F) {
+    plane.level.hashed = line.level.hashed = false;  // so that the compiler knows
+  }
 
   template <int D, class Lookup>
   RADFIELD_SIMD void interpolate(const Lookup& lookup, const vf (&x)[D], vf (&sum)[F]) const {
@@ -62,19 +64,6 @@ struct Factors {
       find<k + 1>(x, M, i, n, values);
     }
   }
-  // Two copies of the loop, so that the compiler sees whether it hashes; all factors of a level do, or none.
-  template <class Body>
-  RADFIELD_SIMD void specialised(Body body) const {
-    Factors known = *this;
-    for (auto& each : known.factor) each.line.level.hashed = false;
-    if (factor[0].plane.level.hashed) {
-      for (auto& each : known.factor) each.plane.level.hashed = true;
-      body(known);
-    } else {
-      for (auto& each : known.factor) each.plane.level.hashed = false;
-      body(known);
-    }
-  }
 };
 
 // body(factors, number of the product among all levels', begin, end), in parallel.
@@ -85,9 +74,7 @@ void for_products(const Args& a, Body body) {
   level_by_level(Kind::P * L, a.M, [&](int64_t product, int64_t begin, int64_t end) {
     constexpr auto order = std::make_integer_sequence<int, Kind::K>{};
     const Factors<Kind, F, T> factors(rows, (const T*)a.table, product / L, product % L, L, order);
-    factors.specialised([&](const Factors<Kind, F, T>& known) __attribute__((always_inline)) {
-      for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES { body(known, product, L, i, n); });
-    });
+    for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES { body(factors, product, L, i, n); });
   });
 }
 

@@ -30,7 +30,7 @@ struct FactoredBackward {
   int64_t Q, M, C, E, F, R;
 };
 
-// A kind has P products of K factors; axis(p, k, d) is the d-th axis of factor k, DIMENSIONS[k] in number.
+// A kind has P products of K factors; axis(p, k, d) is the d-th of the dimensions(k) axes of factor k.
 struct TriplaneKind {
   static constexpr int P = 1, K = 3;
   RADFIELD_FN static constexpr int dimensions(int) { return 2; }

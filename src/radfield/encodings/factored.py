@@ -4,10 +4,10 @@
     vm:        f(x) = [P_yz(y, z) * V_x(x), P_xz(x, z) * V_y(y), P_xy(x, y) * V_z(z)]     (TensoRF, Chen et al. 2022)
     cp:        f(x) = V_x(x) * V_y(y) * V_z(z)                                            (TensoRF)
 
-P are planes and V lines, each a grid of hash_grid.py with linear interpolation. A tri-plane has L resolutions of F
-features, C = L F. VM and CP have one resolution and R components, C = 3 R and R; they feed the field's networks in the
-place of TensoRF's sums and its colour basis. All tables lie behind one another in one. While they train, planes and
-lines grow and their box shrinks (resizing.py), as in TensoRF.
+P are planes and V lines, each a grid of hash_grid.py with linear interpolation and an entry for every vertex. A
+tri-plane has L resolutions of F features, C = L F. VM and CP have one resolution and R components, C = 3 R and R; they
+feed the field's networks in the place of TensoRF's sums and its colour basis. All tables lie behind one another in one.
+While they train, planes and lines grow and their box shrinks (resizing.py), as in TensoRF.
 
 The gradient of a factor's value is that of the product times the other factors: `factored_backward` finds all of them
 in one pass, and each grid then sums its own. Where positions need a gradient too, the product is torch over the grids'
@@ -78,11 +78,10 @@ def _(a):
 
 @dataclass(frozen=True)
 class TriplaneConfig:
-    """The tri-plane's options; a plane's level is hashed where it has more than T vertices."""
+    """The tri-plane's options."""
 
     levels: int = 8  # number L of resolutions
     features: int = 4  # features F per resolution: 1, 2, 4 or 8
-    log2_size: int = 18  # log2 of the entries T of a hashed level, up to 24
     base_resolution: int = 16  # vertices along an axis of the coarsest planes
     growth: float = 1.6407  # factor between the resolutions of two levels
     l1: float = 0.0  # weight of the entries' L1 norm
@@ -323,7 +322,7 @@ class Triplane(Factored):
         return finest_resolution(self.config)
 
     def grid_config(self, resolution: int) -> hash_grid.Config:
-        return resized_config(self.config, resolution)
+        return replace(resized_config(self.config, resolution), entries="dense")
 
 
 class _OneResolution(Factored):

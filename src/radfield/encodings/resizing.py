@@ -57,9 +57,9 @@ FIXED = Schedule()
 
 
 class Resizable(Encoding):
-    """An encoding of linearly interpolated levels in one `table`. A class has `final_resolution`, `levels_at(N)`, and
-    `grids_with_axes`: per grid its levels, its axes, and where its table starts. Buffers: resolution, box, and whether
-    it shrank."""
+    """An encoding of linearly interpolated levels, with an entry per vertex, in one `table`. A class has
+    `final_resolution`, `levels_at(N)`, and `grids_with_axes`: per grid its levels, its axes, and where its table
+    starts. Buffers: resolution, box, and whether it shrank."""
 
     def start_box(self, resolution: int) -> None:
         """Makes the buffers, for tables of `resolution`; call it at the end of __init__."""
@@ -167,9 +167,7 @@ def _smooth(values: Tensor, n: int, dimensions: int, step: float) -> None:
 @torch.no_grad()
 def resampled(before: GridLevels, after: GridLevels, level: int, table: Tensor, box: Tensor) -> tuple[int, Tensor]:
     """Offset and entries [N^D, F] of a level of `after`, interpolated from those of `before` in its box [2, D]."""
-    offset, _, n, rule = after.levels[level].tolist()
-    if rule or before.levels[level, 3]:
-        raise BadInput(f"level {level} has hashed entries; the rule: only levels with an entry per vertex are resized")
+    offset, _, n, _ = after.levels[level].tolist()
     # vertex i lies at (i - 1/2) / scale; the outermost ones beyond the cube take its border's value
     line = ((torch.arange(n) - 0.5) / after.scales[level]).clamp(0, 1).to(table.device)
     mesh = torch.meshgrid(*[line] * after.dimensions, indexing="ij")

@@ -76,3 +76,19 @@ RADFIELD_OP(sparse_voxels_adam, SparseVoxelsAdam) {
   back.scales = a.scales, back.index = a.index;
   with_features(a.F, [&]<int F>() { *a.bad = step_levels<VoxelLookup, F>(a, back); });
 }
+
+RADFIELD_OP(sparse_voxels_smooth, SparseVoxelsSmooth) {
+  const int32_t n = (int32_t)a.levels[2];
+  with_features(a.F, [&]<int F>() {
+    parallel_blocks(a.V, CHUNK, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        int32_t rows[6] = {};
+        const int count = a.vertex[row] < 0 ? 0 : neighbour_rows(a.vertex[row], n, a.index, rows);
+        for (int64_t l = 0; l < a.L; ++l) {
+          const int64_t offset = a.levels[4 * l] * F;
+          smooth_row<F>(a.smoothed + offset, a.table + offset, row, rows, count, (float)a.step);
+        }
+      }
+    });
+  });
+}

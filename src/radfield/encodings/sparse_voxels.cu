@@ -87,4 +87,14 @@ __global__ void sparse_voxels_backward_x(const SparseVoxelsBackwardX a) {
   }
 }
 
+// A thread is a row along x and a block of values along y.
+template <int F>
+__global__ void sparse_voxels_smooth(const SparseVoxelsSmooth a) {
+  const int64_t row = thread_number(), offset = a.levels[4 * blockIdx.y] * F;
+  if (row >= a.V) return;
+  int32_t rows[6] = {};
+  const int count = a.vertex[row] < 0 ? 0 : neighbour_rows(a.vertex[row], (int32_t)a.levels[2], a.index, rows);
+  smooth_row<F>(a.smoothed + offset, a.table + offset, row, rows, count, (float)a.step);
+}
+
 }  // namespace radfield

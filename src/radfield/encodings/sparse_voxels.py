@@ -25,9 +25,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..backend import native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
-from ..op import In, Op
+from ..op import In, Op, Out, Scalar
 from ..tensors import on_device
 from . import hash_grid, hash_grid_adam
 from .encoding import Encoding
@@ -46,6 +47,16 @@ FORWARD = _with_index(hash_grid.FORWARD, "sparse_voxels_forward")
 BACKWARD = _with_index(hash_grid.BACKWARD, "sparse_voxels_backward")
 BACKWARD_X = _with_index(hash_grid.BACKWARD_X, "sparse_voxels_backward_x")
 STEP = _with_index(hash_grid_adam.STEP, "sparse_voxels_adam")
+
+SMOOTH = Op(
+    "sparse_voxels_smooth",
+    Out("smoothed", "f32", "E F", "table - step times the gradient of the total variation"),
+    In("table", "f32", "E F"),
+    _INDEX,
+    In("vertex", "i32", "V", "the vertex of each row; -1: none"),
+    In("levels", "i64", "L 4"),
+    Scalar("step", "float"),
+)
 
 
 def _aligned(a, name: str, bytes_each: int) -> None:
@@ -70,6 +81,11 @@ def _(a):
     _aligned(a, "table", 4 if a.cxx("table") == "float" else 2)
     types = f"{a.cxx('table')}, {a.cxx('grad_features')}, {flag(a.tangent)}"
     return Launch(f"sparse_voxels_backward_x<{a.F}, {types}>", blocks(a.M))
+
+
+@SMOOTH.cuda
+def _(a):
+    return Launch(f"sparse_voxels_smooth<{a.F}>", blocks(a.V, a.L))
 
 
 @dataclass(frozen=True)
@@ -103,6 +119,15 @@ class VoxelLevels(GridLevels):
         levels, scales = on_device((self.levels, self.scales), device, self._copies)
         (index,) = on_device((self.index,), device, self._device)
         return {"levels": levels, "scales": scales, "index": index}
+
+    def vertices(self) -> Tensor:
+        """[V] int32: the vertex of each row, -1 where it has none. Made once."""
+        if "vertices" not in self._device:
+            vertices = self.index.new_full((int(self.levels[0, 1]),), -1)
+            vertex = (self.index >= 0).nonzero()[:, 0]
+            vertices[self.index[vertex].long()] = vertex.to(torch.int32)
+            self._device["vertices"] = vertices
+        return self._device["vertices"]
 
 
 def voxel_levels(index: Tensor, rows: int, blocks: int, features: int) -> VoxelLevels:
@@ -246,9 +271,9 @@ class SparseVoxels(Encoding):
         """A step of length `rate` against the total variation of density and coefficients, where the config has one."""
         if self.config.tv:
             for part in (self.densities, self.colors):
-                gradient = total_variation_gradient(part.table.data, part.grid)
-                part.table.data.sub_(gradient, alpha=rate * self.config.tv)
-                _refresh(part)
+                part.table.data.copy_(smoothed(part.table.data, part.grid, rate * self.config.tv))
+                if part.stored() is not None:
+                    part.stored().copy_(part.table.data)
 
     def _resolution(self, progress: float) -> int:
         return round(self.config.resolution * self.config.schedule.part(progress))
@@ -276,12 +301,6 @@ class SparseVoxels(Encoding):
 INITIAL, LEAST = 0.5, 1e-4
 
 
-def _refresh(part: _Values) -> None:
-    stored = part.stored()
-    if stored is not None:
-        stored.copy_(part.table.data)
-
-
 def _padded(rows: int) -> int:
     return max(-(-rows // 8) * 8, 8)
 
@@ -305,9 +324,20 @@ def kept_index(dense: Tensor, resolution: int) -> Tensor:
     return torch.where(kept, number, -1).to(torch.int32)
 
 
-def total_variation_gradient(table: Tensor, grid: VoxelLevels) -> Tensor:
-    """The gradient [B V, F] of  1/2 sum over neighbours that both have a row of (difference)^2.  (Plenoxels takes the
-    root over the three axes, eq. 6; the square has no kink at 0 and the same minimum.)"""
+def smoothed(table: Tensor, grid: VoxelLevels, step: float) -> Tensor:
+    """`table` [B V, F] minus `step` times the gradient of  1/2 sum over neighbours that both have a row of
+    (difference)^2.  (Plenoxels takes the root over the three axes, eq. 6; the square has no kink at 0 and the same
+    minimum.)"""
+    if not native(table):
+        return smoothed_reference(table, grid, step)
+    out, tables = torch.empty_like(table), grid.tables(table.device)
+    vertex = grid.vertices().to(table.device)
+    SMOOTH(smoothed=out, table=table, index=tables["index"], vertex=vertex, levels=tables["levels"], step=step)
+    return out
+
+
+def smoothed_reference(table: Tensor, grid: VoxelLevels, step: float) -> Tensor:
+    """The specification of `smoothed`, for any float type."""
     gradient, n = torch.zeros_like(table), grid.levels[0, 2].item()
     index = grid.index.view(n, n, n)
     for axis in range(3):
@@ -318,7 +348,7 @@ def total_variation_gradient(table: Tensor, grid: VoxelLevels) -> Tensor:
             difference = table[offset + high] - table[offset + low]
             gradient.index_add_(0, offset + high, difference)
             gradient.index_add_(0, offset + low, difference, alpha=-1)
-    return gradient
+    return table - step * gradient
 
 
 def _check(dimensions: int, config: Config) -> None:
