@@ -52,6 +52,8 @@ KERNELS = {
         *(f"sparse_voxels_backward<{f}, {t}, {tangent}>" for f, t, tangent in VOXELS),
         *(f"sparse_voxels_backward_x<{f}, {t}, {t}, {tangent}>" for f, t, tangent in VOXELS),
         *(f"sparse_voxels_smooth<{f}>" for f in (1, 8)),
+        *("sparse_voxels_adam_clear", "sparse_voxels_adam_step<false>", "sparse_voxels_adam_step<true>"),
+        *(f"sparse_voxels_adam_add<3, {f}, {B}>" for f in (1, 8)),
     ],
     "encodings/spherical_harmonics.cu": [
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),

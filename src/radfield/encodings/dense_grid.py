@@ -45,6 +45,12 @@ class DenseGrid(Resizable, HashGrid):
     def final_resolution(self) -> int:
         return finest_resolution(self.config)
 
+    @property
+    def takes_count(self) -> bool:
+        """Not while it grows: between the steps of a graph nothing changes its place."""
+        schedule = self.config.schedule
+        return not (schedule.at or schedule.shrink is not None or self.config.l1 or self.config.tv)
+
     def levels_at(self, resolution: int) -> GridLevels:
         """The levels with `resolution` vertices along an axis of the finest."""
         return hash_grid.grid_levels(self.dimensions, resized_config(self.config, resolution))
@@ -53,5 +59,5 @@ class DenseGrid(Resizable, HashGrid):
     def grids_with_axes(self) -> list[tuple[GridLevels, tuple[int, ...], int]]:
         return [(self.grid, tuple(range(self.dimensions)), 0)]
 
-    def forward(self, x: Tensor, computed: Tensor | None = None) -> Tensor:
-        return HashGrid.forward(self, self.in_box(x), computed)
+    def forward(self, x: Tensor, computed: Tensor | None = None, count: Tensor | None = None) -> Tensor:
+        return HashGrid.forward(self, self.in_box(x), computed, count)

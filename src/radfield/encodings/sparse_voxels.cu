@@ -1,6 +1,7 @@
 // A thread is a sample along x and a level along y, as in hash_grid.cu; corners without an entry are passed over.
 #include "sparse_voxels.h"
 
+#include "../training/adam_device.h"
 #include "hash_grid_device.h"
 
 namespace radfield {
@@ -14,7 +15,7 @@ RADFIELD_FN int32_t corner_row(const GridCell<3, float, int32_t>& cell, int c, c
 template <int F, class T, class Out, bool TANGENT>
 __global__ void sparse_voxels_forward(const SparseVoxelsForward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
-  if (i >= a.M) return;
+  if (i >= rows_in_use(a.count, a.M)) return;
   const GridLevel level = voxel_level(a.levels, a.scales, l);
   const T* const table = (const T*)a.table + level.offset * F;
   const auto cell = cell_of<3>(a.x, a.M, i, level, LINEAR);
@@ -32,27 +33,29 @@ __global__ void sparse_voxels_forward(const SparseVoxelsForward a) {
   for (int f = 0; f < F; ++f) write(out + f * a.M + i, sum[f]);
 }
 
-template <int F, class G, bool TANGENT>
-__global__ void sparse_voxels_backward(const SparseVoxelsBackward a) {
-  const int64_t i = thread_number(), l = blockIdx.y;
-  if (i >= a.M) return;
-  const G* const grad = (const G*)a.grad_features + l * F * a.M;
-  float g[F], tangent[3], added[F];
-  bool any = false;
-  for (int f = 0; f < F; ++f) g[f] = read(grad + f * a.M + i), any |= g[f] != 0.0f;
-  if (!any) return;  // a sample behind the end of its ray
+// grad += the gradients g of sample i's features in level l.
+template <int F, bool TANGENT, class Args>
+RADFIELD_FN void spread_to_voxels(const Args& a, int64_t l, int64_t i, const float (&g)[F], const float* tangents, float* grad) {
+  float tangent[3], added[F];
   const GridLevel level = voxel_level(a.levels, a.scales, l);
-  float* const table = a.grad_table + level.offset * F;
   const auto cell = cell_of<3>(a.x, a.M, i, level, LINEAR);
-  if (TANGENT) read_point(tangent, a.tangent, a.M, i);
+  if (TANGENT) read_point(tangent, tangents, a.M, i);
 #pragma unroll
   for (int c = 0; c < 8; ++c) {
     const int32_t row = corner_row(cell, c, level, a.index);
     if (row < 0) continue;
     const float w = TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
     for (int f = 0; f < F; ++f) added[f] = g[f] * w;
-    add_vector(table + (int64_t)row * F, added);
+    add_vector(grad + (level.offset + row) * F, added);
   }
+}
+
+template <int F, class G, bool TANGENT>
+__global__ void sparse_voxels_backward(const SparseVoxelsBackward a) {
+  const int64_t i = thread_number(), l = blockIdx.y;
+  float g[F];
+  if (i >= rows_in_use(a.count, a.M) || !read_gradient(g, (const G*)a.grad_features + l * F * a.M + i, a.M)) return;
+  spread_to_voxels<F, TANGENT>(a, l, i, g, a.tangent, a.grad_table);
 }
 
 // A thread is a sample and goes through all levels: no atomics, sums in one order.
@@ -85,6 +88,22 @@ __global__ void sparse_voxels_backward_x(const SparseVoxelsBackwardX a) {
     const float x = a.x[d * a.M + i];
     a.grad_x[d * a.M + i] = x >= 0.0f && x <= 1.0f ? sum[d] : 0.0f;  // clamped points do not move
   }
+}
+
+// Adam on the table, as hash_grid_adam.cu.
+__global__ void sparse_voxels_adam_clear(const SparseVoxelsAdam a, float* grad) { clear_table(a, grad); }
+
+template <int D, int F, class G>
+__global__ void sparse_voxels_adam_add(const SparseVoxelsAdam a, float* grad) {
+  const int64_t i = thread_number(), l = blockIdx.y;
+  float g[F];
+  if (i >= rows_in_use(a.count, a.M) || !read_gradient(g, (const G*)a.grad_features + l * F * a.M + i, a.M)) return;
+  spread_to_voxels<F, false>(a, l, i, g, nullptr, grad);
+}
+
+template <bool SKIP>
+__global__ void sparse_voxels_adam_step(const SparseVoxelsAdam a, float* grad) {
+  step_table<SKIP>(a, grad);
 }
 
 // A thread is a row along x and a block of values along y.

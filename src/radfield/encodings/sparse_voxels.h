@@ -14,6 +14,7 @@ struct SparseVoxelsForward {
   const int64_t* levels;
   const float* scales;
   const float* tangent;
+  const int64_t* count;
   const int32_t* index;
   int64_t C, M, D, E, F, L, I;
 };
@@ -25,6 +26,7 @@ struct SparseVoxelsBackward {
   const int64_t* levels;
   const float* scales;
   const float* tangent;
+  const int64_t* count;
   const int32_t* index;
   int64_t E, F, C, M, D, L, I;
 };
@@ -53,6 +55,8 @@ struct SparseVoxelsAdam {
   const int64_t* levels;
   const float* scales;
   const int32_t* index;
+  const int64_t* count;
+  const double* schedule;
   double rate;
   double beta1;
   double beta2;

@@ -59,28 +59,29 @@ SMOOTH = Op(
 )
 
 
-def _aligned(a, name: str, bytes_each: int) -> None:
-    a.aligned(name, min(a.F * bytes_each, 16))
-
-
 @FORWARD.cuda
 def _(a):
-    _aligned(a, "table", 4 if a.cxx("table") == "float" else 2)
+    a.aligned("table", hash_grid.entry_bytes(a, "table"))
     types = f"{a.cxx('table')}, {a.cxx('features')}, {flag(a.tangent)}"
     return Launch(f"sparse_voxels_forward<{a.F}, {types}>", blocks(a.M, a.L))
 
 
 @BACKWARD.cuda
 def _(a):
-    _aligned(a, "grad_table", 4)
+    a.aligned("grad_table", min(4 * a.F, 16))
     return Launch(f"sparse_voxels_backward<{a.F}, {a.cxx('grad_features')}, {flag(a.tangent)}>", blocks(a.M, a.L))
 
 
 @BACKWARD_X.cuda
 def _(a):
-    _aligned(a, "table", 4 if a.cxx("table") == "float" else 2)
+    a.aligned("table", hash_grid.entry_bytes(a, "table"))
     types = f"{a.cxx('table')}, {a.cxx('grad_features')}, {flag(a.tangent)}"
     return Launch(f"sparse_voxels_backward_x<{a.F}, {types}>", blocks(a.M))
+
+
+@STEP.cuda
+def _(a):
+    return hash_grid_adam.adam_launches(a, "sparse_voxels_adam")
 
 
 @SMOOTH.cuda
