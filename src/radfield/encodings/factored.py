@@ -311,9 +311,10 @@ class Factored(Resizable, HashGrid):
 
 
 class Triplane(Factored):
-    """The tri-plane as a module: [M, 3] in [0, 1] -> [M, L F]. Entries start uniform in [0.1, 0.5]."""
+    """The tri-plane as a module: [M, 3] in [0, 1] -> [M, L F]."""
 
-    kind, low, high = "triplane", 0.1, 0.5
+    kind = "triplane"
+    low, high = 0.5, 1.0  # from [0.1, 0.5], as in K-Planes, it trained worse: 22.0 for 23.7 dB after 240 steps on lego
 
     def __init__(self, dimensions: int, config: TriplaneConfig = TriplaneConfig(), generator=None):
         super().__init__(dimensions, config, generator)
