@@ -1,5 +1,6 @@
 """`radfield train --encoding NAME`: every encoding trains, is kept, and continues bit for bit."""
 
+import dataclasses
 import json
 import signal
 
@@ -11,6 +12,7 @@ import radfield
 from radfield.apps import ngp
 from radfield.apps.command_line import main
 from radfield.encodings import registry
+from radfield.encodings.resizing import Schedule
 from radfield.errors import BadInput
 from radfield.training.checkpoint import load_checkpoint
 
@@ -43,8 +45,22 @@ def test_a_mask_over_a_grid_trains_and_loads(tiny_capture, tmp_path):
     assert (model.density(torch.rand(100, 3)) >= 0).all()
 
 
-@pytest.mark.parametrize("encoding", ["simplex", pytest.param("vm", marks=pytest.mark.slow)])
+GROWING = Schedule(0.5, (0.2, 0.7), 0.6)  # once before the interruption, and twice after it
+RESUMED = {
+    "simplex": {},
+    "cp": {"resolution": 60, "components": 16, "schedule": GROWING, "l1": 1e-4, "tv": 1e-3},
+    "sparse": {"resolution": 32, "schedule": GROWING, "prune": 0.6, "tv": 1e-3},
+    "vm": {},
+    "dense": {"schedule": GROWING},
+}
+SLOW = ("vm", "dense")
+
+
+@pytest.mark.parametrize("encoding", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in RESUMED])
 def test_interrupted_and_resumed_equals_uninterrupted(tiny_capture, tmp_path, encoding, monkeypatch):
+    entry = registry.ENCODINGS[encoding]
+    options = {**entry.options, **RESUMED[encoding]}
+    monkeypatch.setitem(registry.ENCODINGS, encoding, dataclasses.replace(entry, options=options))
     train(tiny_capture, tmp_path / "whole", encoding, 12)
     step = ngp.train_step
 
@@ -63,6 +79,9 @@ def test_interrupted_and_resumed_equals_uninterrupted(tiny_capture, tmp_path, en
     assert whole.keys() == parts.keys()
     for name, tensor in whole.items():
         assert torch.equal(tensor, parts[name]), name
+    model = radfield.load(tmp_path / "parts")
+    x = torch.rand(50, 3)
+    assert torch.equal(model.density(x), radfield.load(tmp_path / "whole").density(x))
 
 
 def test_runs_of_before_there_was_a_choice_are_hash_grids(tiny_capture, tmp_path):

@@ -14,10 +14,19 @@ from radfield.cuda.source import PACKAGE, flat_source, place
 from radfield.op import Op
 
 B, H = "radfield::bf16", "radfield::f16"
+FACTORED = [("Triplane", 4, B), ("Triplane", 1, "float"), ("VM", 8, B), ("CP", 8, B), ("CP", 8, "float")]
+VOXELS = [(1, B, "false"), (8, B, "false"), (8, "float", "false"), (4, "float", "true")]
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
     "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
     "data/pixels.cu": ["pixels_sample"],
+    "encodings/factored.cu": [
+        *(
+            f"factored_{way}<radfield::{kind}Kind, {f}, {t}>"
+            for way in ("forward", "backward")
+            for kind, f, t in FACTORED
+        )
+    ],
     "encodings/frequency.cu": ["frequency_forward", "frequency_backward"],
     "encodings/hash_grid.cu": [
         *(f"hash_grid_forward<3, {f}, {t}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
@@ -48,6 +57,14 @@ KERNELS = {
         "learned_probe_backward<2, 2, 4, float, true>",
         *(f"learned_probe_backward_x<3, 2, {t}, {t}, false>" for t in ("float", B)),
         "learned_probe_backward_x<3, 2, float, float, true>",
+    ],
+    "encodings/sparse_voxels.cu": [
+        *(f"sparse_voxels_forward<{f}, {t}, {t}, {tangent}>" for f, t, tangent in VOXELS),
+        *(f"sparse_voxels_backward<{f}, {t}, {tangent}>" for f, t, tangent in VOXELS),
+        *(f"sparse_voxels_backward_x<{f}, {t}, {t}, {tangent}>" for f, t, tangent in VOXELS),
+        *(f"sparse_voxels_smooth<{f}>" for f in (1, 8)),
+        *("sparse_voxels_adam_clear", "sparse_voxels_adam_step<false>", "sparse_voxels_adam_step<true>"),
+        *(f"sparse_voxels_adam_add<3, {f}, {B}>" for f in (1, 8)),
     ],
     "encodings/spherical_harmonics.cu": [
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),

@@ -71,7 +71,7 @@ def test_pruning_reaches_the_part_that_may_stay():
     means = []
     for step in range(500):
         (-1e-3 * encoding.saliency(wanted).sum()).backward()
-        encoding.regularise()
+        encoding.add_gradients()
         optimizer.step(lr=3e-2 * 0.1 ** (step / 500))
         means.append(float(encoding.mean()))
     assert means[0] > 0.4 and abs(means[-1] - 0.1) < 0.04
@@ -87,7 +87,7 @@ def test_multiplier_and_gradient_are_those_of_the_penalty():
     g = encoding.mask.table.detach().clone().double().requires_grad_()
     excess = g[:36].sigmoid().mean() - 0.3
     (0.25 * excess.clamp(min=0) ** 2 + 0.2 * excess).backward()
-    encoding.regularise()
+    encoding.add_gradients()
     assert torch.allclose(encoding.mask.grad_into.double(), g.grad, atol=1e-7)
     assert torch.allclose(encoding.multiplier.double(), (0.2 + 0.5 * excess.detach()).clamp(min=0).float().double())
 

@@ -236,3 +236,20 @@ def test_state_can_be_saved_and_loaded():
 def test_bad_options(options):
     with pytest.raises(BadInput, match=next(iter(options))):
         Config(**options)
+
+
+@pytest.mark.parametrize("cascades", [1, 2])
+def test_occupied_box_holds_the_occupied_cells(cascades):
+    grid = occupancy.OccupancyGrid(occupancy.Config(resolution=16, cascades=cascades))
+    grid.values.zero_()
+    grid.refresh()
+    half = 2 ** (cascades - 1) / 2
+    whole = torch.tensor([[0.5 - half] * 3, [0.5 + half] * 3])
+    assert torch.equal(grid.occupied_box(), whole)
+    x = torch.tensor([[0.41, 0.5, 0.6], [0.59, 0.52, 0.7]])
+    grid.observe(x, torch.full((2,), 1e4))
+    grid.refresh()
+    box = grid.occupied_box()
+    assert (box[0] < x.amin(0)).all() and (box[1] > x.amax(0)).all()
+    most = 2 * 2 ** (cascades - 1) / 16 + 1e-6  # two cells of the outermost cascade, which holds what finer ones do
+    assert (x.amin(0) - box[0] < most).all() and (box[1] - x.amax(0) < most).all()

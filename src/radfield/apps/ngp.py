@@ -24,6 +24,7 @@ from ..data.scene import Scene
 from ..encodings import registry, saliency
 from ..errors import BadInput
 from ..fields import radiance
+from ..fields.voxels import VoxelField
 from ..geometry import SceneTransform
 from ..losses import mse
 from ..renderers import volume
@@ -38,6 +39,7 @@ from . import ngp_device
 SHOWN = ("samples_per_s", "psnr")  # figures beside the progress bar
 RATE = "--ngp.learning-rate"
 CPU_ONLY = False
+REGULARISE_INTERVAL = 16  # steps between two steps against the encoding's regulariser
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 
@@ -76,7 +78,7 @@ class Model:
     """
 
     config: Config
-    field: radiance.RadianceField
+    field: radiance.RadianceField | VoxelField
     grid: occupancy.OccupancyGrid
     render: volume.Config
     transform: SceneTransform
@@ -143,7 +145,7 @@ def build(
     cells = occupancy.Config(cascades=cascades, **turns)
     return Model(
         config,
-        radiance.RadianceField(field_config, cascades, generator).to(device),
+        radiance.build(field_config, cascades, generator).to(device),
         occupancy.OccupancyGrid(cells, device),
         volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near),
         transform,
@@ -175,16 +177,9 @@ class Training:
         self.images = source_of(scene.train.images, seed=seed, memory=memory, device=model.device)
         self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
-        field, config = model.field, model.config
-        self.optimizer = Adam(
-            [
-                *grid_groups(config, field),
-                adam_group(field.density_network.weights, field.density_network, l2=config.network_l2),
-                adam_group(field.color_network.weights, field.color_network, l2=config.network_l2),
-            ]
-        )
+        self.optimizer = Adam([*grid_groups(model.config, model.field), *network_groups(model.config, model.field)])
         model.grid.mark_invisible(scene.train.cameras)
-        self.per_image = per_image.PerImage(config.per_image, scene.train.cameras.to(model.device))
+        self.per_image = per_image.PerImage(model.config.per_image, scene.train.cameras.to(model.device))
         self._device: ngp_device.DeviceSteps | None = None
         self._asked = False
 
@@ -200,6 +195,11 @@ class Training:
         if self._device is not None and (figures := self._device.read()):
             self.count(StepResult(**figures), 0.0)
 
+    def take_parameters(self) -> None:
+        """Has the optimiser take the encoding's parameters, after these were replaced; their moments start at 0."""
+        kept = self.optimizer.groups[len(self.optimizer.groups) - len(self.model.field.networks) :]
+        self.optimizer.groups = Adam(grid_groups(self.model.config, self.model.field)).groups + kept
+
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps to continue from."""
         ours = {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
@@ -214,11 +214,13 @@ class Training:
     def load(self, folder: RunFolder) -> None:
         """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
         tensors, metadata = load_checkpoint(folder.checkpoint_path)
+        restore(self.model, tensors)
+        self.take_parameters()
         ours = self.tensors()
         load_tensors(folder, ours, tensors)
         self.optimizer.steps = int(ours["adam.steps"])
         self.per_image.loaded({k[10:]: v for k, v in ours.items() if k.startswith("per_image.")})
-        self.model.field.grid.stored()
+        self.model.field.grid.loaded()
         self.model.grid.refresh()
         self._asked, self._device = False, None
         try:
@@ -274,6 +276,27 @@ def grid_groups(config: Config, field: radiance.RadianceField) -> list[dict]:
     return [{**group, "scale": rate * group.get("scale", 1.0)} for group in field.grid.adam_groups()]
 
 
+def network_groups(config: Config, field) -> list[dict]:
+    """The parameters of the networks, at the learning rate that goes with the encoding."""
+    options = {"l2": config.network_l2, "scale": registry.ENCODINGS[config.encoding].networks}
+    return [adam_group(network.weights, network, **options) for network in field.networks]
+
+
+def refine(training: Training, progress: float) -> None:
+    """Has the encoding grow, shrink and be regularised as it states."""
+    model = training.model
+    if model.field.grid.refine(progress, lambda: grid_box(model)):
+        training.take_parameters()
+    if training.step % REGULARISE_INTERVAL == 0:
+        rate = learning_rate(model.config, progress) * registry.ENCODINGS[model.config.encoding].rate
+        model.field.grid.regularise(REGULARISE_INTERVAL * rate)
+
+
+def grid_box(model: Model) -> Tensor:
+    """[2, 3]: the occupied part of the cube that the encoding spans, in [0, 1]."""
+    return model.field.grid_positions(model.grid.occupied_box())
+
+
 def train_step(training: Training, progress: float) -> StepResult:
     """One step; `progress` in [0, 1] is the part of the budget used, which sets the learning rate.
 
@@ -283,6 +306,8 @@ def train_step(training: Training, progress: float) -> StepResult:
     if (device := training.device_steps()) is not None:
         return _device_step(training, device, progress)
     model, config, stages, images = training.model, training.model.config, training.stages, training.per_image
+    with stages("encoding"):
+        refine(training, progress)
     with stages("pixels"):
         color = None if config.background == "random" else background_color(config.background, model.device)
         n = training.rays
@@ -302,11 +327,13 @@ def train_step(training: Training, progress: float) -> StepResult:
         loss.backward()
     with stages("optimiser"):
         # a bad gradient anywhere shows in the networks' too, since every gradient passes through them
-        for network in (model.field.density_network, model.field.color_network):
+        for network in model.field.networks:
             if not network.grad_into.isfinite().all():
                 raise FloatingPointError(f"a gradient of step {training.step} is not finite")
-        model.field.grid.regularise()
-        training.optimizer.step(lr=learning_rate(config, progress))
+        model.field.grid.add_gradients()
+        bad = training.optimizer.step(lr=learning_rate(config, progress))
+        if bad and not model.field.networks:
+            raise FloatingPointError(f"{bad} gradients of step {training.step} are not finite")
         images.finish(render, rays, pixels.view, pixels.pixel, progress)
     training.step += 1
     _update_grid(training)
@@ -431,9 +458,17 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     folder = RunFolder.open(run)
     model = build(config_from(folder.read_config()), **scene_from(folder), device=backend.device(device)[0])
     tensors, _ = load_checkpoint(folder.checkpoint_path)
+    restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
+    model.field.grid.loaded()
     model.grid.refresh()
     return model
+
+
+def restore(model: Model, tensors: dict[str, Tensor]) -> None:
+    """Makes the encoding's parameters as large as those of a checkpoint."""
+    prefix = "field.grid."
+    model.field.grid.restore({k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)})
 
 
 def load_tensors(folder: RunFolder, ours: dict[str, Tensor], found: dict[str, Tensor]) -> None:

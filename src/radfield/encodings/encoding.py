@@ -5,6 +5,8 @@ Letters: M samples, D dimensions, C channels.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -38,10 +40,10 @@ class Encoding(torch.nn.Module):
         """The logarithm [M] of a factor on the density where the encoding has these features; None: there is none."""
         return None
 
-    def regularise(self) -> None:
+    def add_gradients(self) -> None:
         """Adds the gradients of what the encoding itself wants: once per step, before the optimiser."""
         for part in self._parts():
-            part.regularise()
+            part.add_gradients()
 
     def stored(self) -> Tensor | None:
         """Makes the 16-bit copies of the parameters new where torch changed them."""
@@ -59,6 +61,23 @@ class Encoding(torch.nn.Module):
             parameter.grad = torch.zeros_like(parameter)
             groups.append({"parameter": parameter.data, "grad": parameter.grad})
         return groups
+
+    def refine(self, progress: float, occupied_box: Callable[[], Tensor]) -> bool:
+        """Grows, prunes or shrinks as the encoding's schedule says at `progress` in [0, 1] of a training. True where
+        its parameters are new ones, which the optimiser must take. occupied_box() is the part [2, 3] of [0, 1]^3 that
+        is not empty."""
+        return False
+
+    def regularise(self, rate: float) -> None:
+        """A step of length `rate` against the encoding's regulariser, where it has one, apart from the loss's (as the
+        weight decay of Loshchilov and Hutter 2019)."""
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Makes the parameters as large as those of a checkpoint, `tensors` by name."""
+
+    def loaded(self) -> None:
+        """Follows after values were copied into parameters and buffers."""
+        self.stored()
 
     def _parts(self) -> list[Encoding]:
         """The encodings that this one is made of."""

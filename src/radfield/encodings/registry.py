@@ -10,19 +10,33 @@ from typing import Any
 import torch
 
 from ..errors import BadInput
-from . import composite, factored, hash_grid, learned_probe, one_blob, saliency, simplex, triangle_wave
+from . import (
+    composite,
+    dense_grid,
+    factored,
+    hash_grid,
+    learned_probe,
+    one_blob,
+    saliency,
+    simplex,
+    sparse_voxels,
+    triangle_wave,
+)
 from .encoding import Encoding
+from .resizing import Schedule
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An encoding: its module, its Config, options in which it differs from the Config's defaults, and the factor on
-    the learning rate that its parameters train best with (of that of a hash grid)."""
+    """An encoding: its module, its Config, options in which it differs from the Config's defaults (among them its
+    schedule and its regulariser), and the factors on the learning rate that its parameters, and the networks behind it,
+    train best with (of that of a hash grid)."""
 
     module: type[Encoding]
     config: type
     options: dict[str, Any] = field(default_factory=dict)
     rate: float = 1.0
+    networks: float = 1.0
 
 
 _GRID = hash_grid.HashGrid
@@ -31,12 +45,19 @@ ENCODINGS = {
     "simplex": Entry(simplex.Simplex, simplex.Config),
     "permutohedral": Entry(simplex.Simplex, simplex.Config, {"ordering": "permutohedral"}),
     "probe": Entry(learned_probe.LearnedProbe, learned_probe.Config),
-    "dense": Entry(_GRID, hash_grid.Config, {"entries": "dense", "features": 2, "finest_resolution": 128}),
+    "dense": Entry(dense_grid.DenseGrid, dense_grid.Config, {"features": 2, "finest_resolution": 128}),
     "tiled": Entry(_GRID, hash_grid.Config, {"entries": "tiled", "base_resolution": 64}),
     "nearest": Entry(_GRID, hash_grid.Config, {"nearest": True}),
-    "triplane": Entry(factored.Triplane, factored.TriplaneConfig, {"finest_resolution": 512}),
-    "vm": Entry(factored.VM, factored.VMConfig),
-    "cp": Entry(factored.CP, factored.CPConfig),
+    "triplane": Entry(
+        factored.Triplane,
+        factored.TriplaneConfig,
+        {"finest_resolution": 512, "schedule": Schedule(0.25, (0.07, 0.12, 0.2, 0.3), 0.15)},
+        0.67,
+        0.3,
+    ),
+    "vm": Entry(factored.VM, factored.VMConfig, {"schedule": Schedule(0.43, (0.07, 0.12, 0.2, 0.3), 0.15)}, 0.67, 0.3),
+    "cp": Entry(factored.CP, factored.CPConfig, {"schedule": Schedule(0.25, (0.07, 0.12, 0.2, 0.3), 0.15)}, 0.67, 0.3),
+    "sparse": Entry(sparse_voxels.SparseVoxels, sparse_voxels.Config, {"schedule": Schedule(0.25, (0.1, 0.35))}),
     "one-blob": Entry(one_blob.OneBlob, one_blob.Config),
     "triangle-wave": Entry(triangle_wave.TriangleWave, triangle_wave.Config),
     "composite": Entry(composite.Composite, composite.Config),

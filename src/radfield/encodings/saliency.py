@@ -14,6 +14,7 @@ Plain torch over the grids' kernels. Letters: M samples, D dimensions (2 or 3), 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,14 +81,29 @@ class Saliency(Encoding):
         return table[: self.config.resolution**self.mask.grid.dimensions]
 
     @torch.no_grad()
-    def regularise(self) -> None:
+    def add_gradients(self) -> None:
         """Adds the pruning's gradient to that of G, and moves the multiplier."""
-        super().regularise()
+        super().add_gradients()
         p = self._vertices(self.mask.table).sigmoid()
         excess = p.mean() - self.config.kept
         slope = (self.config.rho * excess.clamp(min=0) + self.multiplier) / p.numel()
         self._vertices(self.mask.grad_into).add_(slope * p * (1 - p))
         self.multiplier.copy_((self.multiplier + self.config.rho * excess).clamp(min=0))
+
+    def refine(self, progress: float, occupied_box: Callable[[], Tensor]) -> bool:
+        """The masked encoding's; so are the three that follow."""
+        return self.masked.refine(progress, occupied_box)
+
+    def regularise(self, rate: float) -> None:
+        self.masked.regularise(rate)
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        inner = "masked."
+        self.masked.restore({k.removeprefix(inner): v for k, v in tensors.items() if k.startswith(inner)})
+
+    def loaded(self) -> None:
+        self.masked.loaded()
+        self.mask.loaded()
 
     def adam_groups(self) -> list[dict]:
         """The masked encoding's, and G: every vertex moves in every step, since the pruning asks for all."""

@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..encodings import hash_grid, registry, spherical_harmonics
+from ..encodings import hash_grid, registry, sparse_voxels, spherical_harmonics
 from ..networks import mlp
+from . import voxels
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ class RadianceField(torch.nn.Module):
         self.harmonics = spherical_harmonics.SphericalHarmonics(harmonics)
         self.density_network = mlp.MLP(self.grid.channels, config.features, density, generator)
         self.color_network = mlp.MLP(config.features + self.harmonics.channels + config.appearance, 3, color, generator)
+
+    @property
+    def networks(self) -> tuple[mlp.MLP, ...]:
+        """The field's networks, for its optimiser."""
+        return self.density_network, self.color_network
 
     def density(self, x: Tensor) -> Tensor:
         """sigma [M] >= 0 at scene positions `x` [M, 3], per unit of scene length."""
@@ -102,3 +108,12 @@ def _counted(count: Tensor | None) -> dict:
 
 def _latent(latent: Tensor | None, channels: int, like: Tensor) -> Tensor:
     return like.new_zeros(channels, len(like)).T if latent is None else latent.to(like.dtype)
+
+
+def build(config: Config, cascades: int = 1, generator: torch.Generator | None = None):
+    """The field whose encoding of positions is `config.grid`: a `RadianceField`, or voxels without networks. Raises
+    `BadInput` on options out of range."""
+    if isinstance(config.grid, sparse_voxels.Config):
+        grid = dataclasses.replace(config.grid, precision=config.precision)
+        return voxels.VoxelField(grid, cascades, config.appearance)
+    return RadianceField(config, cascades, generator)

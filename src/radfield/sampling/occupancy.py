@@ -261,6 +261,21 @@ class OccupancyGrid(nn.Module):
         counts = torch.tensor([bin(i).count("1") for i in range(256)], device=self.bitfield.device)
         return counts[self.bitfield.long()].sum().item() / self.config.cells
 
+    def occupied_box(self) -> Tensor:
+        """[2, 3]: low and high corner of the occupied cells, a cell wider, in scene coordinates; the outermost cascade
+        where no cell is occupied."""
+        n, side = self.config.resolution, 2 ** (self.config.cascades - 1)
+        whole = torch.tensor([[0.5 - side / 2] * 3, [0.5 + side / 2] * 3], device=self.values.device)
+        bits = (self.bitfield[:, None] >> torch.arange(8, device=self.values.device)) & 1
+        cells = bits.flatten().nonzero()[:, 0]
+        if len(cells) == 0:
+            return whole
+        cascade, place = reference.coordinates_of(cells, n)
+        size = 2.0 ** cascade[:, None]
+        low = 0.5 + ((place - 1) / n - 0.5) * size
+        high = 0.5 + ((place + 2) / n - 0.5) * size
+        return torch.stack([low.min(0).values.clamp(min=whole[0]), high.max(0).values.clamp(max=whole[1])])
+
     @property
     def _shape(self) -> dict:
         return {"resolution": self.config.resolution, "cascades": self.config.cascades}
