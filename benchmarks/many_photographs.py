@@ -204,6 +204,7 @@ def main() -> None:
     capture, run = write_capture(options.folder, options.images), options.folder / f"run-{options.images}"
     figures = {"images": options.images, "megapixels": SIZE[0] * SIZE[1] / 1e6, "memory_gb": options.memory_gb}
     figures |= train(capture, run, options)
+    print(f"trained: {json.dumps(figures)}", file=sys.stderr, flush=True)  # the turns below take their time
     report(figures | compared(capture, run, options.folder, options), options.json, options.save)
 
 

@@ -2,7 +2,8 @@
 
 A cell counts as seen when its centre or a corner projects into some image in front of its camera, or when it is so
 near a camera that its corners may all lie outside of the image. Blocks of 4x4x4 cells are decided first: they are not
-seen outside of the cone around every image, and seen within the cone inside of one.
+seen outside of the cone around every image, and seen within the cone inside of one. With many views a block that the
+cone around any image meets counts as a whole: of a capture of 120 views that keeps 0.81 of the cells, 0.71 being seen.
 
 Letters: T cells, K cascades, G cells along an axis, V views.
 """
@@ -20,6 +21,8 @@ from .occupancy_reference import coordinates_of
 
 #: points projected at a time: what fits in cache several times over
 POINTS_PER_PASS = 1 << 16
+#: with more views than this, blocks decide: cells one by one took 0.2 s per view (5 cascades), minutes for thousands
+MANY_VIEWS = 150
 
 
 def seen_cells(cameras, resolution: int, cascades: int) -> Tensor:
@@ -29,6 +32,8 @@ def seen_cells(cameras, resolution: int, cascades: int) -> Tensor:
     """
     cameras = replace(cameras, camera_to_world=cameras.camera_to_world.float())
     whole, part = _blocks_in_cones(cameras, resolution, cascades)
+    if len(cameras) > MANY_VIEWS:
+        return (whole | part).repeat_interleave(64)
     cells = (part.nonzero() * 64 + torch.arange(64)).flatten()
     cascade, coordinate = coordinates_of(cells, resolution)
     side = 2.0**cascade / resolution
