@@ -18,7 +18,7 @@ import torch
 from capture import program
 from common import machine
 
-from radfield.training import atomic
+from radfield import atomic
 from radfield.training.checkpoint import load_checkpoint
 
 ENCODINGS = ("hash", "simplex", "permutohedral", "dense", "tiled", "triplane", "vm", "cp", "sparse")

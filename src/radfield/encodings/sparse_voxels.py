@@ -11,7 +11,8 @@ optimiser take this interpolation as they are. `resize` doubles the resolution, 
 is dense (sec. 3.4); `regularise` is total variation (eq. 6) over neighbours that both have a row.
 
 The density's value s is its logarithm, or with activation "relu" the density itself, as published (exp(s) and max(s, 0)
-are taken after interpolation). Colours are harmonics of degree n: channel `n^2 c + k` of colour c.
+are taken after interpolation). The optimiser is Adam, at factors on the learning rate that are the encoding's own;
+the published RMSProp was not compared. Colours are harmonics of degree n: channel `n^2 c + k` of colour c.
 
 Letters: M samples, N vertices along an axis, V rows, B blocks, F values per block, L levels (the blocks).
 """
