@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from fitting import capture_of, fit, options_of, plot, report
 
+from radfield.data.synthetic import write_synthetic_capture
 from radfield.encodings import hash_grid, saliency
 
 SIZES = (11, 13, 15, 17, 19)
@@ -35,12 +36,7 @@ def published_counts() -> dict:
 
 def wires(folder: Path, max_size: int) -> Path:
     """The synthetic capture "wires"."""
-    from radfield.apps.command_line import main
-
-    path = folder / "wires"
-    size = str(min(max_size, 800))
-    assert main(["data", "synth", "wires", "--output", str(path), "--size", size]) == 0
-    return path
+    return write_synthetic_capture(folder / "wires", "wires", views=100, val_views=20, size=min(max_size, 800))
 
 
 def compare(scene, options) -> dict:
