@@ -45,7 +45,8 @@ def test_training_finds_the_scene(trained_splat):
     run, figures = trained_splat
     assert figures["psnr"] > 22
     assert figures["gaussians"] < 20000 and figures["state_mb"] > 0 and figures["seconds_per_step"] > 0
-    assert (run / "report.html").exists()
+    report = (run / "report.html").read_text()
+    assert "memory of training" in report and "per step" in report and "<figcaption>Gaussians" in report
     assert len(radfield.load(run).gaussians) == figures["gaussians"]
 
 
