@@ -128,7 +128,9 @@ class Reference:
         projected = self.projected if projected is None else projected
         colors = self.values["colors"] if colors is None else colors
         part = Projected(*(v[near_by] for v in projected))
-        moved = part._replace(mean2d=part.mean2d - torch.tensor([window[1].start, window[0].start]))
+        # depths as fp32 has them: among many thousands some are alike there, and the rule for those is their number
+        depth = part.depth.detach().float().double()
+        moved = part._replace(mean2d=part.mean2d - torch.tensor([window[1].start, window[0].start]), depth=depth)
         height, width = self.close[window].shape
         return raster_reference(moved, colors[near_by], width, height, self.behind, max_alpha=self.max_alpha)
 
@@ -144,7 +146,7 @@ class Reference:
         raw = found.opacity[:, None] * (-(e * dx * dx + c * (dy + k * dx).square()) / 2).exp()
         alpha = torch.where(raw >= MIN_ALPHA, raw.clamp_max(self.max_alpha), 0)
         left = (1 - alpha).cumprod(0)
-        close = ((raw - MIN_ALPHA).abs() < 5e-8) | ((raw - self.max_alpha).abs() < 1e-6)
+        close = ((raw - MIN_ALPHA).abs() < 2e-8) | ((raw - self.max_alpha).abs() < 2e-7)
         close |= (left - MIN_TRANSMITTANCE).abs() < 1e-4 * MIN_TRANSMITTANCE
         return close.any(0).view(height, width)
 

@@ -86,7 +86,7 @@ def test_a_part_of_the_garden(captures):
     values, cameras = garden(captures)
     view = cameras[0]
     part = dataclasses.replace(view, center=(view.center[0] - 200, view.center[1] - 150), width=48, height=48)
-    agrees(values, part, most_left_out=2e-3)
+    agrees(values, part, most_left_out=2e-3)  # 4 of 2304 pixels; of a whole image 0.06 %
 
 
 @pytest.mark.slow
