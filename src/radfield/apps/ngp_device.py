@@ -141,7 +141,7 @@ class DeviceSteps:
         error = ((render.color - pixels.color).square().mean(1) * render.used).sum()
         loss = error / render.rays.clamp_min(1)
         loss.sum().backward()
-        networks = (model.field.density_network, model.field.color_network)
+        networks = model.field.networks
         finite = [loss.detach().isfinite(), *(network.grad_into.isfinite().all().view(1) for network in networks)]
         self.alive.mul_(torch.cat(finite).all().double())
         schedule = now[_GROUPS:].view(self.groups, 3)

@@ -127,17 +127,30 @@ def _with_output(options: Options) -> Options:
 
 def loop(options: Options, training, folder: RunFolder) -> None:
     """Steps until the budget is used; saves now and then, when interrupted, and at the end."""
+    method = METHODS[options.method]
+    try:
+        _steps(options, method, training, folder)
+    except FloatingPointError as error:  # of a step, or on a device of one before that was not known of yet
+        training.save(folder)
+        raise BadInput(
+            f"{error}; {folder.path} keeps the state before it; a new run with a smaller {method.RATE} may help"
+        ) from None
+    except MemoryError as error:
+        training.save(folder)
+        raise BadInput(f"{error}; {folder.path} keeps the state after step {training.step}") from None
+
+
+def _steps(options: Options, method, training, folder: RunFolder) -> None:
     from ..training.progress import Progress, interruptible
 
     budget = {"steps": options.steps, "seconds": options.seconds}
-    method = METHODS[options.method]
     begun = (training.step, training.seconds)
     logged, saved = begun
     title = f"train {options.capture.resolve().name}"
     with Progress(title, **budget, resumed_from=begun) as progress, interruptible() as interrupt:
         clock = time.perf_counter()
         while (used := _used(training, options)) < 1:
-            result = _step(method, training, used, folder)
+            result = method.train_step(training, used)
             # Everything between the steps counts as training, except saving.
             clock, before = time.perf_counter(), clock
             training.count(result, clock - before)
@@ -154,19 +167,6 @@ def loop(options: Options, training, folder: RunFolder) -> None:
             training.log(folder)
         progress.update(training.step, seconds=training.seconds)
     training.save(folder)
-
-
-def _step(method, training, used: float, folder: RunFolder):
-    try:
-        return method.train_step(training, used)
-    except FloatingPointError as error:
-        training.save(folder)
-        raise BadInput(
-            f"{error}; {folder.path} keeps the state before it; a new run with a smaller {method.RATE} may help"
-        ) from None
-    except MemoryError as error:
-        training.save(folder)
-        raise BadInput(f"{error}; {folder.path} keeps the state after step {training.step}") from None
 
 
 def _leave(training, folder: RunFolder) -> None:
