@@ -20,7 +20,7 @@ from .. import backend
 from ..camera_rays import camera_rays
 from ..cameras import Cameras
 from ..data.resident import draw_pixels, source_of
-from ..data.scene import Scene
+from ..data.scene import Images, Scene
 from ..encodings import registry, saliency
 from ..errors import BadInput
 from ..fields import radiance
@@ -182,6 +182,11 @@ class Training:
         self.per_image = per_image.PerImage(model.config.per_image, scene.train.cameras.to(model.device))
         self._device: ngp_device.DeviceSteps | None = None
         self._asked = False
+
+    def make_ready(self) -> None:
+        """Reads the images that the next step draws from, so that reading them is no part of its time."""
+        if not isinstance(self.images, Images):
+            self.images.at(self.step)
 
     def device_steps(self) -> ngp_device.DeviceSteps | None:
         """What takes the steps on a device; None on the CPU, and where each step has to wait."""

@@ -147,6 +147,7 @@ def _steps(options: Options, method, training, folder: RunFolder) -> None:
     begun = (training.step, training.seconds)
     logged, saved = begun
     title = f"train {options.capture.resolve().name}"
+    training.make_ready()
     with Progress(title, **budget, resumed_from=begun) as progress, interruptible() as interrupt:
         clock = time.perf_counter()
         while (used := _used(training, options)) < 1:
