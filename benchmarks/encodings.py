@@ -21,7 +21,7 @@ from common import machine
 from radfield import atomic
 from radfield.training.checkpoint import load_checkpoint
 
-ENCODINGS = ("hash", "simplex", "permutohedral", "dense", "tiled", "triplane", "vm", "cp", "sparse")
+ENCODINGS = ("hash", "simplex", "permutohedral", "probe", "dense", "tiled", "triplane", "vm", "cp", "sparse")
 
 
 def trained(options: argparse.Namespace, encoding: str, seconds: float) -> dict:

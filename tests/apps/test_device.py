@@ -139,7 +139,7 @@ def test_a_stray_tensor_is_found(scene, monkeypatch):
     with Watch() as watch:
         training.rays = 64
         ngp.train_step(training, 0.5)
-    assert watch.stray == ["apps/ngp.py:background_color: full"]
+    assert watch.stray == ["apps/ngp_config.py:background_color: full"]
 
 
 def tensors_in(value, seen):

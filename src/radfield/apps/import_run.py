@@ -35,7 +35,7 @@ class Options:
 
 def run(options: Options) -> dict:
     """Imports, and returns what was read."""
-    from .ngp import BACKGROUNDS
+    from .run_files import BACKGROUNDS
 
     known = options.background in BACKGROUNDS
     check([("background", options.background, known, "white or black"), *device_rules("cpu", options.threads)])

@@ -153,7 +153,7 @@ class DeviceSteps:
 
 
 def _background(config, device: torch.device) -> Tensor | None:
-    from .ngp import background_color
+    from .ngp_config import background_color
 
     return None if config.background == "random" else background_color(config.background, device)
 

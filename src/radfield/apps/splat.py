@@ -22,7 +22,8 @@ from ..renderers.gaussian_color import rest_rows
 from ..renderers.volume import View
 from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
-from .splat_config import BACKGROUNDS, Config, check, config_from, report_background
+from .run_files import BACKGROUNDS, scene_from
+from .splat_config import Config, check, config_from, report_background
 from .splat_step import train_step
 from .splat_training import StepResult, Training
 
@@ -72,8 +73,6 @@ def build(
 
 def load(run: str | Path) -> Model:
     """The model of a run folder, ready to render. Raises `BadInput` for what is no whole run."""
-    from .ngp import scene_from
-
     folder = RunFolder.open(run)
     model = build(config_from(folder.read_config()), **scene_from(folder))
     tensors, _ = load_checkpoint(folder.checkpoint_path)

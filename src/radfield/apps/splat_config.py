@@ -11,8 +11,8 @@ from ..data.scene import Scene
 from ..errors import BadInput
 from ..gaussians import densify, mcmc
 from ..training import per_image
+from .run_files import BACKGROUNDS, typed_options
 
-BACKGROUNDS = {"white": 1.0, "black": 0.0}
 _POSITIVE = ("mean_rate", "final_rate", "scale_rate", "quaternion_rate", "opacity_rate", "color_rate", "near")
 _POSITIVE += ("exposure_rate", "camera_rate")
 
@@ -95,8 +95,6 @@ def check(config: Config) -> None:
 
 def config_from(values: dict) -> Config:
     """The method's options in a run's config.json. Raises `BadInput` where they are none."""
-    from .ngp import typed_options
-
     options = values.get("splat")
     if values.get("app") != "splat" or not isinstance(options, dict):
         raise BadInput("config.json holds no options of the method splat; the rule: a run of that method")

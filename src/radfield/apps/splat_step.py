@@ -17,7 +17,8 @@ from ..gaussians.scene import GaussianScene, Seen, see
 from ..image_loss import image_loss
 from ..renderers.gaussian_color import rest_rows
 from ..sampling.random import stream
-from .splat_config import BACKGROUNDS, Config
+from .run_files import BACKGROUNDS
+from .splat_config import Config
 from .splat_training import StepResult, Training
 
 _ORDER, _BACKGROUND, _REFINE, _NOISE = 1, 2, 3, 4  # purposes of random numbers

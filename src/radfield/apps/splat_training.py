@@ -53,6 +53,9 @@ class Training:
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians))
 
+    def make_ready(self) -> None:
+        """Nothing has to be read before the first step: views come one by one."""
+
     def begin(self) -> None:
         """Makes the first Gaussians."""
         config = self.model.config

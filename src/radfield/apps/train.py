@@ -25,6 +25,7 @@ from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import ngp, splat
 from .methods import METHODS
+from .run_files import scene_from
 from .runs import check, check_fits, device_rules, free_memory, saved_options, use_device
 
 LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
@@ -147,6 +148,7 @@ def _steps(options: Options, method, training, folder: RunFolder) -> None:
     begun = (training.step, training.seconds)
     logged, saved = begun
     title = f"train {options.capture.resolve().name}"
+    training.make_ready()
     with Progress(title, **budget, resumed_from=begun) as progress, interruptible() as interrupt:
         clock = time.perf_counter()
         while (used := _used(training, options)) < 1:
@@ -269,7 +271,7 @@ def _with_method(options: Options, name: str, folder: RunFolder) -> Options:
 
 def _continue(training, scene, folder: RunFolder, config: dict) -> None:
     """Puts the state of the checkpoint into `training`, and the run's folder back to it."""
-    trained = ngp.scene_from(folder)
+    trained = scene_from(folder)
     check_fits(scene, trained["transform"], trained["cascades"], folder)
     training.load(folder)
     folder.resume(training.step)

@@ -64,8 +64,7 @@ struct SimplexAdam {
   int64_t E, F, C, M, D, L, K;
 };
 
-// The factor of axis d in the entry number. hashed: coherent primes, of blocks of 2^D vertices (locate_simplex), joined
-// by XOR; permutohedral: the hash of
+// The factor of axis d in the entry number. hashed: coherent primes, joined by XOR; permutohedral: the hash of
 // PermutoSDF, k = (k + key_i) 2531011 over the first D elevated coordinates of the vertex, key_i = (D + 1) v_i -
 // sum(v), is linear in v; dense: row-major strides.
 template <int D>
@@ -122,14 +121,7 @@ RADFIELD_FN SimplexCell<D, F, I> locate_simplex(const F (&x)[D], const float* ma
     cell.f[d] = y - whole;
     cell.base[d] = to_int(whole);
     cell.axis[d] = I{} + d;
-    I part, next;
-    if (hashed) {  // of the block of 2^D vertices, and the vertex's place in it
-      const I odd = I{} - (cell.base[d] & 1), block = (cell.base[d] >> 1) * (int32_t)(factor[d] << D);
-      part = block | (odd & (1 << d));
-      next = select(odd, block + (int32_t)(factor[d] << D), block | (1 << d));
-    } else {
-      part = cell.base[d] * (int32_t)factor[d], next = part + (int32_t)factor[d];
-    }
+    const I part = cell.base[d] * (int32_t)factor[d], next = part + (int32_t)factor[d];
     first = hashed ? first ^ part : first + part;
     step[d] = hashed ? part ^ next : next - part;
   }

@@ -13,15 +13,10 @@ F = (sqrt(n + 1) - 1) / n. With N = N_min b^l - 1, the cells of a hash grid's le
     "cells":     N / sqrt(n + 1)           y fills N cells along an axis, as in a grid; fewer vertices (25 % in 3D)
     "vertices":  N / (n + 1)^(1 / (2 n))   as many vertices as a grid of N cells has, for large N
 
-A level whose lattice box has at most T vertices is dense (entry: row-major number). Others are hashed with the primes
-of hash_grid.py, but by blocks: the 2^n vertices with the same floor(v / 2) stand together,
-
-    entry(v) = (2^n XOR_d (floor(v_d / 2) prime_d) + sum_d 2^d (v_d mod 2)) mod T
-
-so that the 4 vertices of a simplex in 3D stand in 2.5 blocks on average, each at most a cache line where F = 2 (hashed
-one by one they would touch 3.1 lines; the 8 corners of a grid's cell touch 4.5). Ordering "permutohedral": PermutoSDF's
-isometric embedding at sigma = 1 / (N (n + 1)^((n - 1/2) / n)), which gives as many vertices, with a random shift per
-level, its hash k = (k + key_i) 2531011 mod T, and no dense levels.
+A level whose lattice box has at most T vertices is dense (entry: row-major number), others are hashed as in
+hash_grid.py. Ordering "permutohedral": PermutoSDF's isometric embedding at
+sigma = 1 / (N (n + 1)^((n - 1/2) / n)), which gives as many vertices, with a random shift per level, its hash
+k = (k + key_i) 2531011 mod T, and no dense levels.
 
 Letters: M samples, n or D dimensions (2 to 6), L levels, F features per level (1, 2, 4, 8), C = L F channels, E entries
 in all, T = 2^log2_size, K = n (n + 1). Points outside [0, 1] are clamped to it. The second derivative by x is 0.
@@ -198,8 +193,7 @@ def _entry_reference(vertex: Tensor, size: int, resolution: int, rule: int) -> T
     n = vertex.shape[1]
     for d in range(n):
         if rule == 1:
-            block = vertex[:, d].div(2, rounding_mode="floor") * (PRIMES[d] << n) + (vertex[:, d] % 2 << d)
-            entry = entry ^ (block & 0xFFFFFFFF)
+            entry = entry ^ (vertex[:, d] * PRIMES[d] & 0xFFFFFFFF)
         elif rule == 0:
             entry = entry + vertex[:, d] * resolution**d
         else:
