@@ -249,6 +249,8 @@ def _mesh(path: Path):
     vertices, triangles, uv, image, colors = reader.read_mesh(
         path
     )  # checks the file, and reads nothing outside its folder
+    if not len(triangles) or not bool(vertices.isfinite().all()):
+        raise BadInput(f"{path}: cannot be read as a mesh: no triangles, or vertices that are not finite")
     visual = None
     if uv is not None and image is not None:
         from PIL import Image

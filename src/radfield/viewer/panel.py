@@ -47,8 +47,7 @@ class Panel:
         self.splats = None
         exhibit = self.exhibit
         self.gui.add_markdown(f"**{exhibit.title}**, {exhibit.about}")
-        self.status = self.gui.add_markdown("")
-        session.told = lambda text: setattr(self.status, "content", text)
+        session.status = self.gui.add_markdown(session.text)
         if exhibit.source is not None:
             self._view()
             self._crop()

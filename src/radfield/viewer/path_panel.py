@@ -160,6 +160,10 @@ class Video:
         self.progress(1.0)
         self._tell()
 
+    def _frames(self):
+        while (frame := self.frames.get()) is not None:
+            yield frame
+
     def _encode(self) -> None:
         import tempfile
 
@@ -171,10 +175,10 @@ class Video:
                 place = Path(scratch) if folder is None else folder / "renders"
                 place.mkdir(exist_ok=True)
                 target = unused(place, "camera_path", ".mp4")
-                write_video(target, iter(self.frames.get, None), self.path.fps)
+                write_video(target, self._frames(), self.path.fps)
                 self.done = {"path": None if folder is None else target, "content": target.read_bytes()}
-        except (BadInput, OSError) as error:
-            self.done = {"error": str(error)}
+        except Exception as error:  # told to the client; without this thread the worker would wait for it
+            self.done = {"error": str(error) or repr(error)}
 
     def _tell(self) -> None:
         client = self.session.client

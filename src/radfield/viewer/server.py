@@ -47,7 +47,7 @@ def free_port(host: str, port: int) -> int:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     except (OSError, UnicodeError) as error:
-        raise BadInput(f"--host is {host!r}; the rule: a name or address of this machine: {error}") from None
+        raise BadInput(f"--host is {host!r}; the rule: an address of this machine: {error}") from None
     for candidate in range(port, min(port + MOST_PORTS, 65536)):
         with socket.socket(family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -57,9 +57,7 @@ def free_port(host: str, port: int) -> int:
             except OSError as error:
                 if error.errno not in (errno.EADDRINUSE, errno.EACCES):
                     reason = (error.strerror or str(error)).lower()
-                    raise BadInput(
-                        f"--host is {host!r}; the rule: a name or address of this machine: {reason}"
-                    ) from None
+                    raise BadInput(f"--host is {host!r}; the rule: an address of this machine: {reason}") from None
                 what = "is in use" if error.errno == errno.EADDRINUSE else "is not allowed"
                 warn(f"port {candidate} {what}; trying {candidate + 1}")
     raise BadInput(f"--port is {port}; the rule: a port with a free one among the {MOST_PORTS} from it on")

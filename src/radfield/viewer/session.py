@@ -8,6 +8,7 @@ slow connection gets fewer pictures, not later ones.
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from dataclasses import dataclass
 
@@ -51,14 +52,21 @@ class Session:
         if exhibit.gaussians is not None and not training:
             self.wants.drawn_by = BROWSER
         self.photograph: PhotographSource | None = None
-        self.told = lambda text: None  # shows a line in the panel
+        self.status = None  # the panel's line about what was drawn
+        self.text = ""
         self.began = 0.0  # when the camera last moved
         self.sent = 0
         self.last: tuple[View, Wish] | None = None
         self.sized = (0, 0)
-        self.gone = False
+        self.gone, self.lock = False, threading.Lock()
         self.slot = worker.open(client.client_id, self.show)
         client.camera.on_update(self._moved)
+
+    def told(self, text: str) -> None:
+        """Shows a line in the panel, at once or when it is built."""
+        self.text = text
+        if self.status is not None and not self.gone:
+            self.status.content = text
 
     async def _moved(self, camera) -> None:
         self.ask(moving=True)
@@ -104,19 +112,21 @@ class Session:
         """Asks for a picture of what the client now wants to see."""
         if self.gone or not self.draws:
             return
-        camera = self.camera()
-        if camera is None:
-            return
-        self.began = time.monotonic()
-        wish = Wish(self.source(camera), self.wants.look, camera, self.wants.budget, moving)
-        self.worker.ask(self.client.client_id, wish)
+        with self.lock:  # of two threads the later one must not be overtaken by what the earlier one saw
+            camera = self.camera()
+            if camera is None:
+                return
+            self.began = time.monotonic()
+            wish = Wish(self.source(camera), self.wants.look, camera, self.wants.budget, moving)
+            self.worker.ask(self.client.client_id, wish)
 
     def change(self, **wants) -> None:
         """Changes what is wanted (fields of `Wants`, or of its `look`), and asks for the picture."""
         of_look = {k: v for k, v in wants.items() if k in Look.__dataclass_fields__}
         others = {k: v for k, v in wants.items() if k not in of_look}
-        look = dataclasses.replace(self.wants.look, **of_look)
-        self.wants = dataclasses.replace(self.wants, look=look, **others)
+        with self.lock:
+            look = dataclasses.replace(self.wants.look, **of_look)
+            self.wants = dataclasses.replace(self.wants, look=look, **others)
         self.ask()
 
     def show(self, view: View, wish: Wish, whole: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+import warnings
 
 from . import server
 from .exhibit import Exhibit
@@ -29,6 +30,8 @@ class Viewer:
         self.exhibit, self.worker, self.live = exhibit, Worker(), live
         self.sessions: dict[int, Session] = {}
         self.worker.failed = self._failed
+        # a client may leave at any time, also while something is written to it
+        warnings.filterwarnings("ignore", "Queued a .* on a closed connection")
         server.import_viser()
         port = server.free_port(host, port)
         if token is None and not server.is_loopback(host):
@@ -76,10 +79,9 @@ class Viewer:
         self.server.initial_camera.near = 0.005
 
     async def _connected(self, client) -> None:
-        # The first picture is asked for before the panel is built, which takes longer.
+        # The panel is built beside: viser now tells the session the camera, which asks for the first picture.
         session = Session(client, self.exhibit, self.worker, training=self.live is not None)
         self.sessions[client.client_id] = session
-        session.ask()
         self.server._thread_executor.submit(self._build, session)
 
     def _build(self, session: Session) -> None:

@@ -161,14 +161,25 @@ class Worker:
             self._turn += 1
             slot = at_rest[self._turn % len(at_rest)]
             passes, wish, quiet = slot.passes, slot.current, slot.quiet
-        picture = next(passes, _END)
-        with self._lock:
-            current = slot.passes is passes and slot.pending is None
-            if picture is _END or (current and picture is not None and picture.whole):
-                slot.passes, slot.whole_at = None, time.monotonic()
-        if current and isinstance(picture, Picture) and (picture.whole or not quiet):
-            slot.show(picture.view, wish, picture.whole)
+        try:
+            picture = next(passes, _END)
+        except Exception:
+            self._forget(slot, passes)
+            raise
+        if isinstance(picture, Picture) and (picture.whole or not quiet):
+            with self._lock:
+                current = slot.passes is passes and slot.pending is None
+            if current:
+                slot.show(picture.view, wish, picture.whole)
+        if picture is _END or (picture is not None and picture.whole):
+            self._forget(slot, passes)
         return True
+
+    def _forget(self, slot: Slot, passes) -> None:
+        """The picture is whole, or cannot be drawn."""
+        with self._lock:
+            if slot.passes is passes:
+                slot.passes, slot.whole_at = None, time.monotonic()
 
     def _job(self) -> bool:
         with self._lock:
