@@ -114,9 +114,15 @@ class Page:
         script = f"""(() => {{
           const own = e => [...e.childNodes].filter(n => n.nodeType == 3).map(n => n.textContent).join("").trim();
           const found = [...document.querySelectorAll("button, label, span, p, div")].filter(e => own(e) == {text!r});
-          const place = found.map(e => e.getBoundingClientRect()).find(r => r.width > 0);
-          return place ? [place.x + place.width / 2, place.y + place.height / 2] : null; }})()"""
-        place = until(lambda: self.run(script), 30)
+          const seen = found.find(e => e.getBoundingClientRect().width > 0);
+          if (!seen) return null;
+          seen.scrollIntoView({{block: "nearest"}});
+          const place = seen.getBoundingClientRect();
+          return [place.x + place.width / 2, place.y + place.height / 2]; }})()"""
+        before, place = None, until(lambda: self.run(script), 30)
+        while place != before:  # folders open slowly
+            time.sleep(0.3)
+            before, place = place, self.run(script)
         self.mouse("mousePressed", place)
         self.mouse("mouseReleased", place)
 

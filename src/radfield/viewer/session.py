@@ -60,7 +60,9 @@ class Session:
         self.sized = (0, 0)
         self.gone, self.lock = False, threading.Lock()
         self.slot = worker.open(client.client_id, self.show)
-        client.camera.on_update(self._moved)
+        camera = client.camera
+        self.stood = (*camera.position, *camera.wxyz, camera.fov, camera.image_width, camera.image_height)
+        camera.on_update(self._moved)
 
     def told(self, text: str) -> None:
         """Shows a line in the panel, at once or when it is built."""
@@ -69,7 +71,10 @@ class Session:
             self.status.content = text
 
     async def _moved(self, camera) -> None:
-        self.ask(moving=True)
+        now = (*camera.position, *camera.wxyz, camera.fov, camera.image_width, camera.image_height)
+        if now != self.stood:  # browsers tell their camera again when nothing has changed
+            self.stood = now
+            self.ask(moving=True)
 
     @property
     def draws(self) -> bool:

@@ -79,9 +79,10 @@ class Viewer:
         self.server.initial_camera.near = 0.005
 
     async def _connected(self, client) -> None:
-        # The panel is built beside: viser now tells the session the camera, which asks for the first picture.
+        # The first picture is asked for before the panel is built, which takes longer.
         session = Session(client, self.exhibit, self.worker, training=self.live is not None)
         self.sessions[client.client_id] = session
+        session.ask()
         self.server._thread_executor.submit(self._build, session)
 
     def _build(self, session: Session) -> None:
