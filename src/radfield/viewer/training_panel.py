@@ -17,7 +17,7 @@ import numpy as np
 
 from .worker import Worker
 
-MOVING, AT_REST = 0.6, 0.08
+MOVING, AT_REST = 0.6, 0.05
 REFRESH = 2.0  # seconds between two pictures of a scene that trains, at least
 _POINTS = 400  # of a curve
 
