@@ -80,12 +80,15 @@ def _keep(page, viewer, path: Path) -> None:
     page.run("document.querySelectorAll('.mantine-Notification-root').forEach(e => e.remove())")
     page.click("photographs")
     time.sleep(5)
-    page.drag((300, 400), (340, 330))
+    away = viewer.exhibit.at(tilt=0.2, zoom=0.5)
+    viewer.sessions[0].go_to(away.camera_to_world[0], viewer.exhibit.first_view()[2])
+    time.sleep(2)
     whole(viewer)
     time.sleep(3)
     Image.fromarray(page.screenshot()).save(path)
 
 
+@pytest.mark.slow
 def test_a_page_loaded_again_and_a_second_one(trained, viewing, browser):
     viewer = viewing(trained, port=18610)
     page = browser.page(viewer.url)

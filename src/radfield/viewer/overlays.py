@@ -37,6 +37,7 @@ def add_cameras(scene, exhibit: Exhibit, photographs: bool):
                 fov=float(min(fov, 2.5)),
                 aspect=width / height,
                 scale=scale,
+                thickness=0.03 * scale,
                 color=_COLORS[exhibit.splits[i][0]],
                 image=image,
                 wxyz=viser.transforms.SO3.from_matrix(pose[:3, :3]).wxyz,
@@ -57,9 +58,9 @@ def thumbnail(exhibit: Exhibit, index: int) -> np.ndarray:
 
 
 def _frustum_size(poses: torch.Tensor) -> float:
-    """A tenth of the cameras' spread."""
+    """A twentieth of the cameras' spread."""
     centres = poses[:, :3, 3]
-    return max(0.1 * float((centres - centres.mean(0)).norm(dim=1).median()), 0.01)
+    return max(0.05 * float((centres - centres.mean(0)).norm(dim=1).median()), 0.01)
 
 
 def add_points(scene, points, name: str = "/points"):
