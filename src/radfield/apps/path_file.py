@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..atomic import write_json
 from ..cameras import Cameras
 from ..errors import BadInput
 from ..geometry import SceneTransform
-from ..training.atomic import write_json
 
 MARK = "radfield_camera_path"
 _MOST_BYTES, _MOST_KEYFRAMES, _MOST_FRAMES = 1 << 22, 10_000, 100_000

@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..atomic import write_json
 from ..errors import BadInput
 from ..geometry import SceneTransform
-from ..training.atomic import write_json
 
 NAME = "crop.json"
 _MOST_BYTES = 1 << 16
