@@ -34,5 +34,5 @@ $(SETUP): $(SOURCES)
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --constraint constraints.txt torch
 	$(PIP) "scikit-build-core>=0.11" "cmake>=3.20" ninja
-	$(PIP) --no-build-isolation --config-settings=cmake.define.RADFIELD_ISA=native --editable ".[test,dev]"
+	$(PIP) --no-build-isolation --config-settings=cmake.define.RADFIELD_ISA=native --editable ".[viewer,test,dev]"
 	@touch $(SETUP)

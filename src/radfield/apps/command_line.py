@@ -35,6 +35,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
+    "view": ("radfield.apps.view", "look at a run, Gaussians, a mesh or a capture in the browser"),
     "export": ("radfield.apps.export", "write the Gaussians of a run to a file that other programs read"),
     "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),

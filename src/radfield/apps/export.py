@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -20,6 +20,7 @@ class Options:
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
     file: Annotated[Path, tyro.conf.Positional]  # the file to write: its ending says the format (.ply)
+    crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the crop box that the viewer saved, if any
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -38,7 +39,22 @@ def run(options: Options) -> dict:
     if method_of(folder) is not splat:
         raise BadInput(f"{folder.path}: is a run of another method; the rule: export writes runs of --method splat")
     model = splat.load(folder.path)
-    scene = model.gaussians.transformed(model.transform.inverse())
+    gaussians = _cropped(options, folder, model)
+    scene = gaussians.transformed(model.transform.inverse())
     write_ply(options.file, scene)
     print(f"export {folder.path.resolve().name}: {len(scene)} Gaussians", file=sys.stderr)
     return {"file": str(options.file), "gaussians": len(scene), "bytes": options.file.stat().st_size}
+
+
+def _cropped(options: Options, folder: RunFolder, model):
+    """The Gaussians whose centres lie in the run's crop box, all where there is none."""
+    from ..viewer import crop
+
+    box = crop.load(folder.path, model.transform) if options.crop == "saved" else None
+    if box is None:
+        return model.gaussians
+    inside = box.contains(model.gaussians.means.T)
+    if not bool(inside.any()):
+        raise BadInput(f"{folder.path / crop.NAME}: holds no Gaussian; the rule: a box around some, or --crop none")
+    print(f"crop {int(inside.sum())} of {len(inside)} Gaussians ({crop.NAME})", file=sys.stderr)
+    return model.gaussians.select(inside)

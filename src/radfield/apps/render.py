@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,10 +20,11 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
     output: Path  # folder for the pictures
     what: Literal["views", "orbit", "spiral"] = "views"  # the capture's views, or a video along a path
+    path: Path | None = None  # a camera path saved in the viewer: a video along it, instead of --what
     split: Literal["train", "val", "test"] = "val"  # with views: which ones
     views: int | None = None  # with views: the first so many only
-    frames: int = 60  # of a video
-    fps: int = 30  # of a video, frames per second
+    frames: int | None = None  # of a video; 60, with --path as many as it says
+    fps: int | None = None  # of a video, frames per second; 30, with --path as it says
     size: int | None = None  # longer side of the pictures in pixels; the capture's by default
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
     capture: Path | None = None  # where the run's capture is now, if it has moved
@@ -35,12 +36,29 @@ class Options:
 def run(options: Options) -> dict:
     """Renders, and returns what was written and how long a picture took."""
     _check(options)
+    path = _path(options)
+    options = replace(options, frames=options.frames or (path.frames if path else 60))
     device, about = use_device(options.device, options.threads, cpu_only=is_cpu_only(options.run))
     folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
-    cameras = _sized(_cameras(options, scene), options.size)
+    cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
+    cameras = _sized(cameras, options.size)
     _make_folder(options.output)
-    print(f"render {folder.path.resolve().name}: {options.what}, {about}", file=sys.stderr)
-    return _write_views(options, model, cameras) if options.what == "views" else _write_video(options, model, cameras)
+    name = "path" if path else options.what
+    print(f"render {folder.path.resolve().name}: {name}, {about}", file=sys.stderr)
+    if name == "views":
+        return _write_views(options, model, cameras)
+    return _write_video(options, model, cameras, name, options.fps or (path.fps if path else 30))
+
+
+def _path(options: Options):
+    """The camera path of --path, None without."""
+    if options.path is None:
+        return None
+    if options.what != "views":
+        raise BadInput(f"--path and --what {options.what} are both given; the rule: one of them")
+    from .path_file import read_path
+
+    return read_path(options.path)
 
 
 def _make_folder(path: Path) -> None:
@@ -56,8 +74,6 @@ def _cameras(options: Options, scene):
     if options.what == "views":
         cameras = scene.split(options.split).cameras
         return cameras[: options.views] if options.views else cameras
-    from dataclasses import replace
-
     from .camera_paths import orbit, spiral
 
     seen = scene.train.cameras
@@ -85,7 +101,7 @@ def _write_views(options: Options, model, cameras) -> dict:
     return {"files": [str(f) for f in files], "views": len(cameras), "seconds_per_view": seconds / len(cameras)}
 
 
-def _write_video(options: Options, model, cameras) -> dict:
+def _write_video(options: Options, model, cameras, name: str, fps: float) -> dict:
     from .video import write_video
 
     seconds, depths = [], []
@@ -97,11 +113,11 @@ def _write_video(options: Options, model, cameras) -> dict:
                 depths.append(depth_picture(view))
             yield _bytes(view.color).numpy()
 
-    files = [options.output / f"{options.what}.mp4"]
-    write_video(files[0], frames(), options.fps)
+    files = [options.output / f"{name}.mp4"]
+    write_video(files[0], frames(), fps)
     if options.depth:
-        files.append(options.output / f"{options.what}_depth.mp4")
-        write_video(files[1], (d.numpy() for d in depths), options.fps)
+        files.append(options.output / f"{name}_depth.mp4")
+        write_video(files[1], (d.numpy() for d in depths), fps)
     return {
         "files": [str(f) for f in files],
         "frames": len(seconds),
@@ -115,7 +131,7 @@ def _rendered(options: Options, model, cameras):
 
     from ..training.progress import Progress
 
-    with Progress(f"render {options.what}", steps=len(cameras)) as progress:
+    with Progress(f"render {'path' if options.path else options.what}", steps=len(cameras)) as progress:
         for i in range(len(cameras)):
             began = time.perf_counter()
             view = model.render_view(cameras, i).cpu()  # waits for a GPU to be done
@@ -145,11 +161,11 @@ def _check(options: Options) -> None:
     check(
         [
             ("views", options.views, options.views is None or options.views > 0, "at least 1"),
-            ("frames", options.frames, 0 < options.frames <= 100_000, "from 1 to 100000"),
-            ("fps", options.fps, 0 < options.fps <= 240, "from 1 to 240"),
+            ("frames", options.frames, options.frames is None or 0 < options.frames <= 100_000, "from 1 to 100000"),
+            ("fps", options.fps, options.fps is None or 0 < options.fps <= 240, "from 1 to 240"),
             ("size", options.size, options.size is None or 8 <= options.size <= 16384, "from 8 to 16384 pixels"),
             *device_rules(options.device, options.threads),
         ]
     )
-    if options.what != "views" and options.views is not None:
+    if (options.what != "views" or options.path) and options.views is not None:
         raise BadInput(f"--views is {options.views}; the rule: none with a video, whose pictures --frames counts")

@@ -57,6 +57,9 @@ class Options:
     memory_gb: float | None = None
     cache_gb: float = 12.0  # disk space for decoded images where they do not fit into memory
     checkpoint_seconds: float = 60.0  # save the state this often
+    viewer: bool = False  # show the scene in the browser while it trains, and afterwards until Ctrl-C
+    host: str = "127.0.0.1"  # with --viewer: address to listen on; others than this machine's own need a token
+    port: int = 8080  # with --viewer: port to listen on, or the next that is free
     evaluate: bool = True  # measure and report on held-out views at the end
     json: bool = False  # print the figures as one JSON object
     ngp: ngp.Config = field(default_factory=ngp.Config)  # options of the method ngp
@@ -94,8 +97,16 @@ def run(options: Options) -> dict:
     else:
         folder.start(config)
     print(f"train {scene.name}: {len(scene.train)} views, {about}", file=sys.stderr)
-    loop(options, training, folder)
-    return _finish(options, training, scene, folder)
+    if not options.viewer:
+        loop(options, training, folder)
+        return _finish(options, training, scene, folder)
+    from ..viewer.watched import watched
+
+    with watched(options, model, scene, folder) as live:
+        loop(options, training, folder, live)
+        figures = _finish(options, training, scene, folder)
+        live.go_on()
+    return figures
 
 
 def _with_cameras(options: Options, folder: RunFolder) -> Options:
@@ -126,11 +137,12 @@ def _with_output(options: Options) -> Options:
     return dataclasses.replace(options, output=output)
 
 
-def loop(options: Options, training, folder: RunFolder) -> None:
-    """Steps until the budget is used; saves now and then, when interrupted, and at the end."""
+def loop(options: Options, training, folder: RunFolder, live=None) -> None:
+    """Steps until the budget is used; saves now and then, when interrupted, and at the end. live: of a viewer that
+    shows the scene (`viewer/training_panel.py`)."""
     method = METHODS[options.method]
     try:
-        _steps(options, method, training, folder)
+        _steps(options, method, training, folder, live)
     except FloatingPointError as error:  # of a step, or on a device of one before that was not known of yet
         training.save(folder)
         raise BadInput(
@@ -141,7 +153,7 @@ def loop(options: Options, training, folder: RunFolder) -> None:
         raise BadInput(f"{error}; {folder.path} keeps the state after step {training.step}") from None
 
 
-def _steps(options: Options, method, training, folder: RunFolder) -> None:
+def _steps(options: Options, method, training, folder: RunFolder, live) -> None:
     from ..training.progress import Progress, interruptible
 
     budget = {"steps": options.steps, "seconds": options.seconds}
@@ -160,6 +172,10 @@ def _steps(options: Options, method, training, folder: RunFolder) -> None:
                 logged, shown = training.step, training.log(folder)
                 figures = {name: shown[name] for name in method.SHOWN}
                 progress.update(training.step, seconds=training.seconds, **figures)
+                if live is not None:
+                    live.log(shown)
+            if live is not None:
+                clock += live.between_steps(training.step, interrupt)  # no training time
             if interrupt:
                 _leave(training, folder)
             if training.seconds - saved > options.checkpoint_seconds:
@@ -209,6 +225,7 @@ def _check(options: Options) -> None:
             ("holdout", options.holdout, options.holdout == 0 or options.holdout >= 2, "0 for none, or at least 2"),
             ("memory-gb", options.memory_gb, options.memory_gb is None or 0 < options.memory_gb < math.inf, "positive"),
             ("cache-gb", options.cache_gb, 0 < options.cache_gb < math.inf, "positive"),
+            ("port", options.port, 1 <= options.port <= 65535, "from 1 to 65535"),
             ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
             *device_rules(options.device, options.threads),
         ]

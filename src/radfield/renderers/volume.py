@@ -143,13 +143,15 @@ def render_rays(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where all is empty).
 
-    Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for.
+    Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for. They
+    begin at their `near`, or at the config's where that is farther.
     """
     if fused.applies(field, rays.origins):
         return _render_fused(field, grid, rays, background, config)
     n, device = len(rays), rays.origins.device
     color, opacity, depth = (torch.zeros(*shape, device=device) for shape in ((n, 3), (n,), (n,)))
     alive, near = torch.arange(n, device=device), torch.full((n,), config.near, device=device)
+    near = near if rays.near is None else near.maximum(rays.near)
     count = 4
     while len(alive):
         part = Rays(rays.origins[alive], rays.directions[alive], near, None if rays.far is None else rays.far[alive])

@@ -73,7 +73,7 @@ def load_mesh(path: Path, up: str = "y") -> TexturedMesh:
 
     BadInput, in one line, where the file is none, is damaged, or has no triangles.
     """
-    vertices, triangles, uv, image, colors = _read(path)
+    vertices, triangles, uv, image, colors = read_mesh(path)
     turn = torch.eye(3) if up == "z" else torch.tensor([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
     try:
         Bvh.of(vertices, triangles)
@@ -97,7 +97,7 @@ def load_mesh(path: Path, up: str = "y") -> TexturedMesh:
     )
 
 
-def _read(path: Path):
+def read_mesh(path: Path):
     # (vertices [P, 3], triangles [T, 3], uv [P, 2] or None, image [H, W, 3] or None, colours [P, 3] or None)
     if path.suffix.lower() not in ENDINGS:
         raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: a mesh is one of {', '.join(ENDINGS)}")

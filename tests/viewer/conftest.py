@@ -1,0 +1,59 @@
+"""A small run and its capture, and a running viewer."""
+
+import contextlib
+import signal
+
+import pytest
+import torch
+
+from radfield.apps.command_line import main
+from radfield.cpu import library
+from radfield.data.synthetic import write_synthetic_capture
+
+TINY = (
+    *("--device", "cpu", "--ngp.levels", "6", "--ngp.log2-size", "14", "--ngp.finest-resolution", "256"),
+    *("--ngp.batch-samples", "8192", "--ngp.uniform-cells", "65536", "--ngp.occupied-cells", "8192"),
+)
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """Programs set threads and signals for their process; other tests must not notice."""
+    ours, torchs = library.num_threads(), torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    library.set_num_threads(ours)
+    torch.set_num_threads(torchs)
+    for number, handler in handlers.items():
+        assert signal.getsignal(number) is handler
+
+
+@pytest.fixture(scope="session")
+def capture(tmp_path_factory):
+    """8 training and 2 held-out views of 48 x 48 pixels."""
+    return write_synthetic_capture(tmp_path_factory.mktemp("viewer"), views=8, val_views=2, size=48)
+
+
+@pytest.fixture(scope="session")
+def trained(capture, tmp_path_factory):
+    """A finished run."""
+    run = tmp_path_factory.mktemp("runs") / "trained"
+    assert main(["train", str(capture), "--output", str(run), "--steps", "150", "--json", *TINY]) == 0
+    return run
+
+
+@pytest.fixture
+def viewing():
+    """viewing(what, **options of Viewer): a running viewer of a run, a file or a capture; ends with the test."""
+    from radfield.apps.view import Options, open_exhibit
+    from radfield.viewer.viewer import Viewer
+
+    with contextlib.ExitStack() as stack:
+
+        def start(what, other=None, **options):
+            exhibit, _ = open_exhibit(Options(what, other, device="cpu"))
+            viewer = Viewer(exhibit, port=options.pop("port", 18500), **options)
+            stack.callback(viewer.stop)
+            return viewer
+
+        yield start
