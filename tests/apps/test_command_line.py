@@ -286,7 +286,7 @@ def test_every_option_of_every_program_has_help_of_its_own(name, capsys, monkeyp
     with pytest.raises(SystemExit):
         main([*name.split(), "--help"])
     helps = option_helps(capsys.readouterr().out)
-    said = [text for _, text in helps]
+    said = [(option.split(".")[0], text) for option, text in helps]  # methods may say the same
     assert "--json" in dict(helps)
     assert [option for option, text in helps if not text] == []
     assert len(set(said)) == len(said), helps

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import radfield
 from radfield import backend
-from radfield.apps import ngp, ngp_device, runs
+from radfield.apps import ngp, ngp_device, ngp_step, runs
 from radfield.cuda import library
 from radfield.data import load
 from radfield.errors import BadInput
@@ -134,7 +134,7 @@ def test_no_tensor_is_made_without_a_device(scene, name, background):
 
 def test_a_stray_tensor_is_found(scene, monkeypatch):
     made = ngp.background_color
-    monkeypatch.setattr(ngp, "background_color", lambda name, device: made(name, None))
+    monkeypatch.setattr(ngp_step, "background_color", lambda name, device: made(name, None))
     training = training_of(scene, dataclasses.replace(SMALL, background="white"))
     with Watch() as watch:
         training.rays = 64

@@ -97,7 +97,7 @@ NAN, INF = float("nan"), float("inf")
         ({"growth": NAN}, "growth is nan; the rule"),
         ({"growth": INF}, "growth is inf; the rule"),
         ({"levels": 64, "growth": 16.0}, "the finest resolution is 1.16e.77; the rule: at most 2.24"),
-        ({"precision": "f16"}, "precision is f16; the rule: f32 or bf16"),
+        ({"precision": "f8"}, "precision is f8; the rule: f32"),
     ],
 )
 def test_refuses_options_that_make_no_sense(kind, changes, text):

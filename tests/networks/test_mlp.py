@@ -138,7 +138,7 @@ def test_fp16_tensor_cores_round_their_operands_alone(first, second, outputs, co
         assert value.dtype == (torch.float32 if name == "parameters" else torch.half)
         error = (value.float() - full).norm() / full.norm()
         # a rounded sum can fall on the other side of a ReLU, which shows in gradients
-        assert error < (0.005 if name == "y" else 0.1), f"{name}: {error:.4f}"
+        assert error < (0.005 if name == "y" else 0.15), f"{name}: {error:.4f}"
     with pytest.raises(BadInput, match=r"on a CPU float32 or bfloat16|fp16 operands on CUDA alone"):
         run(torch.half)
     with pytest.raises(BadInput, match="fp16 operands on CUDA alone"):

@@ -146,6 +146,7 @@ def probe_levels(dimensions: int, config: Config) -> ProbeLevels:
         ("log2_codebook", config.log2_codebook, hash_grid._whole(config.log2_codebook, 3, 24), "from 3 to 24"),
         ("probes", config.probes, config.probes in (1, 2, 4, 8, 16), "1, 2, 4, 8 or 16"),
         ("gradients", config.gradients, config.gradients in ("all", "chosen"), "all or chosen"),
+        ("precision", config.precision, config.precision in ("f32", "bf16"), "f32 or bf16"),
     ]
     for name, value, holds, rule in rules:
         if not holds:

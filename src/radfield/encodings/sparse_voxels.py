@@ -29,7 +29,7 @@ from torch import Tensor
 from ..backend import native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
-from ..op import In, Op, Out, Scalar
+from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import on_device
 from . import hash_grid, hash_grid_adam
 from .encoding import Encoding
@@ -39,9 +39,13 @@ from .resizing import FIXED, Schedule
 _INDEX = In("index", "i32", "I", "the row of each vertex, x fastest; -1: none")
 
 
+_GRAD_TABLE = InOut("grad_table", "f32", "E F")
+
+
 def _with_index(op: Op, name: str) -> Op:
-    """The hash grid's op with an index in the place of the interpolation's kind."""
-    return Op(name, *[_INDEX if a.name == "smoothstep" else a for a in op.arguments])
+    """The hash grid's op with an index in the place of the interpolation's kind, and sums in fp32."""
+    ours = {"smoothstep": _INDEX, "grad_table": _GRAD_TABLE}
+    return Op(name, *[ours.get(a.name, a) for a in op.arguments])
 
 
 FORWARD = _with_index(hash_grid.FORWARD, "sparse_voxels_forward")

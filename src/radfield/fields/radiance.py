@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..encodings import hash_grid, registry, sparse_voxels, spherical_harmonics
+from ..errors import BadInput
 from ..networks import mlp
 from . import voxels
 
@@ -45,6 +46,8 @@ class RadianceField(torch.nn.Module):
 
     def __init__(self, config: Config = Config(), cascades: int = 1, generator: torch.Generator | None = None):
         super().__init__()
+        if config.precision not in ("f32", "bf16"):
+            raise BadInput(f"radiance field: precision is {config.precision}; the rule: f32 or bf16")
         self.config, self.cascades = config, cascades
         self.features_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
         has_precision = hasattr(config.grid, "precision")
