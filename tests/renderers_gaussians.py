@@ -146,7 +146,7 @@ class Reference:
         raw = found.opacity[:, None] * (-(e * dx * dx + c * (dy + k * dx).square()) / 2).exp()
         alpha = torch.where(raw >= MIN_ALPHA, raw.clamp_max(self.max_alpha), 0)
         left = (1 - alpha).cumprod(0)
-        close = ((raw - MIN_ALPHA).abs() < 2e-8) | ((raw - self.max_alpha).abs() < 2e-7)
+        close = ((raw - MIN_ALPHA).abs() < 6e-8) | ((raw - self.max_alpha).abs() < 2e-7)
         close |= (left - MIN_TRANSMITTANCE).abs() < 1e-4 * MIN_TRANSMITTANCE
         return close.any(0).view(height, width)
 
