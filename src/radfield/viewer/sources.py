@@ -104,7 +104,7 @@ class RadianceSource:
         config = self.model.render
         if rays.near is None:
             rays = dataclasses.replace(rays, near=torch.full_like(rays.origins[:, 0], config.near))
-        longest = volume._longest(config, self.model.grid)
+        longest = volume.longest_step(config, self.model.grid)
         return march(rays, self.model.grid, step=config.step, cone=config.cone, max_step=longest, **options)
 
     def _samples(self, rays: Rays) -> Answer:
