@@ -24,8 +24,11 @@ _free: dict[int, list[mmap.mmap]] = defaultdict(list)
 _kept = 0
 
 
-def empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialised contiguous CPU tensor, from a kept block where one of that size is free."""
+def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | None = None) -> torch.Tensor:
+    """An uninitialised contiguous tensor; on the CPU, which it is without `device`, from a kept block where one of that
+    size is free."""
+    if device is not None and device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
     count = 1
     for n in shape:
         count *= n

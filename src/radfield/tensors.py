@@ -14,9 +14,7 @@ def feature_major(x: torch.Tensor) -> torch.Tensor:
 
 def streams(like: torch.Tensor, channels: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """An uninitialised [channels, M] output for the M rows of `like`, on its device."""
-    if like.device.type == "cpu":
-        return memory.empty((channels, len(like)), dtype)
-    return torch.empty(channels, len(like), dtype=dtype, device=like.device)
+    return memory.empty((channels, len(like)), dtype, like.device)
 
 
 class _GradientInto(torch.autograd.Function):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import CPU_ONLY, NATIVE_BACKENDS, OpCase, check_op
 
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_color import HARMONIC_0, gaussian_color, gaussian_color_reference, rest_rows
@@ -24,7 +24,10 @@ def test_agrees_with_reference(degree):
 
     names = ("means", "base", "rest")
     gradients = (*names, "position")
-    check_op(OpCase(gaussian_color, gaussian_color_reference, inputs, gradients, wrong_dtype=names, backends=CPU_ONLY))
+    functions = gaussian_color, gaussian_color_reference
+    options = {"wrong_dtype": names, "sizes": (0, 1, 33, 1000), "most_emulated": 33}
+    backends = CPU_ONLY if degree in (2, 4) else NATIVE_BACKENDS  # the emulator's compiler takes seconds for each
+    check_op(OpCase(*functions, inputs, gradients, backends=backends, **options))
 
 
 def test_degree_0_is_the_same_from_everywhere():

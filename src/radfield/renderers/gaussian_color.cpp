@@ -9,7 +9,6 @@ using namespace radfield;
 namespace {
 
 constexpr int64_t CHUNK = 1024;  // Gaussians per task
-constexpr float HARMONIC_0 = 0.28209479177f;
 
 // body.run<BANDS>() for the run-time degree 0..4 (Python checks it); a degree has one band more.
 template <int BANDS = 1, class Body>
@@ -24,7 +23,7 @@ RADFIELD_SIMD void forward(const GaussianColorForward& a, int64_t i, int n) {
   vf mean[3], direction[3], color[3];
   for (int k = 0; k < 3; ++k) {
     mean[k] = load_n(a.means + k * a.G + i, n);
-    color[k] = fma(load_n(a.base + k * a.G + i, n), vf{} + HARMONIC_0, vf{} + 0.5f);
+    color[k] = fma(load_n(a.base + k * a.G + i, n), vf{} + GAUSSIAN_HARMONIC_0, vf{} + 0.5f);
   }
   view_direction(mean, a.position, direction);
   if constexpr (BANDS > 1)
@@ -44,7 +43,7 @@ RADFIELD_SIMD void backward(const GaussianColorBackward& a, int64_t i, int n) {
     mean[k] = load_n(a.means + k * a.G + i, n);
     const vi positive = load_n(a.colors + k * a.G + i, n) > 0.0f;  // never where it is not drawn
     grad[k] = select(positive, load_n(a.grad_colors + k * a.G + i, n), vf{});
-    store_n(a.grad_base + k * a.G + i, grad[k] * HARMONIC_0, n);
+    store_n(a.grad_base + k * a.G + i, grad[k] * GAUSSIAN_HARMONIC_0, n);
   }
   const vf inverse = view_direction(mean, a.position, direction);
   if constexpr (BANDS > 1) {

@@ -28,6 +28,8 @@ struct GaussianColorBackward {
   int64_t G, R;
 };
 
+constexpr float GAUSSIAN_HARMONIC_0 = 0.28209479177f;
+
 // The unit vector from `position` to `mean`, and 1 / their distance; 0 where they are the same point.
 template <class F>
 RADFIELD_FN F view_direction(const F (&mean)[3], const float* position, F (&direction)[3]) {

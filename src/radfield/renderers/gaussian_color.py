@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..encodings.spherical_harmonics import spherical_harmonics_reference
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
@@ -47,6 +48,16 @@ BACKWARD = Op(
     In("rest", "f32", "R G"),
     *_SEEN,
 )
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch(f"gaussian_color_forward<{a.degree + 1}>", blocks(a.G))
+
+
+@BACKWARD.cuda
+def _(a):
+    return Launch(f"gaussian_color_backward<{a.degree + 1}>", blocks(a.G))
 
 
 def rest_rows(degree: int) -> int:

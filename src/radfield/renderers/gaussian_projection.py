@@ -46,6 +46,7 @@ from torch.autograd.function import once_differentiable
 
 from ..backend import native
 from ..cameras import DISTORTION
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..tensors import feature_major, streams
@@ -105,6 +106,27 @@ FORWARD = Op("gaussian_project_forward", *_PROJECTED, *_GAUSSIANS, *_CAMERA)
 BACKWARD = Op("gaussian_project_backward", *_GRADIENTS, *_GAUSSIANS, *_CAMERA)
 UNSCENTED_FORWARD = Op("gaussian_unscented_forward", *_PROJECTED, *_GAUSSIANS, *_CAMERA, *_LENS)
 UNSCENTED_BACKWARD = Op("gaussian_unscented_backward", *_GRADIENTS, *_GAUSSIANS, *_CAMERA, *_LENS)
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch("gaussian_project_forward", blocks(a.G))
+
+
+@BACKWARD.cuda
+def _(a):
+    return Launch(f"gaussian_project_backward<{flag(a.grad_camera)}>", (a.B,) if a.grad_camera else blocks(a.G))
+
+
+@UNSCENTED_FORWARD.cuda_in("gaussian_unscented.cu")
+def _(a):
+    return Launch("gaussian_unscented_forward", blocks(a.G, threads=128), (128,))
+
+
+@UNSCENTED_BACKWARD.cuda_in("gaussian_unscented.cu")
+def _(a):
+    grid = (a.B,) if a.grad_camera else blocks(a.G, threads=128)
+    return Launch(f"gaussian_unscented_backward<{flag(a.grad_camera)}>", grid, (128,))
 
 
 class _Project(torch.autograd.Function):

@@ -97,16 +97,9 @@ RADFIELD_SIMD void trim_vector(const GaussianTilesTrim& a, int64_t k, int n, flo
     const float* record = a.records + GAUSSIAN_RECORD * (int64_t)((uint32_t)entries[i] >> 4);
     for (int j = 0; j <= RECORD_OPACITY; ++j) rows[j][i] = record[j];
   }
-  const vf mean_x = load(rows[0]), mean_y = load(rows[1]), e = load(rows[2]), shear = load(rows[3]), c = load(rows[4]);
-  // the power below which alpha is below 1/255, with a slack for rounding
-  const vf least = log(load(rows[RECORD_OPACITY]) * 255.0f) * (-2 * HALF_LOG2E) * 1.0001f - 1e-3f;
-  vi bits = {};
-  for (int block = 0; block < 4; ++block) {
-    const vf x0 = x + (block % 2 * GAUSSIAN_BLOCK + 0.5f) - mean_x, y0 = y + (block / 2 * GAUSSIAN_BLOCK + 0.5f) - mean_y;
-    const vf power = largest_power(e, shear, c, x0, x0 + (GAUSSIAN_BLOCK - 1.0f), y0, y0 + (GAUSSIAN_BLOCK - 1.0f));
-    bits = bits | ((vi)(power < least) & (1 << block));
-  }
-  const vi trimmed = load(entries) & ~bits;
+  const vf conic[3] = {load(rows[RECORD_CONIC]), load(rows[RECORD_CONIC + 1]), load(rows[RECORD_CONIC + 2])};
+  const vi hidden = hidden_blocks(load(rows[0]), load(rows[1]), conic, load(rows[RECORD_OPACITY]), x, y);
+  const vi trimmed = load(entries) & ~hidden;
   for (int i = 0; i < n; ++i) a.entries[k + i] = trimmed[i];
 }
 
@@ -115,12 +108,6 @@ template <class Struct>
 RADFIELD_SIMD int64_t next_drawn(const Struct& a, int64_t r) {
   if (r + 12 < a.drawn) __builtin_prefetch(a.boxes + 2 * (int64_t)a.order[r + 12]);
   return a.order[r];
-}
-
-int64_t count_tiles(const int32_t* packed) {
-  const BlockBox b = block_box(packed);
-  if (is_empty(b)) return 0;
-  return (int64_t)((b.x1 + 1) / 2 - b.x0 / 2) * ((b.y1 + 1) / 2 - b.y0 / 2);
 }
 
 }  // namespace

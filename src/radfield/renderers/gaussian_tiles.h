@@ -87,12 +87,28 @@ RADFIELD_FN BlockBox block_box(const int32_t* packed) {
 }
 RADFIELD_FN bool is_empty(const BlockBox& b) { return b.x1 <= b.x0 || b.y1 <= b.y0; }
 
+RADFIELD_FN int64_t count_tiles(const BlockBox& b) {
+  return is_empty(b) ? 0 : (int64_t)((b.x1 + 1) / 2 - b.x0 / 2) * ((b.y1 + 1) / 2 - b.y0 / 2);
+}
+RADFIELD_FN int64_t count_tiles(const int32_t* packed) { return count_tiles(block_box(packed)); }
+
 // The bits of the four blocks of tile (tile_x, tile_y) that the box has.
 RADFIELD_FN int32_t block_bits(const BlockBox& b, int32_t tile_x, int32_t tile_y) {
   const int32_t x = 2 * tile_x, y = 2 * tile_y;
   const int32_t columns = (b.x0 <= x && x < b.x1 ? 5 : 0) | (b.x0 <= x + 1 && x + 1 < b.x1 ? 10 : 0);
   const int32_t rows = (b.y0 <= y && y < b.y1 ? 3 : 0) | (b.y0 <= y + 1 && y + 1 < b.y1 ? 12 : 0);
   return columns & rows;
+}
+
+// Tile j of a box, row by row, clamped to T tiles, and its bits.
+struct TileOfBox {
+  int64_t tile;
+  int32_t bits;
+};
+RADFIELD_FN TileOfBox tile_at(const BlockBox& b, int64_t j, int64_t tiles_x, int64_t T) {
+  const int32_t across = (b.x1 + 1) / 2 - b.x0 / 2, x = b.x0 / 2 + (int32_t)(j % across), y = b.y0 / 2 + (int32_t)(j / across);
+  const int64_t tile = y * tiles_x + x;
+  return {tile < T ? tile : T - 1, block_bits(b, x, y)};
 }
 
 // The largest power (e dx^2 + c (dy + k dx)^2, concave) over dx in [x0, x1], dy in [y0, y1], from the centre: 0 where
@@ -103,6 +119,22 @@ RADFIELD_FN F largest_power(F e, F k, F c, F x0, F x1, F y0, F y1) {
   const F along_y = min(max(F{} - k * dx, y0), y1), along_x = min(max(F{} - c * k * dy / fma(c * k, k, e), x0), x1);
   const F off_y = fma(k, dx, along_y), off_x = fma(k, along_x, dy);
   return max(fma(e, dx * dx, c * off_y * off_y), fma(e, along_x * along_x, c * off_x * off_x));
+}
+
+// The bits of the blocks of a tile, whose first pixel is at (x, y), between whose pixels' centres a Gaussian of the conic
+// in a record stays below 1/255.
+template <class F>
+RADFIELD_FN auto hidden_blocks(F mean_x, F mean_y, const F (&conic)[3], F opacity, float x, float y) {
+  // the power below which alpha is below 1/255, with a slack for rounding
+  const F least = log(opacity * 255.0f) * (-2 * HALF_LOG2E) * 1.0001f - 1e-3f;
+  const auto none = to_int(F{});
+  auto bits = none;
+  for (int block = 0; block < 4; ++block) {
+    const F x0 = x + (block % 2 * GAUSSIAN_BLOCK + 0.5f) - mean_x, y0 = y + (block / 2 * GAUSSIAN_BLOCK + 0.5f) - mean_y;
+    const F power = largest_power(conic[0], conic[1], conic[2], x0, x0 + (GAUSSIAN_BLOCK - 1.0f), y0, y0 + (GAUSSIAN_BLOCK - 1.0f));
+    bits = bits | select(power < least, none + (1 << block), none);
+  }
+  return bits;
 }
 
 }  // namespace radfield

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 
 from .. import memory
+from ..backend import on_cuda
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from .gaussian_projection import Projected
@@ -79,6 +81,65 @@ TRIM = Op(
     Scalar("tiles_x", "int"),
 )
 
+_DIGITS, _ITEMS = 256, 2048  # gaussian_sort_device.h: SORT_DIGITS, SORT_ITEMS
+
+
+@PACK.cuda
+def _(a):
+    return Launch("gaussian_pack", blocks(a.G))
+
+
+@SORT.cuda
+def _(a):
+    parts, (gaussians,) = -(-a.G // _ITEMS), blocks(a.G)
+    scratch = {"scratch": 4 * (4 + _DIGITS + _DIGITS * parts + 3 * gaussians)}
+    return (
+        Launch("gaussian_sort_limits", (gaussians,), **scratch),
+        Launch("gaussian_sort_starts", (1,), **scratch),
+        Launch("gaussian_sort_collect", (gaussians,), **scratch),
+        *_passes("gaussian_sort", 4, parts, scratch),
+        Launch("gaussian_sort_write", (gaussians,), **scratch),
+    )
+
+
+def _passes(name: str, passes: int, parts: int, scratch: dict) -> list[Launch]:
+    """The launches of a radix sort."""
+    kernels = (("count", parts), ("scan", min(parts, 1) * _DIGITS), ("scatter", parts))
+    return [Launch(f"{name}_{k}", (n,), extra=(p,), **scratch) for p in range(passes) for k, n in kernels]
+
+
+@COUNT.cuda
+def _(a):
+    (gaussians,) = blocks(a.G)
+    scratch = {"scratch": 8 * max(gaussians, 1)}
+    return (
+        Launch("gaussian_tiles_clear", blocks(a.T + 1), **scratch),
+        Launch("gaussian_tiles_sum", (gaussians,), **scratch),
+        Launch("gaussian_tiles_starts", (1,), **scratch),
+        Launch("gaussian_tiles_slots", (gaussians,), **scratch),
+        Launch("gaussian_tiles_count", blocks(32 * a.drawn), **scratch),
+        Launch("gaussian_tiles_offsets", (1,), (1024,), **scratch),
+    )
+
+
+@FILL.cuda
+def _(a):
+    parts, (gaussians,) = -(-a.K // _ITEMS), blocks(a.drawn)
+    scratch = {"scratch": 24 * a.K + 4 * (_DIGITS + _DIGITS * parts + gaussians)}
+    passes = -(-(a.T - 1).bit_length() // 8)
+    return (
+        Launch("gaussian_tiles_fill_sum", (gaussians,), **scratch),
+        Launch("gaussian_tiles_fill_starts", (min(gaussians, 1),), **scratch),
+        Launch("gaussian_tiles_fill_make", (gaussians,), **scratch),
+        *_passes("gaussian_tiles_fill", passes, parts, scratch),
+        Launch("gaussian_tiles_fill_write", blocks(a.K), extra=(passes,), **scratch),
+    )
+
+
+@TRIM.cuda
+def _(a):
+    return Launch("gaussian_tiles_trim", (a.T,), (128,))
+
 
 @dataclass(frozen=True)
 class Tiles:
@@ -111,19 +172,20 @@ def make_tiles(
     records, boxes = pack(projected, colors, width, height)
     device = boxes.device
     order, drawn = torch.empty(G, dtype=torch.int32, device=device), torch.empty(1, dtype=torch.int64, device=device)
-    work = memory.empty((2, G), torch.int64)
+    work = memory.empty((2, G), torch.int64, device)
     SORT(order=order, drawn=drawn, work=work, depth=projected.depth.detach().contiguous(), boxes=boxes)
     tiles_x, tiles_y = (-(-side // TILE) for side in sides)
     counts = {"order": order, "boxes": boxes, "drawn": int(drawn), "tiles_x": tiles_x}
     tile_start = torch.empty(tiles_x * tiles_y + 1, dtype=torch.int32, device=device)
-    cursors = torch.empty(CHUNKS, tiles_x * tiles_y, dtype=torch.int32, device=device)
+    chunks = 0 if on_cuda(boxes) else CHUNKS  # CUDA sorts by tile instead
+    cursors = torch.empty(chunks, tiles_x * tiles_y, dtype=torch.int32, device=device)
     slot_start, total = torch.empty(G + 1, dtype=torch.int32, device=device), torch.empty_like(drawn)
     COUNT(tile_start=tile_start, cursors=cursors, slot_start=slot_start, total=total, **counts)
     K = int(total)
     if K >= 1 << 31:
         raise BadInput(f"rasterise: the Gaussians cover {K} tiles together; the rule: below 2^31")
-    entries = memory.empty((K,), torch.int32)
-    position = memory.empty((K,), torch.int32) if differentiate else None
+    entries = memory.empty((K,), torch.int32, device)
+    position = memory.empty((K,), torch.int32, device) if differentiate else None
     FILL(entries=entries, position=position, cursors=cursors, slot_start=slot_start, **counts)
     if trim:
         TRIM(entries=entries, tile_start=tile_start, records=records, tiles_x=tiles_x)
@@ -133,7 +195,7 @@ def make_tiles(
 def pack(projected: Projected, colors: Tensor, width: int, height: int) -> tuple[Tensor, Tensor]:
     """(records [G, 16], boxes [G, 2]) for `colors` [C, G]."""
     G = len(projected.depth)
-    records = memory.empty((G, RECORD), torch.float32)
+    records = memory.empty((G, RECORD), torch.float32, colors.device)
     boxes = torch.empty(G, 2, dtype=torch.int32, device=colors.device)
     PACK(
         records=records,
