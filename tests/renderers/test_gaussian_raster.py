@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 import torch
-from checks import combine
+from checks import EMULATES, combine
+from cuda_emulator.backend import SCHEDULES, emulator
 from renderers_gaussians import NAMES, Reference, agrees, camera, draw, scene
 
 from radfield import backend
@@ -20,6 +21,28 @@ from radfield.renderers.gaussian_tiles import make_tiles
 @pytest.mark.parametrize("channels", [1, 3, 4, 7])
 def test_agrees_with_reference(channels):
     agrees(scene(300, channels), camera(), background=torch.rand(channels))
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(("channels", "count", "size", "order"), [(1, 40, (17, 9), 0), (3, 90, (37, 30), 1), (3, 60, (20, 33), 7)])
+def test_agrees_with_reference_on_cuda(channels, count, size, order):
+    """Needles, more entries than a batch has, and rays that end among them."""
+    emulator.order = order
+    values = scene(count, channels, size=-2.2)
+    values["opacities"][::2] = 0.97
+    with backend.use(backend.EMULATED):
+        agrees(values, camera(*size), background=torch.rand(channels), most_left_out=4e-3)
+
+
+@pytest.mark.usefixtures("each_backend_once")
+def test_gradient_of_alpha_alone():
+    values = {k: v.requires_grad_() for k, v in scene(30).items()}
+    projected = project(*[values[k] for k in NAMES[:4]], camera(20, 20))
+    alpha = rasterise(projected, values["colors"], 20, 20).alpha
+    found = torch.autograd.grad(alpha.sum(), values["opacities"], retain_graph=True)[0]
+    color = rasterise(projected, torch.ones_like(values["colors"]), 20, 20).color[..., 0]
+    torch.testing.assert_close(found, torch.autograd.grad(color.sum(), values["opacities"])[0], rtol=1e-4, atol=1e-5)
+    assert found.any() and bool(found.isfinite().all())
 
 
 @pytest.mark.parametrize("size", [(1, 1), (16, 16), (17, 33), (75, 50)])
@@ -64,9 +87,10 @@ def test_bits_do_not_depend_on_threads(threads):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.usefixtures("each_backend_once")
 def test_absolute_gradients():
     """Those of one Gaussian on one pixel are the absolute values; on many never less than the gradient's own."""
-    values, view = scene(300), camera()
+    values, view = scene(80), camera(50, 30)
 
     def both(columns, rows):
         projected = project(*[values[k].requires_grad_() for k in NAMES[:4]], view)
@@ -106,6 +130,40 @@ def test_lists_of_tiles():
     assert not (seen & ~blocks).any()
     owner = torch.repeat_interleave(torch.arange(len(found.depth)), tiles.slot_start.diff())
     assert torch.equal(numbers[tiles.position.long()].long(), owner)
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize("order", SCHEDULES)
+@pytest.mark.parametrize(("count", "far"), [(0, 0.0), (1, 0.0), (70, 0.0), (300, 0.0), (70, 100.0)])
+def test_lists_on_cuda_are_those_of_the_cpu(count, far, order):
+    """Bit for bit, ties and what is left out among them; `far` Gaussians need all passes of the sort."""
+    values, view = scene(count, size=-2.5), camera(300, 40)
+    found = project(*[values[k] for k in NAMES[:4]], view)
+    found.depth[:: 1 + count // 8] *= 1 + far
+    found.depth[count // 2 : count // 2 + 20] = 2.0
+    emulator.order = order
+    lists = []
+    for name in ("cpu", backend.EMULATED):
+        with backend.use(name):
+            tiles, records = make_tiles(found, values["colors"].T.contiguous(), view.width, view.height)
+        drawn = (found.radius > 0).all(1)
+        lists.append((tiles.entries, tiles.tile_start, tiles.position, tiles.slot_start, tiles.boxes, records[drawn]))
+    for ours, theirs in zip(*lists, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize("size", [(8, 8), (1200, 1100)])
+def test_one_tile_and_thousands(size):
+    """No pass of the sort by tile, and two of them."""
+    values, view, lists = scene(40, size=-2.0), camera(*size), []
+    emulator.order = SCHEDULES[-1]
+    found = project(*[values[k] for k in NAMES[:4]], view)
+    for name in ("cpu", backend.EMULATED):
+        with backend.use(name):
+            tiles, _ = make_tiles(found, values["colors"].T.contiguous(), *size)
+        lists.append((tiles.entries, tiles.tile_start, tiles.position))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*lists, strict=True)) and len(lists[0][0])
 
 
 def test_bad_input():

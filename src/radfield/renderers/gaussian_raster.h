@@ -92,4 +92,52 @@ RADFIELD_FN F blend_weight(F alpha, F& transmittance) {
   return weight;
 }
 
+// where a row of `partial` has what
+enum { SUM_1, SUM_X, SUM_XX, SUM_OFF, SUM_X_OFF, SUM_OFF_OFF, SUM_COLOR, SUM_ABSOLUTE = SUM_COLOR + 4, RASTER_SUMS = 16 };
+
+// A Gaussian of unclamped opacity `raw` at a pixel, as the backward pass meets it from the far end: `transmittance` is
+// that behind it, and becomes that before it. reached: whether the ray came so far.
+template <class F>
+struct RasterShare {
+  F alpha, inverse, weight;
+};
+template <class F, class Mask>
+RADFIELD_FN RasterShare<F> raster_share(F raw, Mask reached, float max_alpha, F& transmittance) {
+  F alpha = min(raw, F{} + max_alpha);
+  alpha = select(alpha >= RASTER_MIN_ALPHA, alpha, F{});
+  alpha = select(reached, alpha, F{});
+  const F inverse = reciprocal(1.0f - alpha);
+  transmittance = transmittance * inverse;
+  return {alpha, inverse, alpha * transmittance};
+}
+// d loss / d ln alpha, none where the ceiling holds alpha. light: colour . gradient; behind: sum of weight * light of what
+// is behind, to which this one is added.
+template <class F>
+RADFIELD_FN F alpha_gradient(F raw, const RasterShare<F>& s, F light, float max_alpha, F& behind) {
+  const F grad = s.weight * light - s.alpha * s.inverse * behind;
+  behind = fma(s.weight, light, behind);
+  return select(raw <= max_alpha, grad, F{});
+}
+
+// The gradients of one Gaussian from the sums of its rows and what its record has; e and c of a record are those of a
+// power of two, with their signs turned.
+constexpr float RASTER_LN2 = 0.69314718056f;
+template <class F>
+struct RasterGradient {
+  F mean2d[2], conic[3], opacity;
+};
+template <class F>
+RADFIELD_FN RasterGradient<F> raster_gradient(const F (&sums)[RASTER_SUMS], const F (&conic)[3], F opacity) {
+  const F e = conic[0] * (-2 * RASTER_LN2), shear = conic[1], c = conic[2] * (-2 * RASTER_LN2);
+  const auto drawn = opacity > 0.0f;
+  RasterGradient<F> out;
+  out.mean2d[0] = fma(e, sums[SUM_X], c * shear * sums[SUM_OFF]);
+  out.mean2d[1] = c * sums[SUM_OFF];
+  out.conic[0] = sums[SUM_XX] * -0.5f;
+  out.conic[1] = F{} - c * sums[SUM_X_OFF];
+  out.conic[2] = sums[SUM_OFF_OFF] * -0.5f;
+  out.opacity = select(drawn, sums[SUM_1] / select(drawn, opacity, F{} + 1.0f), F{});
+  return out;
+}
+
 }  // namespace radfield

@@ -22,6 +22,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import memory
 from ..backend import native
+from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import streams
@@ -68,6 +69,23 @@ GATHER = Op(
 )
 
 
+@FORWARD.cuda
+def _(a):
+    a.aligned("records", 16)
+    return Launch(f"gaussian_raster_forward<{a.C}>", (a.T,))
+
+
+@BACKWARD.cuda
+def _(a):
+    a.aligned("records", 16)
+    return Launch(f"gaussian_raster_backward<{a.C}, {flag(a.absolute)}>", (a.T,))
+
+
+@GATHER.cuda
+def _(a):
+    return Launch("gaussian_raster_gather", blocks(16 * a.G))
+
+
 class Rasterised(NamedTuple):
     """What the camera sees."""
 
@@ -105,9 +123,9 @@ class _Rasterise(torch.autograd.Function):
         size = (tiles.height, tiles.width)
         lists = {"records": records, "entries": tiles.entries, "tile_start": tiles.tile_start}
         lists |= {"background": background, "max_alpha": max_alpha}
-        image = memory.empty((*size, len(colors)), torch.float32)
-        alpha, transmittance = (memory.empty(size, torch.float32) for _ in range(2))
-        last = memory.empty(size, torch.int32)
+        image = memory.empty((*size, len(colors)), torch.float32, colors.device)
+        alpha, transmittance = (memory.empty(size, torch.float32, colors.device) for _ in range(2))
+        last = memory.empty(size, torch.int32, colors.device)
         FORWARD(image=image, alpha=alpha, transmittance=transmittance, last=last, **lists)
         ctx.save_for_backward(transmittance, last, colors)
         ctx.lists, ctx.tiles, ctx.absolute = lists, tiles, absolute
@@ -119,7 +137,9 @@ class _Rasterise(torch.autograd.Function):
     def backward(ctx, grad_image, grad_alpha):
         transmittance, last, colors = ctx.saved_tensors
         tiles, records = ctx.tiles, ctx.lists["records"]
-        partial = memory.empty((len(tiles.entries), 16), torch.float32)
+        if grad_image is None:  # it has the number of channels
+            grad_image = torch.zeros(*last.shape, len(colors), device=last.device)
+        partial = memory.empty((len(tiles.entries), 16), torch.float32, records.device)
         grads = {"grad_image": grad_image, "grad_alpha": grad_alpha}
         BACKWARD(
             partial=partial,
@@ -130,7 +150,7 @@ class _Rasterise(torch.autograd.Function):
             **ctx.lists,
         )
         mean2d, conic = streams(records, 2), streams(records, 3)
-        opacity, grad_colors = torch.empty(len(records)), torch.empty_like(colors)
+        opacity, grad_colors = torch.empty(len(records), device=records.device), torch.empty_like(colors)
         GATHER(
             grad_mean2d=mean2d,
             grad_conic=conic,
@@ -143,7 +163,7 @@ class _Rasterise(torch.autograd.Function):
             records=records,
         )
         background = None
-        if ctx.needs_input_grad[4] and grad_image is not None:
+        if ctx.needs_input_grad[4]:
             background = (grad_image * transmittance[..., None]).sum((0, 1))
         return mean2d.T, conic.T, opacity, grad_colors, background, None, None, None, None
 

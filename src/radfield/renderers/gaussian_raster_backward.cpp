@@ -7,9 +7,6 @@ using namespace radfield;
 
 namespace {
 
-// where a row of `partial` has what
-enum { SUM_1, SUM_X, SUM_XX, SUM_OFF, SUM_X_OFF, SUM_OFF_OFF, SUM_COLOR, SUM_ABSOLUTE = SUM_COLOR + 4 };
-
 // What a pixel has to pass on to the Gaussians in front.
 template <int C>
 struct Behind {
@@ -51,24 +48,16 @@ RADFIELD_SIMD void backward_entry(const float* record, const Block& block, int32
     const int s = v % SETS;
     const vf off = block.py[v] - record[RECORD_MEAN + 1] + g.k_dx[s];
     const vf raw = exp2_negative(gaussian_power(g.e_dx_dx[s], vf{} + g.c, off)) * record[RECORD_OPACITY];
-    vf alpha = min(raw, vf{} + max_alpha);
-    alpha = select(alpha >= RASTER_MIN_ALPHA, alpha, vf{});
-    alpha = select(b.last[v] >= vi{} + k, alpha, vf{});
-    const vf inverse = reciprocal(1.0f - alpha);
-    b.transmittance[v] = b.transmittance[v] * inverse;
-    const vf weight = alpha * b.transmittance[v];
+    const RasterShare<vf> share = raster_share(raw, b.last[v] >= vi{} + k, max_alpha, b.transmittance[v]);
     vf light = {};
     for (int c = 0; c < C; ++c) {
       light = fma(b.gradient[c][v], vf{} + record[RECORD_COLOR + c], light);
-      sums[SUM_COLOR + c] = fma(weight, b.gradient[c][v], sums[SUM_COLOR + c]);
+      sums[SUM_COLOR + c] = fma(share.weight, b.gradient[c][v], sums[SUM_COLOR + c]);
     }
-    // d loss / d ln alpha; none where the ceiling holds alpha
-    vf grad = weight * light - alpha * inverse * b.light[v];
-    grad = select(raw <= max_alpha, grad, vf{});
-    b.light[v] = fma(weight, light, b.light[v]);
+    const vf grad = alpha_gradient(raw, share, light, max_alpha, b.light[v]);
     const vf grad_off = grad * off;
     sum_1[s] = sum_1[s] + grad, sum_off[s] = sum_off[s] + grad_off, sums[SUM_OFF_OFF] = fma(grad_off, off, sums[SUM_OFF_OFF]);
-    found = found + weight;
+    found = found + share.weight;
     if constexpr (ABSOLUTE) {
       const vf along_y = off * (2.0f * g.c), along_x = fma(g.dx[s], vf{} + 2.0f * record[RECORD_CONIC], along_y * g.k);
       sums[SUM_ABSOLUTE] = sums[SUM_ABSOLUTE] + abs(grad * along_x);
@@ -131,22 +120,16 @@ RADFIELD_SIMD void gather_vector(const GaussianRasterGather& a, int64_t i, int n
     for (int j = 0; j < 3; ++j) conic[j][k] = record[RECORD_CONIC + j];
     opacity[k] = record[RECORD_OPACITY];
   }
-  // e and c of the record are those of a power of two, with their signs turned
-  const float ln2 = 0.69314718056f;
-  const vf e = conic[0] * (-2 * ln2), shear = conic[1], c = conic[2] * (-2 * ln2);
-  const vi drawn = opacity > 0.0f;
+  const RasterGradient<vf> found = raster_gradient(sums, conic, opacity);
   auto out = [&](float* stream, int row, vf value) { store_n(stream + row * a.G + i, value, n); };
-  out(a.grad_mean2d, 0, fma(e, sums[SUM_X], c * shear * sums[SUM_OFF]));
-  out(a.grad_mean2d, 1, c * sums[SUM_OFF]);
-  out(a.grad_conic, 0, sums[SUM_XX] * -0.5f);
-  out(a.grad_conic, 1, vf{} - c * sums[SUM_X_OFF]);
-  out(a.grad_conic, 2, sums[SUM_OFF_OFF] * -0.5f);
-  out(a.grad_opacity, 0, select(drawn, sums[SUM_1] / select(drawn, opacity, vf{} + 1.0f), vf{}));
+  for (int k = 0; k < 2; ++k) out(a.grad_mean2d, k, found.mean2d[k]);
+  for (int k = 0; k < 3; ++k) out(a.grad_conic, k, found.conic[k]);
+  out(a.grad_opacity, 0, found.opacity);
   for (int k = 0; k < a.C; ++k) out(a.grad_colors, k, sums[SUM_COLOR + k]);
   if (!a.absolute) return;
   for (int k = 0; k < 2; ++k) {
     const vf before = load_n(a.absolute + k * a.G + i, n);
-    out(a.absolute, k, fma(sums[SUM_ABSOLUTE + k], vf{} + ln2, before));
+    out(a.absolute, k, fma(sums[SUM_ABSOLUTE + k], vf{} + RASTER_LN2, before));
   }
 }
 
