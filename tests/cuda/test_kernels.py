@@ -16,10 +16,12 @@ from radfield.op import Op
 B, H = "radfield::bf16", "radfield::f16"
 FACTORED = [("Triplane", 4, B), ("Triplane", 1, "float"), ("VM", 8, B), ("CP", 8, B), ("CP", 8, "float")]
 VOXELS = [(1, B, "false"), (8, B, "false"), (8, "float", "false"), (4, "float", "true")]
+SORT = ("count", "scan", "scatter")
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
     "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
     "data/pixels.cu": ["pixels_sample"],
+    "data/target.cu": ["target_image<3>", "target_image<4>"],
     "encodings/factored.cu": [
         *(
             f"factored_{way}<radfield::{kind}Kind, {f}, {t}>"
@@ -85,6 +87,25 @@ KERNELS = {
         *(f"composite_{way}<{raw}>" for way in ("forward", "backward") for raw in ("false", "true")),
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
     ],
+    "renderers/gaussian_color.cu": [f"gaussian_color_{way}<{n}>" for way in ("forward", "backward") for n in (1, 4, 5)],
+    **{
+        f"renderers/gaussian_{stem}.cu": [
+            f"gaussian_{kind}_forward",
+            *(f"gaussian_{kind}_backward<{b}>" for b in ("false", "true")),
+        ]
+        for stem, kind in (("projection", "project"), ("unscented", "unscented"))
+    },
+    "renderers/gaussian_raster.cu": [
+        *(f"gaussian_raster_forward<{c}>" for c in (1, 3, 4)),
+        *(f"gaussian_raster_backward<{c}, {b}>" for c, b in ((1, "false"), (3, "false"), (4, "true"))),
+        "gaussian_raster_gather",
+    ],
+    "renderers/gaussian_tiles.cu": [
+        *("gaussian_pack", "gaussian_tiles_trim"),
+        *(f"gaussian_sort_{part}" for part in ("limits", "starts", "collect", *SORT, "write")),
+        *(f"gaussian_tiles_{part}" for part in ("clear", "sum", "starts", "slots", "count", "offsets")),
+        *(f"gaussian_tiles_fill_{part}" for part in ("sum", "starts", "make", *SORT, "write")),
+    ],
     "renderers/fused.cu": [
         *(f"render_fused_pack<{mma}>" for mma in ("false", "true")),
         "render_fused<false, false, false, 2, 4, float>",
@@ -141,14 +162,9 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: Gaussians, whose kernels are still to come, and what draws synthetic captures
+#: ops that run on the CPU alone: 2D Gaussians, and what draws synthetic captures
 CPU_ONLY = (
-    *(f"gaussian_color_{way}" for way in ("forward", "backward")),
-    *(f"gaussian_{kind}_{way}" for kind in ("project", "unscented") for way in ("forward", "backward")),
-    *(f"gaussian_raster_{way}" for way in ("forward", "backward", "gather")),
-    *(f"gaussian_tiles_{part}" for part in ("count", "fill", "trim")),
     *(f"gaussian_surfels_{way}" for way in ("forward", "backward", "gather")),
-    *("gaussian_pack", "gaussian_sort", "target_image"),
     *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
 )
 

@@ -24,7 +24,9 @@ def test_agrees_with_reference(channels):
 
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
-@pytest.mark.parametrize(("channels", "count", "size", "order"), [(1, 40, (17, 9), 0), (3, 90, (37, 30), 1), (3, 60, (20, 33), 7)])
+@pytest.mark.parametrize(
+    ("channels", "count", "size", "order"), [(1, 40, (17, 9), 0), (3, 90, (37, 30), 1), (3, 60, (20, 33), 7)]
+)
 def test_agrees_with_reference_on_cuda(channels, count, size, order):
     """Needles, more entries than a batch has, and rays that end among them."""
     emulator.order = order

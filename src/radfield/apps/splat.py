@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..cameras import Cameras
 from ..gaussians.scene import ROWS, GaussianScene, see
 from ..gaussians.stored import stored_gaussians
@@ -32,7 +33,7 @@ __all__ += ["train_step"]
 
 SHOWN = ("gaussians", "psnr")  # figures beside the progress bar
 RATE = "--splat.mean-rate"
-CPU_ONLY = True  # no CUDA kernels in this version
+CPU_ONLY = False
 
 
 @dataclass
@@ -48,12 +49,15 @@ class Model:
 
     @property
     def device(self) -> torch.device:
-        """Where the Gaussians are: the CPU."""
+        """Where the Gaussians are."""
         return self.gaussians.means.device
 
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
-        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3]."""
-        background = torch.full((3,), BACKGROUNDS[self.background]) if background is None else background
+        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3], on the
+        model's device."""
+        device = self.device
+        background = torch.full((3,), BACKGROUNDS[self.background], device=device) if background is None else background
+        cameras, background = cameras.to(device), background.to(device)
         camera = Camera.of(cameras, view, near=self.config.near)
         options = {"antialiased": self.config.antialiased, "max_alpha": self.config.max_alpha}
         with torch.no_grad():
@@ -65,16 +69,17 @@ class Model:
 def build(
     config: Config, *, cascades: int, transform: SceneTransform, background: str, seed: int = 0, device="cpu"
 ) -> Model:
-    """A model without Gaussians yet: the first step makes the first, `load` those of a checkpoint. device: the CPU."""
+    """A model without Gaussians yet, on `device`: the first step makes the first, `load` those of a checkpoint."""
     shapes = {name: (*rows, 0) for name, rows in ROWS.items()} | {"rest": (rest_rows(config.sh_degree), 0)}
-    empty = GaussianScene(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+    empty = GaussianScene(**{name: torch.zeros(shape, device=device) for name, shape in shapes.items()})
     return Model(config, empty, cascades, transform, background)
 
 
-def load(run: str | Path) -> Model:
-    """The model of a run folder, ready to render. Raises `BadInput` for what is no whole run."""
+def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The model of a run folder, ready to render on `device` ("auto": a GPU where there is one), whatever it was trained
+    on. Raises `BadInput` for what is no whole run, and for a device that cannot be used."""
     folder = RunFolder.open(run)
-    model = build(config_from(folder.read_config()), **scene_from(folder))
+    model = build(config_from(folder.read_config()), **scene_from(folder), device=backend.device(device)[0])
     tensors, _ = load_checkpoint(folder.checkpoint_path)
-    model.gaussians = stored_gaussians(folder.checkpoint_path, tensors, model.config.sh_degree)
+    model.gaussians = stored_gaussians(folder.checkpoint_path, tensors, model.config.sh_degree).to(model.device)
     return model

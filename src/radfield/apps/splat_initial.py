@@ -31,31 +31,37 @@ def source(config: Config, scene: Scene) -> str:
     return "points" if points >= LEAST_POINTS else "nerf"
 
 
-def make(config: Config, scene: Scene, seed: int, most: int, memory: int | None) -> GaussianScene:
-    """At most `most` Gaussians in scene coordinates. memory: of the images where they are on disk."""
+def make(
+    config: Config, scene: Scene, seed: int, most: int, memory: int | None, device: torch.device | str = "cpu"
+) -> GaussianScene:
+    """At most `most` Gaussians in scene coordinates, on the CPU. memory: of the images where they are on disk. device:
+    where a NeRF trains."""
     generator = torch.Generator().manual_seed(seed)
     count, kind = min(config.initial_gaussians, most), source(config, scene)
     if kind == "points":
         return initial.from_points(scene.points, most, config.sh_degree, generator)
     if kind == "nerf":
-        position, color = surfaces(scene, count, config.nerf_steps, seed, memory)
+        position, color = surfaces(scene, count, config.nerf_steps, seed, memory, device)
         if len(position) >= 4:
             return initial.on_surfaces(position, color, config.sh_degree)
         warn("the short NeRF found no surface: the first Gaussians are at random places")
     return initial.at_random(count, scene.cascades, config.sh_degree, generator)
 
 
-def surfaces(scene: Scene, count: int, steps: int, seed: int, memory: int | None) -> tuple[Tensor, Tensor]:
+def surfaces(
+    scene: Scene, count: int, steps: int, seed: int, memory: int | None, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
     """At most `count` points [G, 3] with colours [G, 3] where rays of the training views end in a NeRF of `steps`
     steps, in random order."""
     from . import ngp
 
     config = ngp.Config(log2_size=17, finest_resolution=1024, batch_samples=1 << 15, uniform_cells=1 << 18)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": scene.background}
-    model = ngp.build(config, **where, seed=seed)
+    model = ngp.build(config, **where, seed=seed, device=device)
     training = ngp.Training(model, scene, seed, memory)
     for step in range(steps):
         ngp.train_step(training, step / steps)
+    training.settle()
     found = [_ends(model, cameras, view) for cameras, view in _small_views(scene.train.cameras, RAYS_EACH * count)]
     position, color = (torch.cat(parts) for parts in zip(*found, strict=True))
     chosen = torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))[:count]
@@ -73,9 +79,10 @@ def _ends(model, cameras: Cameras, view: int) -> tuple[Tensor, Tensor]:
     """Where the rays of a view end that hit something, and the colours there."""
     from ..camera_rays import camera_rays
 
+    cameras = cameras.to(model.device)
     seen = model.render_view(cameras, view)
     pixel = cameras.pixel_centres(view)
-    rays = camera_rays(cameras, torch.full((len(pixel),), view, dtype=torch.int32), pixel)
+    rays = camera_rays(cameras, torch.full((len(pixel),), view, dtype=torch.int32, device=model.device), pixel)
     hit = seen.opacity.reshape(-1) > 0.5
     position = rays.origins + seen.depth.reshape(-1, 1) * rays.directions
-    return position[hit], seen.color.reshape(-1, 3)[hit]
+    return position[hit].cpu(), seen.color.reshape(-1, 3)[hit].cpu()

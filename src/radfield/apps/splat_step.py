@@ -85,19 +85,19 @@ def _view(training: Training, step: int) -> int:
     """Every view once per round, in a new random order each time."""
     views = len(training.scene.train)
     seed = stream(training.seed, _ORDER, step // views)
-    return int(torch.randperm(views, generator=torch.Generator().manual_seed(seed))[step % views])
+    return int(torch.randperm(views, generator=torch.Generator().manual_seed(seed), device="cpu")[step % views])
 
 
 def _background(training: Training) -> Tensor:
     """[3]. Images without alpha have a background of their own: behind them is black, or what is asked for."""
     name, scene = training.model.config.background, training.scene
     if name == "random" and scene.has_alpha:
-        return torch.rand(3, generator=_random(training, _BACKGROUND))
-    return torch.full((3,), BACKGROUNDS[scene.background if name == "random" else name])
+        return torch.rand(3, generator=_random(training, _BACKGROUND), device="cpu").to(training.device)
+    return torch.full((3,), BACKGROUNDS[scene.background if name == "random" else name], device=training.device)
 
 
 def _random(training: Training, purpose: int) -> torch.Generator:
-    """The random numbers of this step for a purpose."""
+    """The random numbers of this step for a purpose: drawn on the CPU, so that a seed means the same everywhere."""
     return torch.Generator().manual_seed(stream(training.seed, purpose, training.step))
 
 
@@ -113,7 +113,8 @@ def _exposed(training: Training, seen: Seen, background: Tensor, view: int) -> T
     if not training.model.config.exposure:
         return image
     left = 1 - seen.image.alpha.reshape(-1)
-    return training.per_image.exposed(image.view(-1, 3), left, background, torch.tensor([view])).view(image.shape)
+    views = torch.tensor([view], device=image.device)
+    return training.per_image.exposed(image.view(-1, 3), left, background, views).view(image.shape)
 
 
 def _optimise(training: Training, leaves: GaussianScene, seen: Seen, view: int, progress: float) -> None:
@@ -161,7 +162,7 @@ def _refine(training: Training) -> None:
         order = morton_order(found.means)
         training.adam.select(order, 0)
         model.gaussians = found.select(order)
-        training.statistics = densify.Statistics(len(found))
+        training.statistics = densify.Statistics(len(found), training.device)
         training.cap.entries = 1.0
         if len(found) >= most:
             _announce_limit(config, most)

@@ -19,6 +19,7 @@ from ..training.per_image import PerImage
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 from . import splat_initial
+from .runs import free_memory
 
 LEVELS = (1, 2, 4)  # by how much images are smaller
 
@@ -44,14 +45,16 @@ class Training:
         for view in range(len(cameras)):
             Camera.of(cameras, view)  # refuses lenses that cannot be used before anything is written
         self._seen: dict[tuple[int, int], Camera] = {}
-        self.views = ViewReader(scene.train.images)
-        self.per_image = PerImage(config.per_image, cameras, mode="skip")  # a step is of one view
+        self.device = model.device
+        self.views = ViewReader(scene.train.images, self.device)
+        self.per_image = PerImage(config.per_image, cameras.to(self.device), mode="skip")  # a step is of one view
         centers = cameras.camera_to_world[:, :3, 3]
         self.size = 1.1 * float((centers - centers.mean(0)).norm(dim=1).max().clamp_min(1e-3))
-        self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()))
+        free = free_memory(self.device) if self.device.type == "cuda" else None
+        self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
         self.adam = GaussianAdam(model.gaussians)
-        self.statistics = densify.Statistics(len(model.gaussians))
+        self.statistics = densify.Statistics(len(model.gaussians), self.device)
 
     def make_ready(self) -> None:
         """Nothing has to be read before the first step: views come one by one."""
@@ -60,14 +63,16 @@ class Training:
         """Makes the first Gaussians."""
         config = self.model.config
         most = self.cap.most(config.max_gaussians)
-        self.model.gaussians = splat_initial.make(config, self.scene, self.seed, most, self.memory)
+        made = splat_initial.make(config, self.scene, self.seed, most, self.memory, self.device)
+        self.model.gaussians = made.to(self.device)
         self.adam = GaussianAdam(self.model.gaussians)
-        self.statistics = densify.Statistics(len(self.model.gaussians))
+        self.statistics = densify.Statistics(len(self.model.gaussians), self.device)
 
     def camera(self, view: int, level: int) -> Camera:
         """The camera of a training view, as corrected so far, on images that are `level` times smaller."""
         if (view, level) not in self._seen:
-            self._seen[view, level] = Camera.of(self.cameras[level], view, near=self.model.config.near)
+            camera = Camera.of(self.cameras[level], view, near=self.model.config.near)
+            self._seen[view, level] = camera.to(self.device)
         camera, refinement = self._seen[view, level], self.per_image.refinement
         if refinement is None:
             return camera
@@ -87,12 +92,14 @@ class Training:
         """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
         path = folder.checkpoint_path
         tensors, metadata = load_checkpoint(path)
-        self.model.gaussians = gaussians = stored_gaussians(path, tensors, self.model.config.sh_degree)
+        gaussians = stored_gaussians(path, tensors, self.model.config.sh_degree)
+        self.model.gaussians = gaussians.to(self.device)
         moments = {k: x for kind in "mv" for n, x in gaussians.tensors().items() for k in [f"{kind}.{n}"]}
-        found = {k: stored(path, tensors, f"adam.{k}", like.shape) for k, like in moments.items()}
-        self.statistics = densify.Statistics(len(gaussians))
+        found = {k: stored(path, tensors, f"adam.{k}", like.shape).to(self.device) for k, like in moments.items()}
+        self.statistics = densify.Statistics(len(gaussians), self.device)
         for name in ("gradient", "views"):
-            setattr(self.statistics, name, stored(path, tensors, f"statistics.{name}", (len(gaussians),)))
+            sums = stored(path, tensors, f"statistics.{name}", (len(gaussians),))
+            setattr(self.statistics, name, sums.to(self.device))
         ours = self.per_image.tensors()
         for name, value in ours.items():
             value.copy_(stored(path, tensors, f"per_image.{name}", value.shape, value.dtype))

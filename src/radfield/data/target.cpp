@@ -24,12 +24,11 @@ template <int C>
 void target_rows(const TargetImage& a, int64_t begin, int64_t end) {
   if (!a.mask && a.h == a.H && a.w == a.W) return target_pixels<C>(a, begin * a.w, end * a.w);
   for (int64_t y = begin; y < end; ++y) {
-    const int64_t top = y * a.H / a.h, bottom = ((y + 1) * a.H + a.h - 1) / a.h;
     for (int64_t x = 0; x < a.w; ++x) {
-      const int64_t left = x * a.W / a.w, right = ((x + 1) * a.W + a.w - 1) / a.w;
+      const TargetCell cell = target_cell(a, x, y);
       TargetSums sums = {};
-      for (int64_t row = top; row < bottom; ++row)
-        for (int64_t column = left; column < right; ++column) {
+      for (int64_t row = cell.top; row < cell.bottom; ++row)
+        for (int64_t column = cell.left; column < cell.right; ++column) {
           const int64_t i = row * a.W + column;
           if (!a.mask || a.mask[i]) target_add<C>(a.pixels + i * C, sums);
         }

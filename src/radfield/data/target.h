@@ -13,6 +13,14 @@ struct TargetImage {
   int64_t h, w, H, W, C;
 };
 
+// The pixels of cell (x, y).
+struct TargetCell {
+  int64_t left, right, top, bottom;
+};
+RADFIELD_FN TargetCell target_cell(const TargetImage& a, int64_t x, int64_t y) {
+  return {x * a.W / a.w, ((x + 1) * a.W + a.w - 1) / a.w, y * a.H / a.h, ((y + 1) * a.H + a.h - 1) / a.h};
+}
+
 // Sums of the kept pixels of a cell: colour times alpha, alpha, and their number.
 struct TargetSums {
   float color[3], alpha, count;

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .. import memory
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out
 
@@ -27,6 +28,11 @@ TARGET = Op(
     In("mask", "u8", "H W", "0 where a pixel is ignored", optional=True),
     In("background", "f32", "3"),
 )
+
+
+@TARGET.cuda
+def _(a):
+    return Launch(f"target_image<{4 if a.C == 4 else 3}>", blocks(a.h * a.w))
 
 
 def target_reference(pixels: Tensor, background: Tensor, size: tuple[int, int], mask: Tensor | None = None):
@@ -57,7 +63,7 @@ def target_image(
         raise BadInput(f"target_image: size is {list(size)}; the rule: from 1 to the photograph's {pixels.shape[:2]}")
     if not native(pixels):
         return target_reference(pixels, background, size, mask)
-    target = memory.empty((*size, 3), torch.float32)
+    target = memory.empty((*size, 3), torch.float32, pixels.device)
     kept = None if mask is None else torch.empty(size, dtype=torch.uint8, device=pixels.device)
     given = {"pixels": pixels.contiguous(), "mask": None if mask is None else mask.contiguous()}
     TARGET(target=target, kept=kept, background=background.contiguous(), **given)

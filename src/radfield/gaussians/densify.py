@@ -10,6 +10,7 @@ Letter: G Gaussians.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -35,8 +36,8 @@ class Config:
 class Statistics:
     """Gradients seen since the last refinement."""
 
-    def __init__(self, count: int):
-        self.gradient, self.views = torch.zeros(count), torch.zeros(count)
+    def __init__(self, count: int, device: torch.device | str = "cpu"):
+        self.gradient, self.views = (torch.zeros(count, device=device) for _ in range(2))
 
     def add(self, grad_mean2d: Tensor, radius: Tensor, width: int, height: int) -> None:
         """Of one view: the gradient of mean2d [G, 2], and radius [G, 2], 0 where it shows nothing."""
@@ -82,14 +83,15 @@ def refine(
 def _drawn(scene: GaussianScene, generator: torch.Generator) -> GaussianScene:
     """Smaller Gaussians at random points of these."""
     values = scene.tensors()
-    local = torch.randn(len(scene), 3, generator=generator) * scene.log_scales.exp().T
+    local = torch.randn(len(scene), 3, generator=generator, device="cpu").to(scene.means.device)
+    local = local * scene.log_scales.exp().T
     offset = (rotation_matrices(scene.quaternions.T) * local[:, None]).sum(-1)
-    shrunk = scene.log_scales - torch.tensor(SHRINK).log()
+    shrunk = scene.log_scales - math.log(SHRINK)
     return GaussianScene(**{**values, "means": (scene.means.T + offset).T.contiguous(), "log_scales": shrunk})
 
 
 def reset_opacity(scene: GaussianScene, adam: GaussianAdam, config: Config) -> None:
     """Makes every Gaussian nearly transparent: those that are needed recover, the others are removed."""
-    ceiling = torch.logit(torch.tensor(2 * config.prune_opacity))
-    scene.opacity_logits.clamp_(max=float(ceiling))
+    ceiling = 2 * config.prune_opacity
+    scene.opacity_logits.clamp_(max=math.log(ceiling / (1 - ceiling)))
     adam.forget("opacity_logits")

@@ -66,7 +66,7 @@ def refine(
         return scene
     source = _drawn(scene.opacity_logits.sigmoid(), added, generator)
     scene = _divide(scene, adam, source)
-    adam.select(torch.arange(len(scene)), added)
+    adam.select(torch.arange(len(scene), device=scene.means.device), added)
     return scene.map(lambda value: torch.cat((value, value[..., source]), -1))
 
 
@@ -88,7 +88,7 @@ def _relocate(scene: GaussianScene, adam: GaussianAdam, config: Config, generato
 def _drawn(weights: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """[count] numbers in proportion to `weights` [G], with replacement."""
     ends = weights.double().cumsum(0)
-    places = torch.rand(count, dtype=torch.float64, generator=generator) * ends[-1]
+    places = torch.rand(count, dtype=torch.float64, generator=generator, device="cpu").to(ends.device) * ends[-1]
     return torch.searchsorted(ends, places, right=True).clamp_max(len(weights) - 1)
 
 
@@ -111,7 +111,8 @@ def add_noise(scene: GaussianScene, rate: float, config: Config, generator: torc
     gate = torch.sigmoid(-STEEPNESS * (scene.opacity_logits.sigmoid() - 0.005))
     moved = (gate > _LEAST_GATE).nonzero()[:, 0]
     axes = rotation_matrices(scene.quaternions.T[moved]) * scene.log_scales.T[moved].exp()[:, None]
-    local = torch.randn(len(moved), 3, 1, generator=generator) * gate[moved, None, None] * (rate * config.noise)
+    local = torch.randn(len(moved), 3, 1, generator=generator, device="cpu").to(axes.device)
+    local = local * gate[moved, None, None] * (rate * config.noise)
     offset = (axes @ (axes.mT @ local))[..., 0]
     scene.means.T[moved] += torch.where(offset.isfinite(), offset, 0.0)
 

@@ -4,7 +4,7 @@
 
 P numbers describe a Gaussian; its parameters and two moments are kept, a step adds gradients and what the passes of the
 rasteriser hold (80 numbers), and a refinement has all that is kept twice. K entries are in the lists of the tiles: 8
-bytes each, and a row of 64 in the backward pass; a box of a x b pixels is in about (a / 16 + 1) (b / 16 + 1) tiles.
+bytes each, and a row of 64 in the backward pass (on a GPU 24 while they are sorted, before that); a box of a x b pixels is in about (a / 16 + 1) (b / 16 + 1) tiles.
 
 Letters: G Gaussians, K entries of the tiles' lists.
 """
@@ -15,6 +15,7 @@ import contextlib
 import errno
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from ..data.images import machine_memory
@@ -29,8 +30,9 @@ class MemoryCap:
     """The limit in bytes for Gaussians of `degree` on images of at most `pixels`. `entries`: K / G of the step with the
     most since the last refinement."""
 
-    def __init__(self, limit_gb: float, degree: int, pixels: int):
-        self.limit = int(limit_gb * 1e9) if limit_gb else int(0.4 * (machine_memory() or 8e9))
+    def __init__(self, limit_gb: float, degree: int, pixels: int, free: int | None = None):
+        """free: bytes of a GPU's memory, of which the limit is a part where none is given; None: the machine's."""
+        self.limit = int(limit_gb * 1e9) if limit_gb else int(0.4 * (free or machine_memory() or 8e9))
         self.each = 4 * (6 * (14 + rest_rows(degree)) + 80)
         self.fixed, self.entries, self.peak = PER_PIXEL * pixels, 2.0, 0
         if self.most(1) < 1:
@@ -64,6 +66,8 @@ def exhaustion() -> Iterator[None]:
     try:
         yield
     except (RuntimeError, OSError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise MemoryError(f"the GPU has no memory left for this many Gaussians: {error}") from None
         if getattr(error, "errno", None) != errno.ENOMEM and "allocate memory" not in str(error):
             raise
         raise MemoryError("the machine has no memory left for this many Gaussians") from None

@@ -33,7 +33,7 @@ class GaussianAdam:
         for name, parameter in scene.tensors().items():
             grad = grads[name].contiguous()
             rows = slice(0, len(grad))
-            bad = torch.zeros(1, dtype=torch.int64)
+            bad = torch.zeros(1, dtype=torch.int64, device=parameter.device)
             values = {"parameter": parameter, "m": self.m[name], "v": self.v[name]}
             (STEP if native(parameter) else adam_step_reference)(
                 **{k: x[rows].view(-1) for k, x in values.items()},

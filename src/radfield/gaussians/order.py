@@ -16,7 +16,7 @@ def morton_order(means: Tensor) -> Tensor:
     """[G] int64: the numbers of the Gaussians of `means` [3, G] along the curve. The outermost hundredth, and what is
     not finite, counts as on the faces of the box around the others."""
     if means.shape[1] < 2:
-        return torch.arange(means.shape[1])
+        return torch.arange(means.shape[1], device=means.device)
     means = means.nan_to_num()
     ranked = means[:, :: max(1, means.shape[1] >> 12)].sort(1).values
     cut = ranked.shape[1] // 100

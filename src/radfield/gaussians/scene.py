@@ -67,13 +67,17 @@ class GaussianScene:
         """The scene of `function(value)` of each parameter; Gaussians are its last dimension."""
         return GaussianScene(**{name: function(value) for name, value in self.tensors().items()})
 
+    def to(self, device: torch.device | str) -> GaussianScene:
+        """The scene on `device`."""
+        return self.map(lambda value: value.to(device))
+
     def select(self, index: Tensor) -> GaussianScene:
         """The Gaussians `index` (numbers, or a mask)."""
         return self.map(lambda value: value[..., index].contiguous())
 
     def unsound(self) -> Tensor:
         """[G], whether a value is not finite, or the quaternion has no length: such Gaussians are never drawn."""
-        finite = torch.ones(len(self), dtype=torch.bool)
+        finite = torch.ones(len(self), dtype=torch.bool, device=self.means.device)
         for value in self.tensors().values():
             each = value.detach().isfinite()
             finite &= each if each.ndim == 1 else each.all(0)

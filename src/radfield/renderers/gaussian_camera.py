@@ -92,6 +92,11 @@ class Camera:
         options = {"model": model, "distortion": distortion if any(distortion) else ()}
         return Camera(pose, focal, center, width, height, near, **options)
 
+    def to(self, device: torch.device | str) -> Camera:
+        """The same camera for Gaussians on `device`."""
+        shutter = self.shutter and replace(self.shutter, end=self.shutter.end.to(device))
+        return replace(self, world_to_camera=self.world_to_camera.to(device), shutter=shutter)
+
     @property
     def position(self) -> Tensor:
         """[3], in the world; with a rolling shutter halfway."""
@@ -188,6 +193,6 @@ def along_rays(cameras: Cameras, view: int) -> Tensor:
     """[rows, columns], by which the depth of `project` is multiplied to be a distance along the pixels' rays."""
     width, height = cameras.size[view].tolist()
     if cameras.model_of(view) == "fisheye":
-        return torch.ones(height, width)
+        return torch.ones(height, width, device=cameras.focal.device)
     forward = cameras.camera_to_world[view, :3, 2]
     return 1 / (cameras.image_rays(view).directions @ forward).view(height, width)

@@ -196,7 +196,10 @@ def project(
         return project_reference(means, quaternions, scales, opacities, camera, antialiased=antialiased)
     pose, lens = camera.world_to_camera[:3].float(), None
     if any(_wants_gradient(v) for v in (camera.focal, camera.center)):
-        lens = torch.cat([torch.as_tensor(v, dtype=torch.float32) for v in (camera.focal, camera.center)])
+        device = means.device
+        lens = torch.cat(
+            [torch.as_tensor(v, dtype=torch.float32, device=device) for v in (camera.focal, camera.center)]
+        )
     return Projected(*_Project.apply(means, quaternions, scales, opacities, pose, lens, _fields(camera, antialiased)))
 
 

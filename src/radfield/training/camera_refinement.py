@@ -67,9 +67,9 @@ class CameraRefinement:
 
     def world_to_camera(self, view: int) -> Tensor:
         """[4, 4] of a view as corrected, for a renderer that differentiates by it; then `collect_pose` follows."""
-        self._move = torch.zeros(2, 3, requires_grad=True)
-        turn, shift = self._move
         pose = self.cameras.camera_to_world[view]
+        self._move = torch.zeros(2, 3, device=pose.device, requires_grad=True)
+        turn, shift = self._move
         axes = pose[:3, :3] + torch.linalg.cross(turn[:, None], pose[:3, :3], dim=0)  # to first order, at a turn of 0
         matrix = torch.cat((axes.T, -(axes.T @ (pose[:3, 3] + shift))[:, None]), 1)
         return torch.cat((matrix, matrix.new_tensor([[0.0, 0, 0, 1]])))
