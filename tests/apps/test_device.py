@@ -7,14 +7,11 @@ memory.
 
 import dataclasses
 import functools
-import sys
-import traceback
-from pathlib import Path
 
 import pytest
 import torch
 from cuda_emulator.backend import emulator
-from torch.overrides import TorchFunctionMode
+from device_watch import Watch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import radfield
@@ -37,34 +34,6 @@ SMALL = ngp.Config(
     occupied_cells=64,
     occupancy_interval=2,
 )
-PACKAGE = Path(radfield.__file__).parent
-FACTORIES = {
-    *(torch.zeros, torch.ones, torch.empty, torch.full, torch.arange, torch.linspace, torch.eye),
-    *(torch.tensor, torch.as_tensor, torch.rand, torch.randn, torch.randint, torch.randperm),
-}
-HOST_READS = {torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.__int__, torch.Tensor.__bool__, torch.Tensor.nonzero}
-
-
-class Watch(TorchFunctionMode):
-    """Notes what radfield's code does while it is entered: `stray`, the tensors made without a device, except by
-    memory.py, which is for the CPU alone; `reads`, the places where the host waits for a value."""
-
-    def __init__(self):
-        super().__init__()
-        self.stray, self.reads = [], []
-
-    def __torch_function__(self, function, types, arguments=(), options=None):
-        options = options or {}
-        frame = next(f for f in reversed(traceback.extract_stack(sys._getframe(1))) if "/torch/" not in f.filename)
-        place = Path(frame.filename)
-        if PACKAGE in place.parents:
-            where = f"{place.relative_to(PACKAGE)}:{frame.name}"
-            tensor = function in (torch.tensor, torch.as_tensor) and isinstance(arguments[0], torch.Tensor)
-            if function in FACTORIES and options.get("device") is None and not tensor and place.name != "memory.py":
-                self.stray.append(f"{where}: {function.__name__}")
-            if function in HOST_READS:
-                self.reads.append(where)
-        return function(*arguments, **options)
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from checks import NATIVE_BACKENDS, on_backend
 
 from radfield import backend
 from radfield.data.target import target_image, target_reference
@@ -22,11 +23,12 @@ def test_agrees_with_reference(channels, shape, part, masked):
     mask = photograph(*shape, 1)[..., 0] // 180 if masked else None
     size = tuple(max(n // part, 1) for n in shape)
     expected, wanted = target_reference(pixels, background.double(), size, mask)
-    for name in ("cpu", "reference"):
+    for name in (*NATIVE_BACKENDS, "reference") if max(shape) < 30 else ("cpu", "reference"):
         with backend.use(name):
-            found, kept = target_image(pixels, background, size, mask)
-        torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
-        assert (kept is None) == (not masked) and (kept is None or torch.equal(kept, wanted))
+            given = on_backend({"pixels": pixels, "background": background, "mask": mask}, name)
+            found, kept = target_image(**given, size=size)
+        torch.testing.assert_close(found.cpu().double(), expected, rtol=0, atol=1e-6)
+        assert (kept is None) == (not masked) and (kept is None or torch.equal(kept.cpu(), wanted))
 
 
 def test_ignored_pixels_do_not_leak_into_smaller_images():

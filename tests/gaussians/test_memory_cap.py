@@ -61,3 +61,8 @@ def test_exhaustion_of_the_machine(error):
 def test_other_errors_stay(error):
     with pytest.raises(type(error), match=str(error).split("] ")[-1]), exhaustion():
         raise error
+
+
+def test_a_gpu_without_memory_left():
+    with pytest.raises(MemoryError, match="the GPU has no memory left"), exhaustion():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

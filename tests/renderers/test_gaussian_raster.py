@@ -25,7 +25,8 @@ def test_agrees_with_reference(channels):
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 @pytest.mark.parametrize(
-    ("channels", "count", "size", "order"), [(1, 40, (17, 9), 0), (3, 90, (37, 30), 1), (3, 60, (20, 33), 7)]
+    ("channels", "count", "size", "order"),
+    [(1, 40, (17, 9), 0), (3, 90, (37, 30), 1), (3, 60, (20, 33), 7), (4, 500, (16, 16), 7)],
 )
 def test_agrees_with_reference_on_cuda(channels, count, size, order):
     """Needles, more entries than a batch has, and rays that end among them."""
@@ -136,7 +137,7 @@ def test_lists_of_tiles():
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 @pytest.mark.parametrize("order", SCHEDULES)
-@pytest.mark.parametrize(("count", "far"), [(0, 0.0), (1, 0.0), (70, 0.0), (300, 0.0), (70, 100.0)])
+@pytest.mark.parametrize(("count", "far"), [(0, 0.0), (1, 0.0), (70, 0.0), (70, 100.0), (2500, 0.0)])
 def test_lists_on_cuda_are_those_of_the_cpu(count, far, order):
     """Bit for bit, ties and what is left out among them; `far` Gaussians need all passes of the sort."""
     values, view = scene(count, size=-2.5), camera(300, 40)

@@ -76,8 +76,8 @@ def build(
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The model of a run folder, ready to render on `device` ("auto": a GPU where there is one), whatever it was trained
-    on. Raises `BadInput` for what is no whole run, and for a device that cannot be used."""
+    """The model of a run folder, ready to render on `device` ("auto": a GPU where there is one). Raises `BadInput` for
+    what is no whole run, and for a device that cannot be used."""
     folder = RunFolder.open(run)
     model = build(config_from(folder.read_config()), **scene_from(folder), device=backend.device(device)[0])
     tensors, _ = load_checkpoint(folder.checkpoint_path)
