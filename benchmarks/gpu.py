@@ -1,5 +1,6 @@
 """Radfield on a GPU: the tests that need one, each op against what memory and arithmetic allow (and tinycudann, where
-it is installed), rendering in one kernel and op by op, training steps with and without a CUDA graph, a training.
+it is installed), rendering in one kernel and op by op, rasterising Gaussians (and gsplat, where it is installed),
+training steps with and without a CUDA graph, a training.
 
 python benchmarks/gpu.py [CAPTURE] [--json] [--save FILE] [--skip-tests]
 
@@ -25,8 +26,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import rasterise
 import torch
 from common import report
+from rasterise import GAUSSIANS, SIZE
 
 from radfield import backend
 from radfield.apps import ngp
@@ -45,8 +48,9 @@ from radfield.fields.radiance import RadianceField
 from radfield.networks.mlp import MLP
 from radfield.networks.mlp import Config as NetworkConfig
 from radfield.rays import Rays
-from radfield.renderers import fused, volume
+from radfield.renderers import fused, gaussian_raster, volume
 from radfield.renderers.composite import composite_raw
+from radfield.renderers.gaussian_projection import project
 from radfield.sampling.march import march
 from radfield.sampling.occupancy import OccupancyGrid
 from radfield.training.adam import Adam
@@ -233,6 +237,35 @@ def render_figures(device: torch.device, side: int = 800) -> dict:
     return figures
 
 
+def gaussian_figures(device: torch.device) -> dict:
+    """Milliseconds of the scene of benchmarks/rasterise.py (100,000 Gaussians at 512 x 512), forward and with every
+    gradient, and of the same by gsplat, where it is installed."""
+    scene = {name: value.detach().to(device).requires_grad_() for name, value in rasterise.ball(GAUSSIANS).items()}
+    geometry, view = [scene[k] for k in ("means", "quaternions", "scales", "opacities")], rasterise.camera().to(device)
+    weights, size = torch.full((SIZE, SIZE, 3), 1e-3, device=device), (SIZE, SIZE)
+
+    def ours():
+        return gaussian_raster.rasterise(project(*geometry, view), scene["colors"], *size).color
+
+    def gsplats():
+        lens = torch.tensor([[view.focal[0], 0, view.center[0]], [0, view.focal[1], view.center[1]], [0, 0, 1.0]])
+        cameras = view.world_to_camera[None], lens[None].to(device)
+        return gsplat.rasterization(*geometry, scene["colors"], *cameras, *size, packed=False)[0][0]
+
+    figures = _forward_and_backward(ours, scene, weights)
+    try:
+        import gsplat
+    except ImportError as error:
+        return figures | {"gsplat": f"not installed: {error}"}
+    return figures | {"gsplat": _forward_and_backward(gsplats, scene, weights)}
+
+
+def _forward_and_backward(draw, scene: dict, weights: torch.Tensor) -> dict:
+    """Milliseconds of `draw`, and with the gradients of `scene`."""
+    both = milliseconds(lambda: torch.autograd.grad((draw() * weights).sum(), list(scene.values())))
+    return {"forward_ms": milliseconds(lambda: _without_grad(draw)), "forward_backward_ms": both}
+
+
 def step_figures(capture: Path, device: torch.device, steps: int = 96) -> dict:
     """Milliseconds of a training step: as a replayed CUDA graph, launch by launch, and with the host waiting."""
     scene, figures = load(capture), {}
@@ -259,6 +292,7 @@ def test_figures() -> dict:
     """How the tests that touch CUDA end on this machine."""
     folder = Path(__file__).parents[1]
     places = ("cuda", "encodings", "networks", "renderers", "sampling", "training", "apps/test_device.py")
+    places += ("apps/test_splat_device.py", "data/test_target.py")
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-k", "cuda and not emulated or device"]
     began = time.perf_counter()
     try:
@@ -315,6 +349,7 @@ def main() -> int:
     figures["ops"] = op_figures(device, figures["limits"])
     figures["rivals"] = rival_figures(device)
     figures["render"] = render_figures(device)
+    figures["gaussians"] = gaussian_figures(device)
     with tempfile.TemporaryDirectory() as folder:
         capture = options.capture or generated(Path(folder) / "capture")
         figures["step"] = step_figures(capture, device)

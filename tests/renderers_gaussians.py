@@ -60,16 +60,18 @@ def scene(count, channels=3, seed=0, **options):
     return {**values, "colors": torch.rand(count, channels, generator=generator)}
 
 
-def draw(values, view, *, background=None, drop=None, max_alpha=0.99):
-    """Image, alpha, and the gradients of a fixed combination of both; pixels in `drop` take no part."""
-    values = {k: values[k].detach().clone().requires_grad_() for k in NAMES}
-    projected = project(*[values[k] for k in NAMES[:4]], view)
-    behind = None if background is None else background.detach().clone().requires_grad_()
+def draw(values, view, *, background=None, drop=None, max_alpha=0.99, device="cpu"):
+    """Image, alpha, and the gradients of a fixed combination of both, drawn on `device`; pixels in `drop` take no
+    part."""
+    values = {k: values[k].detach().clone().to(device).requires_grad_() for k in NAMES}
+    projected = project(*[values[k] for k in NAMES[:4]], view.to(device))
+    behind = None if background is None else background.detach().clone().to(device).requires_grad_()
     result = rasterise(projected, values["colors"], view.width, view.height, behind, max_alpha=max_alpha)
+    result = type(result)(*(v.cpu() for v in result))
     weight, weight_alpha = _weights(result.color.shape, drop)
     ((result.color * weight).sum() + (result.alpha * weight_alpha).sum()).backward()
-    grads = {k: v.grad for k, v in values.items()}
-    return result, grads if behind is None else {**grads, "background": behind.grad}
+    grads = {k: v.grad.cpu() for k, v in values.items()}
+    return result, grads if behind is None else {**grads, "background": behind.grad.cpu()}
 
 
 def _weights(shape, drop):
@@ -151,13 +153,15 @@ class Reference:
         return close.any(0).view(height, width)
 
 
-def agrees(values, view, *, background=None, most_left_out=1e-3, max_alpha=0.99, image=1e-5, gradient=1e-4):
+def agrees(
+    values, view, *, background=None, most_left_out=1e-3, max_alpha=0.99, image=1e-5, gradient=1e-4, device="cpu"
+):
     """Image to 1e-5 and gradients to 1e-4 of the reference in float64, but for pixels at a threshold; returns their
     share."""
     options = {"background": background, "max_alpha": max_alpha}
     theirs = Reference(values, view, **options)
     drop = theirs.close
-    ours, grads = draw(values, view, drop=drop, **options)
+    ours, grads = draw(values, view, drop=drop, device=device, **options)
     with torch.no_grad():
         off = (ours.color - theirs.color).abs().amax(-1).maximum((ours.alpha - theirs.alpha).abs())
     share = float(drop.float().mean())

@@ -11,6 +11,7 @@ from cuda_emulator.backend import SCHEDULES, emulator
 from renderers_gaussians import NAMES, Reference, agrees, camera, draw, scene
 
 from radfield import backend
+from radfield.cuda import library
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_color import gaussian_color
 from radfield.renderers.gaussian_projection import MIN_ALPHA, Projected, project
@@ -28,13 +29,19 @@ def test_agrees_with_reference(channels):
     ("channels", "count", "size", "order"),
     [(1, 40, (17, 9), 0), (3, 90, (37, 30), 1), (3, 60, (20, 33), 7), (4, 500, (16, 16), 7)],
 )
-def test_agrees_with_reference_on_cuda(channels, count, size, order):
+def test_emulated_kernels_agree_with_reference(channels, count, size, order):
     """Needles, more entries than a batch has, and rays that end among them."""
     emulator.order = order
     values = scene(count, channels, size=-2.2)
     values["opacities"][::2] = 0.97
     with backend.use(backend.EMULATED):
         agrees(values, camera(*size), background=torch.rand(channels), most_left_out=4e-3)
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
+@pytest.mark.parametrize("channels", [1, 3, 4, 7])
+def test_agrees_with_reference_on_cuda(channels):
+    agrees(scene(3000, channels), camera(150, 130), background=torch.rand(channels), device="cuda")
 
 
 @pytest.mark.usefixtures("each_backend_once")
@@ -138,7 +145,7 @@ def test_lists_of_tiles():
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 @pytest.mark.parametrize("order", SCHEDULES)
 @pytest.mark.parametrize(("count", "far"), [(0, 0.0), (1, 0.0), (70, 0.0), (70, 100.0), (2500, 0.0)])
-def test_lists_on_cuda_are_those_of_the_cpu(count, far, order):
+def test_emulated_lists_are_those_of_the_cpu(count, far, order):
     """Bit for bit, ties and what is left out among them; `far` Gaussians need all passes of the sort."""
     values, view = scene(count, size=-2.5), camera(300, 40)
     found = project(*[values[k] for k in NAMES[:4]], view)
@@ -157,7 +164,7 @@ def test_lists_on_cuda_are_those_of_the_cpu(count, far, order):
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 @pytest.mark.parametrize("size", [(8, 8), (1200, 1100)])
-def test_one_tile_and_thousands(size):
+def test_emulated_lists_of_one_tile_and_of_thousands(size):
     """No pass of the sort by tile, and two of them."""
     values, view, lists = scene(40, size=-2.0), camera(*size), []
     emulator.order = SCHEDULES[-1]
