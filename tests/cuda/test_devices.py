@@ -9,12 +9,18 @@ from radfield.camera_rays import camera_rays
 from radfield.cameras import Cameras
 from radfield.data.pixels import sample_pixels
 from radfield.data.scene import Images
+from radfield.data.target import target_image
 from radfield.encodings import frequency, hash_grid, spherical_harmonics
 from radfield.image_loss import image_loss
 from radfield.networks import mlp
 from radfield.networks.grid_mlp import grid_mlp
 from radfield.rays import Rays
+from radfield.renderers import gaussian_tiles
 from radfield.renderers.composite import composite, composite_raw
+from radfield.renderers.gaussian_camera import Camera
+from radfield.renderers.gaussian_color import gaussian_color
+from radfield.renderers.gaussian_projection import project
+from radfield.renderers.gaussian_raster import rasterise
 from radfield.sampling import march, occupancy
 from radfield.training.adam import Adam
 
@@ -112,6 +118,25 @@ def test_occupancy_and_march(called):
             ask()  # comes as far as the number that only a device with memory knows
     expected = {"uniform_cells", "occupied_cells", "points", "update", "observe", "bitfield"}
     assert set(called) == {f"occupancy_{name}" for name in expected} | {"march_count"}
+
+
+@pytest.mark.parametrize("model", ["perspective", "fisheye"])
+def test_gaussians(called, monkeypatch, model):
+    monkeypatch.setattr(gaussian_tiles, "int", lambda value: 5, raising=False)  # numbers that only the device knows
+    shapes = {"means": (9, 3), "quaternions": (9, 4), "scales": (9, 3), "opacities": (9,)}
+    values = {name: torch.rand(shape, device=META).requires_grad_() for name, shape in shapes.items()}
+    base, rest = (torch.rand(rows, 9, device=META).requires_grad_() for rows in (3, 9))
+    view = Camera(torch.eye(4), (9.0, 9.0), (4.0, 4.0), 8, 8, model=model).to(META)
+    drawn = project(**values, camera=view)
+    colors = gaussian_color(values["means"], base, rest, drawn.radius, view.position, degree=1)
+    image = rasterise(drawn, colors, 8, 8, torch.zeros(3, device=META)).color
+    gradients = torch.autograd.grad(image.sum(), [*values.values(), base, rest])
+    target, _ = target_image(torch.zeros(8, 8, 4, dtype=torch.uint8, device=META), torch.zeros(3, device=META), (4, 4))
+    assert {v.device for v in (*gradients, target)} == {META}
+    kind = "project" if model == "perspective" else "unscented"
+    passes = {f"{name}_{way}" for name in (kind, "color", "raster") for way in ("forward", "backward")}
+    lists = {"pack", "sort", "tiles_count", "tiles_fill", "tiles_trim", "raster_gather"}
+    assert set(called) == {f"gaussian_{name}" for name in passes | lists} | {"target_image"}
 
 
 def test_adam(called):
