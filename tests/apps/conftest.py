@@ -1,34 +1,14 @@
 """A tiny synthetic capture, a method small enough to train on it in seconds, and a run of it."""
 
 import json
-import signal
 
 import pytest
-import torch
+from programs import TINY, as_before  # noqa: F401
 
 from radfield.apps.command_line import main
-from radfield.cpu import library
 from radfield.data.synthetic import write_synthetic_capture
 
-#: a field and batches that train at hundreds of steps a second
-TINY = (
-    *("--device", "cpu"),  # bits are compared, which a GPU does not promise
-    *("--ngp.levels", "6", "--ngp.log2-size", "14", "--ngp.finest-resolution", "256"),
-    *("--ngp.batch-samples", "8192", "--ngp.uniform-cells", "65536", "--ngp.occupied-cells", "8192"),
-)
 STEPS = 300
-
-
-@pytest.fixture(autouse=True)
-def as_before():
-    """Programs set threads and signals for their process; other tests must not notice."""
-    ours, torchs = library.num_threads(), torch.get_num_threads()
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield
-    library.set_num_threads(ours)
-    torch.set_num_threads(torchs)
-    for number, handler in handlers.items():
-        assert signal.getsignal(number) is handler
 
 
 @pytest.fixture(scope="session")

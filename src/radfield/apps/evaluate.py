@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..training.run_folder import RunFolder
-from .runs import check, device_rules, is_cpu_only, open_run, use_device, write_picture
+from .runs import check, device_rules, open_run, use_device, write_picture
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def run(options: Options) -> dict:
             *device_rules(options.device, options.threads),
         ]
     )
-    device, about = use_device(options.device, options.threads, cpu_only=is_cpu_only(options.run))
+    device, about = use_device(options.device, options.threads)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)

@@ -4,7 +4,6 @@ Config, check, config_from    the method's options; whether they are in range; t
 build, load                   a model, fresh or of a run: `render_view`, `transform`, `cascades`, `background`
 Training, train_step          the state of training; one step of the loop in train.py, which raises FloatingPointError
                               or MemoryError with the state whole
-CPU_ONLY                      whether it has no CUDA kernels
 SHOWN, RATE                   figures to show on the way; the option to lower where a loss is not finite
 report_background             behind renders and figures
 """
@@ -32,11 +31,4 @@ def method_of(folder: RunFolder) -> ModuleType:
 def load(run: str | Path, device="cpu"):
     """The model of a run folder, of whatever method, on `device` ("auto": a GPU where there is one). Raises `BadInput`
     for what is no whole run, and for a device that cannot be used."""
-    method = method_of(RunFolder.open(run))
-    if not method.CPU_ONLY:
-        return method.load(run, device)
-    if str(device) not in ("cpu", "auto"):
-        raise BadInput(
-            f"device is {device}; the rule: auto or cpu: the run's method has no CUDA kernels in this version"
-        )
-    return method.load(run)
+    return method_of(RunFolder.open(run)).load(run, device)

@@ -25,7 +25,6 @@ __all__ += ["background_color", "train_step"]
 
 SHOWN = ("samples_per_s", "psnr")  # figures beside the progress bar
 RATE = "--ngp.learning-rate"
-CPU_ONLY = False
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Model:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import BadInput
-from .runs import check, device_rules, is_cpu_only, open_run, use_device, write_picture
+from .runs import check, device_rules, open_run, use_device, write_picture
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def run(options: Options) -> dict:
     _check(options)
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
-    device, about = use_device(options.device, options.threads, cpu_only=is_cpu_only(options.run))
+    device, about = use_device(options.device, options.threads)
     folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)

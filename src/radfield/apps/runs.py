@@ -39,21 +39,16 @@ def device_rules(device: str, threads: int | None) -> list[tuple[str, object, bo
     ]
 
 
-def use_device(device: str, threads: int | None, *, cpu_only: bool = False):
+def use_device(device: str, threads: int | None):
     """Sets the number of threads (None: all); returns the torch.device, and what there is to announce: device,
-    instruction set or architecture, threads, and why it was taken where that was left to us ("auto"). cpu_only: the
-    method has no CUDA kernels; then "auto" is the CPU, and asking for a GPU raises `BadInput`."""
+    instruction set or architecture, threads, and why it was taken where that was left to us ("auto")."""
     import torch
 
     from ..cpu import library
 
     library.set_num_threads(threads or library.default_num_threads())
     torch.set_num_threads(1)  # torch's own threads would compete with ours for the same cores
-    where, why = backend.device("cpu" if cpu_only and device == "auto" else device)
-    if cpu_only:
-        why = "the method has no CUDA kernels in this version"
-        if where.type != "cpu":
-            raise BadInput(f"--device is {device}; the rule: auto or cpu, since {why}")
+    where, why = backend.device(device)
     reason = f"; {why}" if device == "auto" else ""
     if where.type == "cuda":
         from ..cuda.library import architecture
@@ -61,13 +56,6 @@ def use_device(device: str, threads: int | None, *, cpu_only: bool = False):
         return where, f"{where} ({torch.cuda.get_device_name(where)}, {architecture(where)}{reason})"
     count = library.num_threads()
     return where, f"cpu ({library.choose_isa() or 'plain torch'}, {count} thread{'s' if count > 1 else ''}{reason})"
-
-
-def is_cpu_only(run: Path) -> bool:
-    """Whether a run's method has no CUDA kernels. Raises `BadInput` for what is no run."""
-    from .methods import method_of
-
-    return method_of(RunFolder.open(run)).CPU_ONLY
 
 
 def free_memory(device) -> int:

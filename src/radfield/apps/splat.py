@@ -33,7 +33,6 @@ __all__ += ["train_step"]
 
 SHOWN = ("gaussians", "psnr")  # figures beside the progress bar
 RATE = "--splat.mean-rate"
-CPU_ONLY = False
 
 
 @dataclass

@@ -78,7 +78,7 @@ def run(options: Options) -> dict:
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
     options = _resumed(folder, options) if options.resume else _with_budget(options)
     options = _with_cameras(options, folder)
-    device, about = use_device(options.device, options.threads, cpu_only=METHODS[options.method].CPU_ONLY)
+    device, about = use_device(options.device, options.threads)
     from ..data import load
     from ..training.progress import Progress
 

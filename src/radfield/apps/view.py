@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import BadInput, warn
-from .runs import check, device_rules, is_cpu_only, use_device
+from .runs import check, device_rules, use_device
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def open_exhibit(options: Options):
     if not path.exists():
         raise BadInput(f"{path}: there is no such file or folder; the rule: a run, a file of a scene, or a capture")
     if path.is_dir() and (path / "config.json").exists():
-        device, about = use_device(options.device, options.threads, cpu_only=is_cpu_only(path))
+        device, about = use_device(options.device, options.threads)
         shown = kinds.of_run(path, capture=options.capture, device=device)
         if options.other is not None:
             second = kinds.of_run(options.other, capture=options.capture, device=device)

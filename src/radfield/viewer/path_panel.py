@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+import traceback
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,8 @@ class Video:
                 write_video(target, self._frames(), self.path.fps)
                 self.done = {"path": None if folder is None else target, "content": target.read_bytes()}
         except Exception as error:  # told to the client; without this thread the worker would wait for it
+            if not isinstance(error, BadInput):
+                traceback.print_exc()
             self.done = {"error": str(error) or repr(error)}
 
     def _tell(self) -> None:
