@@ -15,7 +15,7 @@ setup: $(SETUP)
 demo: $(SETUP)
 	$(BIN)/python examples/demo.py --output demo
 test: $(SETUP)
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n 2 --dist worksteal
 test-slow: $(SETUP)
 	$(BIN)/python -m pytest -q -m slow
 lint: $(SETUP)

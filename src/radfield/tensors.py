@@ -5,6 +5,15 @@ from __future__ import annotations
 import torch
 
 from . import memory
+from .errors import BadInput
+
+
+def check_shape(op: str, name: str, tensor: torch.Tensor, shape: tuple[int | None, ...]) -> None:
+    """Raises `BadInput` where `tensor` has not this shape; None is any size."""
+    fits = len(tensor.shape) == len(shape) and all(b in (None, a) for a, b in zip(tensor.shape, shape, strict=True))
+    if not fits:
+        rule = ", ".join("M" if size is None else str(size) for size in shape)
+        raise BadInput(f"{op}: {name} is {list(tensor.shape)}; the rule: [{rule}]")
 
 
 def feature_major(x: torch.Tensor) -> torch.Tensor:

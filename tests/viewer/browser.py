@@ -110,21 +110,14 @@ class Page:
         self.call("Input.dispatchMouseEvent", type=kind, x=at[0], y=at[1], **held)
 
     def click(self, text: str) -> None:
-        """Clicks the button or checkbox that has this text as its own."""
-        script = f"""(() => {{
+        """Clicks the button or checkbox that has this text as its own, wherever it stands by then."""
+        self.wait(f"""(() => {{
           const own = e => [...e.childNodes].filter(n => n.nodeType == 3).map(n => n.textContent).join("").trim();
-          const found = [...document.querySelectorAll("button, label, span, p, div")].filter(e => own(e) == {text!r});
-          const seen = found.find(e => e.getBoundingClientRect().width > 0);
-          if (!seen) return null;
-          seen.scrollIntoView({{block: "nearest"}});
-          const place = seen.getBoundingClientRect();
-          return [place.x + place.width / 2, place.y + place.height / 2]; }})()"""
-        before, place = None, until(lambda: self.run(script), 30)
-        while place != before:  # folders open slowly
-            time.sleep(0.3)
-            before, place = place, self.run(script)
-        self.mouse("mousePressed", place)
-        self.mouse("mouseReleased", place)
+          const all = [...document.querySelectorAll("label, button, button span, p, div")];
+          const found = all.filter(e => own(e) == {text!r} && e.getBoundingClientRect().width > 0);
+          const seen = found.find(e => e.tagName == "LABEL") || found[0];  // the scene's tree repeats some texts
+          if (seen) seen.click();
+          return Boolean(seen); }})()""")
 
     def screenshot(self) -> np.ndarray:
         """[H, W, 3] uint8 of the page."""

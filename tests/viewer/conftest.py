@@ -1,6 +1,7 @@
 """A small run and its capture, and a running viewer."""
 
 import contextlib
+import socket
 
 import pytest
 from programs import TINY, as_before  # noqa: F401
@@ -23,6 +24,12 @@ def trained(capture, tmp_path_factory):
     return run
 
 
+def unused_port() -> int:
+    """One that nobody listens on: tests run side by side."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
 @pytest.fixture
 def viewing():
     """viewing(what, **options of Viewer): a running viewer of a run, a file or a capture; ends with the test."""
@@ -33,7 +40,7 @@ def viewing():
 
         def start(what, other=None, **options):
             exhibit, _ = open_exhibit(Options(what, other, device="cpu"))
-            viewer = Viewer(exhibit, port=options.pop("port", 18500), **options)
+            viewer = Viewer(exhibit, **{"port": unused_port(), **options})
             stack.callback(viewer.stop)
             return viewer
 

@@ -42,21 +42,23 @@ def whole(viewer, number=0):
     return until(ready, 120)
 
 
-def test_the_page_shows_what_render_gives(trained, viewing, browser):
+def test_the_page_shows_what_render_gives(trained, viewing, browser, monkeypatch):
+    monkeypatch.setattr("radfield.viewer.session.FULL", 250)  # the scene is thin, hence slow: rays end nowhere
     run = Path(os.environ.get("RADFIELD_VIEWER_RUN", trained))
-    viewer = viewing(run, port=18600)
+    viewer = viewing(run)
     page = browser.page(viewer.url + _ALL_PIXELS)
     session = whole(viewer)
     first = session.camera()
     page.drag((300, 300), (360, 280))
-    until(lambda: not torch.allclose(session.camera().camera_to_world, first.camera_to_world), 30)
+    until(lambda: not torch.allclose(session.camera().camera_to_world, first.camera_to_world), 120)
     page.click("Capture")
     page.click("cameras")
-    until(lambda: page.run("document.body.innerText").find("go to camera") >= 0, 30)
+    until(lambda: page.run("document.body.innerText").find("go to camera") >= 0, 120)
     page.click("go to camera")
     pose = viewer.exhibit.cameras.camera_to_world[0]
-    until(lambda: torch.allclose(session.camera().camera_to_world[0], pose, atol=1e-3), 30)
+    until(lambda: torch.allclose(session.camera().camera_to_world[0], pose, atol=1e-3), 120)
     page.click("cameras")  # away again: their frusta would stand in the picture
+    until(lambda: session.last[1].camera.camera_to_world[0].allclose(session.camera().camera_to_world[0]), 120)
     whole(viewer)
     model, camera = viewer.exhibit.source.model, session.camera()
     expected = model.render_view(camera, 0).color.clamp(0, 1)
@@ -67,7 +69,7 @@ def test_the_page_shows_what_render_gives(trained, viewing, browser):
         shot = torch.from_numpy(page.screenshot()).float() / 255
         return float(psnr(shot[_NOTE:, : SIZE[0] - _PANEL], expected)) >= 30
 
-    until(like, 60)
+    until(like, 120)
     if keep := os.environ.get("RADFIELD_VIEWER_PICTURE"):
         _keep(page, viewer, Path(keep))
 
@@ -91,18 +93,18 @@ def _keep(page, viewer, path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_page_loaded_again_and_a_second_one(trained, viewing, browser):
-    viewer = viewing(trained, port=18610)
+    viewer = viewing(trained)
     page = browser.page(viewer.url)
     whole(viewer)
     page.call("Page.reload")
-    until(lambda: 0 not in viewer.sessions and viewer.sessions, 60)
+    until(lambda: 0 not in viewer.sessions and viewer.sessions, 120)
     whole(viewer, 1)
     browser.page(viewer.url)
     whole(viewer, 2)
     assert len(viewer.sessions) == 2
     for each in browser.pages:
         each.call("Page.navigate", url="about:blank")
-    until(lambda: not viewer.sessions, 60)
+    until(lambda: not viewer.sessions, 120)
 
 
 def test_gaussians_in_the_browser_are_those_of_the_server(tmp_path, viewing, browser):
@@ -122,10 +124,10 @@ def test_gaussians_in_the_browser_are_those_of_the_server(tmp_path, viewing, bro
             rest=torch.zeros(0, g),
         ),
     )
-    viewer = viewing(tmp_path / "few.ply", port=18620)
+    viewer = viewing(tmp_path / "few.ply")
     page = browser.page(viewer.url)
-    session = until(lambda: viewer.sessions.get(0), 60)
-    until(lambda: "drawn by the browser, fixed colours" in page.run("document.body.innerText"), 60)
+    session = until(lambda: viewer.sessions.get(0), 120)
+    until(lambda: "drawn by the browser, fixed colours" in page.run("document.body.innerText"), 120)
     camera = session.camera()
     view = viewer.exhibit.source.model.render_view(camera, 0)
     planes = torch.nn.functional.interpolate(view.color.permute(2, 0, 1)[None], SIZE[::-1], mode="bilinear")
@@ -135,14 +137,14 @@ def test_gaussians_in_the_browser_are_those_of_the_server(tmp_path, viewing, bro
     def like() -> bool:  # the page is dark where nothing is, the server's background black
         return float(psnr(torch.from_numpy(page.screenshot()[crop]).float() / 255, expected)) >= 20
 
-    until(like, 60)
+    until(like, 120)
     session.change(drawn_by=SERVER)
     session.ask()
     whole(viewer)
 
 
 def test_a_browser_without_webgl_is_drawn_for(trained, viewing):
-    viewer = viewing(trained, port=18630)
+    viewer = viewing(trained)
     browser = Browser(*NO_WEBGL, size=(400, 300))
     try:
         page = browser.page(viewer.url)

@@ -99,7 +99,7 @@ def test_a_watched_training_gives_the_same_bits(capture, tmp_path, monkeypatch):
     runs = [tmp_path / "watched", tmp_path / "alone"]
     options = ["train", str(capture), "--steps", "120", "--no-evaluate", *TINY]
     assert main([*options, "--output", str(runs[0]), "--viewer", "--port", "18660"]) == 0
-    thread.join(20)
+    thread.join(120)
     assert main([*options, "--output", str(runs[1])]) == 0
     assert seen == {"picture": True, "drawn while it stands still": True}
     watched, alone = (load_checkpoint(Path(run) / "checkpoint.safetensors")[0] for run in runs)

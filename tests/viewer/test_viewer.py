@@ -95,7 +95,7 @@ def test_controls_change_the_picture(watched):
 
 def test_nothing_outside_the_crop_box_is_drawn(trained, viewing):
     source = viewing(trained).exhibit.source
-    camera = viewing(trained, port=18560).exhibit.at(width=40, height=40)
+    camera = viewing(trained).exhibit.at(width=40, height=40)
     index = torch.arange(1600)
     rays = sources.pixel_rays(camera, index)
     box = crop.Box((0.3, 0.3, 0.3), (0.6, 0.7, 0.8))
@@ -186,7 +186,7 @@ def test_compare_with_the_photograph(watched):
 
 
 def test_two_runs_side_by_side(trained, viewing):
-    viewer = viewing(trained, trained, port=18570)
+    viewer = viewing(trained, trained)
     assert viewer.exhibit.other is not None
     client = enter(viewer)
     assert client.wait(lambda c: whole(c) and "split" in c.gui)

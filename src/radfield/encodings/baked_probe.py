@@ -25,7 +25,7 @@ class BakedProbe(Encoding):
     is "bf16". `table` [E, F] bfloat16; `choices` [K] uint8 below N_p. `bake` of a `LearnedProbe` makes one."""
 
     def __init__(self, dimensions: int, config: Config, table: Tensor, choices: Tensor):
-        super().__init__()
+        super().__init__(dimensions)
         self.config, self.grid = config, probe_levels(dimensions, config)
         self.channels = self.grid.channels
         self.register_buffer("table", table)

@@ -38,7 +38,7 @@ class Composite(Encoding):
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
         from .registry import build
 
-        super().__init__()
+        super().__init__(dimensions)
         if not config.parts:
             raise BadInput("composite: parts is empty; the rule: at least one part")
         self.config, self.axes, parts = config, [], []

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ..tensors import check_shape
 from . import outside
 
 
@@ -18,12 +19,16 @@ class Encoding(torch.nn.Module):
 
     `forward(x, computed=None)`: `computed` are the features of `x` where an earlier call found them; an encoding whose
     kernels take them need not read its entries again, the others ignore them. `outside` is the policy for positions
-    outside [0, 1]: see outside.py.
+    outside [0, 1]: see outside.py. Raises `BadInput` on positions of other dimensions.
     """
 
     channels: int
     takes_count = False  # whether `forward` has a `count`, [1] int64 on a device: the rows in use, others are undefined
     _outside = "clamp"
+
+    def __init__(self, dimensions: int):
+        super().__init__()
+        self.dimensions = dimensions
 
     @property
     def outside(self) -> str:
@@ -34,6 +39,7 @@ class Encoding(torch.nn.Module):
         self._outside = outside.check_policy(policy)
 
     def __call__(self, x: Tensor, computed: Tensor | None = None, **counted) -> Tensor:
+        check_shape(type(self).__name__, "x", x, (None, self.dimensions))
         return outside.encoded(super().__call__, x, computed, self._outside, **counted)
 
     def gate(self, features: Tensor) -> Tensor | None:

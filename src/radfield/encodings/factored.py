@@ -18,6 +18,7 @@ Letters: M samples, L levels, F features per level, R components, C channels, G 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -30,8 +31,9 @@ from ..backend import native
 from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
-from ..tensors import feature_major, on_device, streams
+from ..tensors import check_shape, feature_major, on_device, streams
 from . import hash_grid
+from .encoding import Encoding
 from .hash_grid import GridLevels, HashGrid
 from .resizing import FIXED, Resizable, Schedule, finest_resolution, resized_config
 
@@ -131,7 +133,7 @@ class FactoredLevels:
         """Per grid the axes that it spans."""
         return [axes for factors in PRODUCTS[self.kind] for axes in factors]
 
-    @property
+    @functools.cached_property
     def starts(self) -> list[int]:
         """[G + 1]: the first entry of each grid, and the number E of all."""
         starts = [0]
@@ -243,8 +245,8 @@ def factored(x: Tensor, table: Tensor, levels: FactoredLevels, *, stored=None, g
     earlier call found them. Differentiable twice where x needs a gradient, else once. Raises `BadInput` on another
     shape or dtype.
     """
-    if x.ndim != 2 or x.shape[1] != 3:
-        raise BadInput(f"x is {list(x.shape)}; the rule: [M, 3]")
+    check_shape("factored", "x", x, (None, 3))
+    check_shape("factored", "table", table, (levels.starts[-1], levels.grids[0].features))
     if native(x) and not (x.requires_grad and torch.is_grad_enabled()):
         return _Factored.apply(table, x, _Call(levels, stored, grad_into, computed))
     copies = None if stored is None else levels.parts(stored)
@@ -270,7 +272,7 @@ class Factored(Resizable, HashGrid):
     high: float
 
     def __init__(self, dimensions: int, config, generator: torch.Generator | None = None):
-        torch.nn.Module.__init__(self)
+        Encoding.__init__(self, dimensions)
         if dimensions != 3:
             raise BadInput(f"{self.kind}: dimensions is {dimensions}; the rule: 3")
         self.config, self.grad_into, self._stored, self._stored_version = config, None, None, -1

@@ -16,6 +16,7 @@ T = 2^log2_size entries of a hashed level, E entries in all. Points outside [0, 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ from ..backend import by_tinycudann, check_count, native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
-from ..tensors import feature_major, gradient_into, on_device, streams
+from ..tensors import check_shape, feature_major, gradient_into, on_device, streams
 from .encoding import Encoding
 from .outside import clamped
 
@@ -129,10 +130,15 @@ class GridLevels:
     scales: torch.Tensor  # [L] float32
     _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of both, on other devices
 
-    @property
+    @functools.cached_property
     def entries(self) -> int:
         """E, of all levels together."""
         return int(self.levels[-1, 0] + self.levels[-1, 1])
+
+    def check(self, op: str, x: torch.Tensor, table: torch.Tensor) -> None:
+        """Refuses shapes with which a kernel would read what is not there."""
+        check_shape(op, "x", x, (None, self.dimensions))
+        check_shape(op, "table", table, (self.entries, self.features))
 
     @property
     def channels(self) -> int:
@@ -380,6 +386,7 @@ def hash_grid(
     Raises `BadInput` on another shape or dtype.
     """
     check_count("hash grid", count, x)
+    grid.check("hash grid", x, table)
     if by_tinycudann():
         from ..compat import tcnn_backend
 
@@ -420,7 +427,7 @@ class HashGrid(Encoding):
     takes_count = True
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
-        super().__init__()
+        super().__init__(dimensions)
         self.config = config
         self.grid = self.levels_of(dimensions, config)
         self.channels = self.grid.channels

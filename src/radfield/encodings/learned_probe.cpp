@@ -72,19 +72,21 @@ struct ProbedRun {
 };
 
 // Adds the gradient of level l, which has a codebook.
-template <int D, int F, class G>
+template <int D, int F>
 void add_probed_gradient(const LearnedProbeBackward& a, int64_t l, const ProbedLevel& to) {
   constexpr int C = 1 << D;
   const ProbeLookup<D> lookup(a, l);
   const AddVertices add = add_vertices_of<F>(a.P);
-  const G* grad_features = (const G*)a.grad_features + l * F * a.M;
   ProbedRun<C, F> run;
   typename ProbeLookup<D>::Last last = {};
   for (int64_t i = 0; i < a.M; i += W) {
     const int n = (int)(a.M - i < W ? a.M - i : W);
     vf x[D], tangent[D], g[F];
     vi nonzero = {};
-    for (int f = 0; f < F; ++f) g[f] = load_n(grad_features + f * a.M + i, n), nonzero |= (vi)g[f] << 1;
+    for (int f = 0; f < F; ++f) {
+      g[f] = load_stream(a.grad_features, a.grad_features_type, (l * F + f) * a.M + i, n);
+      nonzero |= (vi)g[f] << 1;
+    }
     if (!any(nonzero != 0)) continue;  // samples behind a surface
     load_point(x, a.x, a.M, i, n);
     if (a.tangent) load_point(tangent, a.tangent, a.M, i, n);
@@ -111,11 +113,11 @@ void add_probed_gradient(const LearnedProbeBackward& a, int64_t l, const ProbedL
   if (run.open) add(to, C, run.window, run.row, run.sum);
 }
 
-template <int D, int F, class G>
+template <int D, int F>
 void add_level(const LearnedProbeBackward& a, int64_t l) {
   const Codebook book = codebook_of(a, l);
   const int64_t first = a.levels[4 * l] * F, size = a.levels[4 * l + 1], row = book.first_row * a.P;
-  if (book.log2_probes == 0) return add_gradient<ProbeLookup<D>, F, G>(a, l, a.grad_table + first);
+  if (book.log2_probes == 0) return add_gradient<ProbeLookup<D>, F>(a, l, a.grad_table + first);
   float* const grad_values = (float*)scratch(8 * size * F);
   memset(grad_values, 0, 4 * size * F);
   float* const values = grad_values + size * F;
@@ -123,7 +125,7 @@ void add_level(const LearnedProbeBackward& a, int64_t l) {
   for (int64_t entry = 0; entry < size; ++entry)
     for (int f = 0; f < F; ++f) values[place(entry, f)] = a.table[first + entry * F + f];
   const ProbedLevel to = {grad_values, a.grad_logits + row, values, a.probabilities + row, book, a.all != 0};
-  add_probed_gradient<D, F, G>(a, l, to);
+  add_probed_gradient<D, F>(a, l, to);
   for (int64_t entry = 0; entry < size; ++entry)
     for (int f = 0; f < F; ++f) a.grad_table[first + entry * F + f] += grad_values[place(entry, f)];
 }
@@ -136,10 +138,7 @@ RADFIELD_OP(learned_probe_forward, LearnedProbeForward) {
 
 RADFIELD_OP(learned_probe_backward, LearnedProbeBackward) {
   with_sizes(a.D, a.F, [&]<int D, int F>() {
-    parallel_for(a.L, [&](int64_t task) {
-      const int64_t l = a.L - 1 - task;  // the slowest first
-      a.grad_features_type == F32 ? add_level<D, F, float>(a, l) : add_level<D, F, bf16>(a, l);
-    });
+    parallel_for(a.L, [&](int64_t task) { add_level<D, F>(a, a.L - 1 - task); });  // the slowest first
   });
 }
 

@@ -22,6 +22,7 @@ Gradients by x can be differentiated again, those by entries and logits cannot.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ from ..backend import native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Scalar
-from ..tensors import feature_major, gradient_into, streams
+from ..tensors import check_shape, feature_major, gradient_into, streams
 from . import hash_grid
 from .hash_grid import GridLevels, GridOps, HashGrid, entry_bytes
 from .outside import clamped
@@ -119,7 +120,7 @@ class ProbeLevels(GridLevels):
     def probes(self) -> int:
         return 1 << self.log2_probes
 
-    @property
+    @functools.cached_property
     def rows(self) -> int:
         """K, of all codebooks: none where there is nothing to choose."""
         hashed = int((self.levels[:, 3] == 1).sum())
@@ -320,6 +321,8 @@ def learned_probe(
     read in its place (gradients of logits are by the table itself); `grad_into` are the two buffers that gradients of
     the parameters are added to, and then autograd returns none; `computed`, `dtype` and errors as those of `hash_grid`.
     """
+    grid.check("learned probe", x, table)
+    check_shape("learned probe", "logits", logits, (grid.rows, grid.probes))
     if not native(x):
         read = table if stored is None else table + (stored.to(table.dtype) - table).detach()
         into = (None, None) if grad_into is None else grad_into

@@ -10,11 +10,11 @@ namespace {
 
 // Sums the gradient of level l and applies it; returns how many entries could not take theirs. Back: the arguments of
 // the encoding's backward op.
-template <class Lookup, int F, class G, class Back, class Args>
+template <class Lookup, int F, class Back, class Args>
 int64_t step_level(const Args& a, const Back& back, int64_t l) {
   const int64_t first = a.levels[4 * l] * F, count = a.levels[4 * l + 1] * F;
   float* grad = zeroed_scratch(4 * count);
-  add_gradient<Lookup, F, G>(back, l, grad);
+  add_gradient<Lookup, F>(back, l, grad);
   AdamStep step{};
   step.parameter = a.parameter + first, step.m = a.m + first, step.v = a.v + first, step.grad = grad;
   step.shadow = a.shadow ? a.shadow + first : nullptr;
@@ -31,8 +31,7 @@ int64_t step_levels(const Args& a, Back back) {
   int64_t bad = 0;
   parallel_for(a.L, [&](int64_t task) {
     const int64_t l = a.L - 1 - task;  // the slowest first
-    const int64_t found = a.grad_features_type == F32 ? step_level<Lookup, F, float>(a, back, l)
-                                                      : step_level<Lookup, F, bf16>(a, back, l);
+    const int64_t found = step_level<Lookup, F>(a, back, l);
     if (found) __atomic_fetch_add(&bad, found, __ATOMIC_RELAXED);
   });
   return bad;

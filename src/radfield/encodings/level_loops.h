@@ -53,6 +53,15 @@ RADFIELD_SIMD void load_features(vf (&values)[F], const T* table, vi entry) {
   }
 }
 
+// W values of a stream whose type is known only when the program runs: a branch that always goes the same way costs less
+// than a copy of every loop.
+RADFIELD_SIMD vf load_stream(const void* values, int64_t type, int64_t i, int n) {
+  return type == F32 ? load_n((const float*)values + i, n) : load_n((const bf16*)values + i, n);
+}
+RADFIELD_SIMD void store_stream(void* values, int64_t type, int64_t i, vf v, int n) {
+  type == F32 ? store_n((float*)values + i, v, n) : store_n((bf16*)values + i, v, n);
+}
+
 // ---- features
 
 template <int D>
@@ -60,10 +69,9 @@ void load_point(vf (&x)[D], const float* streams, int64_t M, int64_t i, int n) {
   for (int d = 0; d < D; ++d) x[d] = load_n(streams + d * M + i, n);
 }
 
-template <class Lookup, int F, class T, class Out, class Args>
+template <class Lookup, int F, class T, class Args>
 void forward_level(const Args& a, int64_t l, int64_t begin, int64_t end) {
   const T* table = (const T*)a.table + a.levels[4 * l] * F;
-  Out* out = (Out*)a.features + l * F * a.M;
   Lookup(a, l).specialised([&](const Lookup& lookup) __attribute__((always_inline)) {
     for (int64_t i = begin; i < end; i += W) {
       const int n = (int)(end - i < W ? end - i : W);
@@ -76,7 +84,7 @@ void forward_level(const Args& a, int64_t l, int64_t begin, int64_t end) {
         const vf w = a.tangent ? lookup.weight_along(cell, c, tangent) : lookup.weight(cell, c);
         for (int f = 0; f < F; ++f) sum[f] = fma(values[f], w, sum[f]);
       }
-      for (int f = 0; f < F; ++f) store_n(out + f * a.M + i, sum[f], n);
+      for (int f = 0; f < F; ++f) store_stream(a.features, a.features_type, (l * F + f) * a.M + i, sum[f], n);
     }
   });
 }
@@ -84,13 +92,7 @@ void forward_level(const Args& a, int64_t l, int64_t begin, int64_t end) {
 template <class Lookup, int F, class Args>
 void forward_levels(const Args& a) {
   level_by_level(a.L, a.M, [&](int64_t l, int64_t begin, int64_t end) {
-    if (a.table_type == F32) {
-      a.features_type == F32 ? forward_level<Lookup, F, float, float>(a, l, begin, end)
-                             : forward_level<Lookup, F, float, bf16>(a, l, begin, end);
-    } else {
-      a.features_type == F32 ? forward_level<Lookup, F, bf16, float>(a, l, begin, end)
-                             : forward_level<Lookup, F, bf16, bf16>(a, l, begin, end);
-    }
+    a.table_type == F32 ? forward_level<Lookup, F, float>(a, l, begin, end) : forward_level<Lookup, F, bf16>(a, l, begin, end);
   });
 }
 
@@ -153,11 +155,10 @@ RADFIELD_SIMD void add_samples(float* grad, const uint32_t (&entries)[C][W], con
 }
 
 // Adds the gradient of level l to `grad` [entries of the level][F].
-template <class Lookup, int F, class G, class Args>
+template <class Lookup, int F, class Args>
 void add_gradient(const Args& a, int64_t l, float* grad) {
   constexpr int D = Lookup::D, C = Lookup::C;
   const Lookup lookup(a, l);
-  const G* grad_features = (const G*)a.grad_features + l * F * a.M;
   Run<C, F> run;
   typename Lookup::Last last = {};  // cells of the vector before
   for (int64_t i = 0; i < a.M; i += W) {
@@ -165,7 +166,7 @@ void add_gradient(const Args& a, int64_t l, float* grad) {
     vf x[D], tangent[D], g[F], w[C];
     vi nonzero = {};
     for (int f = 0; f < F; ++f) {
-      g[f] = load_n(grad_features + f * a.M + i, n);
+      g[f] = load_stream(a.grad_features, a.grad_features_type, (l * F + f) * a.M + i, n);
       nonzero |= (vi)g[f] << 1;  // the sign of a zero does not count
     }
     if (!any(nonzero != 0)) continue;  // samples behind a surface
@@ -202,26 +203,24 @@ template <class Lookup, int F, class Args>
 void add_gradients(const Args& a) {
   parallel_for(a.L, [&](int64_t task) {
     const int64_t l = a.L - 1 - task;  // the slowest first
-    float* grad = (float*)a.grad_table + a.levels[4 * l] * F;
-    a.grad_features_type == F32 ? add_gradient<Lookup, F, float>(a, l, grad) : add_gradient<Lookup, F, bf16>(a, l, grad);
+    add_gradient<Lookup, F>(a, l, (float*)a.grad_table + a.levels[4 * l] * F);
   });
 }
 
 // ---- gradient of the positions
 
-template <class Lookup, int F, class T, class G, class Args>
+template <class Lookup, int F, class T, class Args>
 void backward_x_chunk(const Args& a, int64_t begin, int64_t end) {
   constexpr int D = Lookup::D, C = Lookup::C;
   for (int64_t l = 0; l < a.L; ++l) {
     const Lookup lookup(a, l);
     const T* table = (const T*)a.table + a.levels[4 * l] * F;
-    const G* grad_features = (const G*)a.grad_features + l * F * a.M;
     for (int64_t i = begin; i < end; i += W) {
       const int n = (int)(end - i < W ? end - i : W);
       vf x[D], tangent[D], g[F], values[F], dots[C], sum[D] = {};
       load_point(x, a.x, a.M, i, n);
       if (a.tangent) load_point(tangent, a.tangent, a.M, i, n);
-      for (int f = 0; f < F; ++f) g[f] = load_n(grad_features + f * a.M + i, n);
+      for (int f = 0; f < F; ++f) g[f] = load_stream(a.grad_features, a.grad_features_type, (l * F + f) * a.M + i, n);
       const auto cell = lookup.find(x);
       for (int c = 0; c < C; ++c) {
         load_features<F>(values, table, lookup.entry(cell, c));
@@ -241,13 +240,7 @@ void backward_x_chunk(const Args& a, int64_t begin, int64_t end) {
 template <class Lookup, int F, class Args>
 void backward_x(const Args& a) {
   parallel_blocks(a.M, CHUNK, [&](int64_t begin, int64_t end) {
-    if (a.table_type == F32) {
-      a.grad_features_type == F32 ? backward_x_chunk<Lookup, F, float, float>(a, begin, end)
-                                  : backward_x_chunk<Lookup, F, float, bf16>(a, begin, end);
-    } else {
-      a.grad_features_type == F32 ? backward_x_chunk<Lookup, F, bf16, float>(a, begin, end)
-                                  : backward_x_chunk<Lookup, F, bf16, bf16>(a, begin, end);
-    }
+    a.table_type == F32 ? backward_x_chunk<Lookup, F, float>(a, begin, end) : backward_x_chunk<Lookup, F, bf16>(a, begin, end);
   });
 }
 

@@ -40,7 +40,7 @@ class OneBlob(Encoding):
     """The encoding as a module: [M, D] -> [M, `channels`]."""
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
-        super().__init__()
+        super().__init__(dimensions)
         self.config, self.channels = config, dimensions * config.bins
         one_blob(torch.zeros(0, dimensions), config.bins)
 

@@ -175,4 +175,4 @@ def resampled(before: GridLevels, after: GridLevels, level: int, table: Tensor, 
     alone = replace(
         before, levels=before.levels[level : level + 1], scales=before.scales[level : level + 1], _copies={}
     )
-    return offset, hash_grid.hash_grid(points, table, alone)
+    return offset, hash_grid.hash_grid(points, table[: alone.entries], alone)

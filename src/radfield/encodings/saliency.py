@@ -44,7 +44,7 @@ class Saliency(Encoding):
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
         from .registry import build
 
-        super().__init__()
+        super().__init__(dimensions)
         _check(dimensions, config)
         inner = config.grid
         if hasattr(inner, "precision"):

@@ -166,7 +166,7 @@ class _Values(HashGrid):
     """A table of values at the rows, with the autograd, 16-bit copy and optimiser of a hash grid's."""
 
     def __init__(self, grid: VoxelLevels, table: Tensor, precision: str):
-        torch.nn.Module.__init__(self)
+        Encoding.__init__(self, grid.dimensions)
         self.config = hash_grid.Config(precision=precision)
         self.take(grid, table)
 
@@ -185,7 +185,7 @@ class SparseVoxels(Encoding):
     RECORD = 8  # values per block of the coefficients
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
-        super().__init__()
+        super().__init__(dimensions)
         _check(dimensions, config)
         self.config = config
         n = self._resolution(0.0)

@@ -37,7 +37,7 @@ class TriangleWave(Encoding):
     """The encoding as a module: [M, D] -> [M, `channels`]."""
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
-        super().__init__()
+        super().__init__(dimensions)
         self.config, self.channels = config, dimensions * config.frequencies
         triangle_wave(torch.zeros(0, dimensions), config.frequencies)
 

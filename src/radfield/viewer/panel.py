@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import threading
 import traceback
 from pathlib import Path
 
@@ -20,12 +21,15 @@ _BACKGROUNDS = {"the run's": None, "white": (1.0, 1.0, 1.0), "black": (0.0, 0.0,
 
 
 def told(function):
-    """A callback whose `BadInput` the client reads as a notification; anything else is a defect, told on both sides."""
+    """A callback whose `BadInput` the client reads as a notification; anything else is a defect, told on both sides.
+    Of one client's callbacks, which come from a pool of threads, one runs at a time: two clicks on a checkbox end with
+    what the second one says."""
 
     @functools.wraps(function)
     def run(self, *arguments, **options):
         try:
-            return function(self, *arguments, **options)
+            with self.acting:
+                return function(self, *arguments, **options)
         except BadInput as error:
             self.session.client.add_notification("Cannot do that", str(error), color="red")
         except Exception as error:
@@ -45,6 +49,7 @@ class Panel:
         self.gui, self.scene = session.client.gui, session.client.scene
         self.shown: dict[str, list] = {}  # what stands in the scene, by the control that shows it
         self.splats = None
+        self.acting = threading.RLock()
         exhibit = self.exhibit
         self.gui.add_markdown(f"**{exhibit.title}**, {exhibit.about}")
         session.status = self.gui.add_markdown(session.text)
@@ -147,7 +152,7 @@ class Panel:
                 self._show_points(points)
             if exhibit.scene is not None:
                 box = gui.add_checkbox("scene box", False)
-                box.on_update(lambda _: self._show_box(box.value))
+                box.on_update(lambda _: self._show_box(box))
             if exhibit.cameras is not None:
                 last = max(len(exhibit.cameras) - 1, 1)
                 self.camera = gui.add_slider("camera", 0, last, 1, 0, disabled=len(exhibit.cameras) < 2)
@@ -179,8 +184,8 @@ class Panel:
         self._replace("points", [overlays.add_points(self.scene, points)] if self.points.value else [])
 
     @told
-    def _show_box(self, wanted: bool) -> None:
-        boxes = overlays.scene_box(self.exhibit.scene.cascades) if wanted else []
+    def _show_box(self, wanted) -> None:
+        boxes = overlays.scene_box(self.exhibit.scene.cascades) if wanted.value else []
         lines = [overlays.add_box(self.scene, b, f"/scene_box/{i}", (90, 90, 90)) for i, b in enumerate(boxes)]
         self._replace("box", lines)
 

@@ -147,7 +147,8 @@ class Session:
             self.client.flush()
             height, width = picture.shape[:2]
             since = time.monotonic() - self.began
-            self.told(f"{width} x {height}, whole after {since:.1f} s; while moving {self.slot.side} pixels wide")
+            # one line of the panel, or what stands below would jump
+            self.told(f"{width} x {height} after {since:.1f} s; moving: {self.slot.side} pixels")
 
     def show_nothing(self) -> None:
         """Takes the server's picture away: the browser draws, or there is nothing to draw."""
