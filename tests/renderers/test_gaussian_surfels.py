@@ -1,11 +1,13 @@
 """2D Gaussians: agreement with the reference, rays that meet planes, the laws of light, what is left out."""
 
+import contextlib
 import dataclasses
 import math
 
 import pytest
 import torch
-from checks import combine
+from checks import EMULATES, combine
+from cuda_emulator.backend import emulator
 from renderers_gaussians import camera, random_gaussians
 
 from radfield import backend
@@ -25,11 +27,12 @@ def scene(count, channels=3, seed=0, **options):
 
 
 def draw(values, view, kind, drop, background):
-    """The planes, and the gradients of a fixed combination of them without the pixels in `drop`."""
+    """The planes, and the gradients of a fixed combination of them without the pixels in `drop`; of float64 those of
+    the reference."""
     leaves = {k: v.detach().clone().to(kind).requires_grad_() for k, v in values.items()}
     pose = view.world_to_camera.clone().to(kind).requires_grad_()
     behind = background.clone().to(kind).requires_grad_()
-    with backend.use("cpu" if kind == torch.float32 else "reference"):
+    with contextlib.nullcontext() if kind == torch.float32 else backend.use("reference"):
         posed = dataclasses.replace(view, world_to_camera=pose)
         found = project_surfels(*[leaves[k] for k in NAMES], posed)
         image = rasterise_surfels(found, leaves["colors"], view.width, view.height, behind, near=view.near)
@@ -77,6 +80,19 @@ def agrees(values, view, most_left_out=2e-3):
 @pytest.mark.parametrize("channels", [1, 3, 6])
 def test_agrees_with_reference(channels):
     agrees(scene(150, channels, size=-2.5), camera())
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(
+    ("channels", "count", "size", "order"), [(1, 30, (17, 9), 0), (3, 60, (37, 30), 7), (6, 300, (16, 16), 1)]
+)
+def test_emulated_kernels_agree_with_reference(channels, count, size, order):
+    """Also rays that end, and more entries than a batch has."""
+    emulator.order = order
+    values = scene(count, channels, size=-2.2)
+    values["opacities"][::2] = 0.97
+    with backend.use(backend.EMULATED):
+        agrees(values, camera(*size), most_left_out=1e-2)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33)])

@@ -51,14 +51,9 @@ void forward_block(const GaussianSurfelsForward& a, const Block& block, const in
   });
 }
 
-// What a pixel has to pass on. d distortion / d w_i = weight ((m_i - mean)^2) + spread, with all weights and depths.
 template <int C>
 struct Behind {
-  vf transmittance[VECTORS], gradient[C][VECTORS];
-  vf light[VECTORS];  // sum over what is behind of weight * d loss / d weight, and the background's
-  vf depth[VECTORS], distortion[VECTORS];  // gradients
-  DepthSpread<vf> depths[VECTORS];
-  vi last[VECTORS];
+  BehindSurfel<C, vf, vi> vectors[VECTORS];
   int32_t farthest;
 };
 template <int C>
@@ -82,44 +77,22 @@ RADFIELD_SIMD void begin_behind(const GaussianSurfelsBackward& a, const Block& b
     light[p] = behind * left[p];
   });
   for (int v = 0; v < VECTORS; ++v) {
-    b.transmittance[v] = load(left + v * W), b.light[v] = load(light + v * W), b.last[v] = load(last + v * W);
-    b.depth[v] = load(of_depth + v * W), b.distortion[v] = load(of_distortion + v * W);
-    b.depths[v] = {1.0f - b.transmittance[v], load(mean + v * W), load(spread + v * W)};
-    for (int c = 0; c < C; ++c) b.gradient[c][v] = load(gradient[c] + v * W);
+    auto& lanes = b.vectors[v];
+    lanes.transmittance = load(left + v * W), lanes.light = load(light + v * W), lanes.last = load(last + v * W);
+    lanes.depth = load(of_depth + v * W), lanes.distortion = load(of_distortion + v * W);
+    lanes.depths = {1.0f - lanes.transmittance, load(mean + v * W), load(spread + v * W)};
+    for (int c = 0; c < C; ++c) lanes.gradient[c] = load(gradient[c] + v * W);
   }
 }
 
 // The gradients of one surfel on one block.
 template <int C>
 RADFIELD_SIMD void backward_entry(const GaussianSurfelsBackward& a, const float* record, const Block& block, int32_t k, Behind<C>& b) {
-  const float max_alpha = (float)a.max_alpha;
   vf sums[SUMS] = {}, found = {};
   for (int v = 0; v < VECTORS; ++v) {
-    SurfelHit<vf> hit;
-    const vi met = surfel_hit(record, block.px[v % SETS], block.py[v], (float)a.near, hit);
-    const vf raw = surfel_alpha(hit.rho, record[SURFEL_OPACITY]);
-    vf alpha = min(raw, vf{} + max_alpha);
-    alpha = select(alpha >= RASTER_MIN_ALPHA, alpha, vf{});
-    alpha = select(b.last[v] >= vi{} + k, alpha, vf{});
-    const vf inverse = reciprocal(1.0f - alpha);
-    b.transmittance[v] = b.transmittance[v] * inverse;
-    const vf weight = alpha * b.transmittance[v], off = hit.depth - b.depths[v].mean;
-    vf light = fma(b.depth[v], hit.depth, b.distortion[v] * fma(b.depths[v].weight, off * off, b.depths[v].spread));
-    for (int c = 0; c < C; ++c) {
-      light = fma(b.gradient[c][v], vf{} + record[SURFEL_COLOR + c], light);
-      sums[SURFEL_COLOR + c] = fma(weight, b.gradient[c][v], sums[SURFEL_COLOR + c]);
-    }
-    // d loss / d ln alpha; none where the ceiling holds alpha
-    vf grad = weight * light - alpha * inverse * b.light[v];
-    grad = select((raw <= max_alpha) & (alpha > 0.0f), grad, vf{});
-    b.light[v] = fma(weight, light, b.light[v]);
-    const vf of_depth = weight * fma(2.0f * b.distortion[v] * b.depths[v].weight, off, b.depth[v]);
-    vf parts[SURFEL_OPACITY];
-    surfel_gradient(record, hit, met, grad * -0.5f, of_depth, parts);
-    const vi counts = alpha > 0.0f;  // elsewhere (u, v) may be anything
-    for (int i = 0; i < SURFEL_OPACITY; ++i) sums[i] = sums[i] + select(counts, parts[i], vf{});
-    sums[SURFEL_OPACITY] = sums[SURFEL_OPACITY] + grad;
-    found = found + weight;
+    vf parts[SUMS];
+    found = found + surfel_backward(record, block.px[v % SETS], block.py[v], k, (float)a.near, (float)a.max_alpha, b.vectors[v], parts);
+    for (int i = 0; i < SURFEL_COLOR + C; ++i) sums[i] = sums[i] + parts[i];
   }
   if (any(found > 0.0f)) add_sums<SURFEL_COLOR + C>(a.partial + (int64_t)SUMS * k, sums);
 }

@@ -113,4 +113,38 @@ RADFIELD_FN void surfel_gradient(const float* r, const SurfelHit<F>& h, Mask met
   out[SURFEL_DEPTH] = select(met, g_depth * (1.0f + h.u * su + h.v * sv), g_depth);
 }
 
+// What a pixel, or the pixels in the lanes of F, has to pass on to the surfels in front.
+template <int C, class F, class I>
+struct BehindSurfel {
+  F transmittance, gradient[C];
+  F light;  // sum over what is behind of weight * d loss / d weight, and the background's
+  F depth, distortion;  // gradients
+  DepthSpread<F> depths;  // of the whole ray
+  I last;  // the entry that the ray ends with
+};
+
+// The gradient of entry k's record at a pixel, and its weight there.
+// d distortion / d w_i = weight ((m_i - mean)^2) + spread, with all weights and depths.
+template <int C, class F, class I>
+RADFIELD_FN F surfel_backward(const float* record, F x, F y, int32_t k, float near, float max_alpha, BehindSurfel<C, F, I>& b,
+                              F (&out)[RASTER_SUMS]) {
+  SurfelHit<F> hit;
+  const auto met = surfel_hit(record, x, y, near, hit);
+  const F raw = surfel_alpha(hit.rho, record[SURFEL_OPACITY]);
+  const RasterShare<F> share = raster_share(raw, b.last >= I{} + k, max_alpha, b.transmittance);
+  const F off = hit.depth - b.depths.mean;
+  F light = fma(b.depth, hit.depth, b.distortion * fma(b.depths.weight, off * off, b.depths.spread));
+  for (int c = 0; c < C; ++c) {
+    light = fma(b.gradient[c], F{} + record[SURFEL_COLOR + c], light);
+    out[SURFEL_COLOR + c] = share.weight * b.gradient[c];
+  }
+  const auto counts = share.alpha > 0.0f;  // elsewhere (u, v) may be anything
+  const F grad = alpha_gradient(raw, share, select(counts, light, F{}), max_alpha, b.light);
+  F parts[SURFEL_OPACITY];
+  surfel_gradient(record, hit, met, grad * -0.5f, share.weight * fma(2.0f * b.distortion * b.depths.weight, off, b.depth), parts);
+  for (int i = 0; i < SURFEL_OPACITY; ++i) out[i] = select(counts, parts[i], F{});
+  out[SURFEL_OPACITY] = grad;
+  return share.weight;
+}
+
 }  // namespace radfield

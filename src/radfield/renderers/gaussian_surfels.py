@@ -33,6 +33,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import memory
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from .gaussian_camera import Camera
@@ -81,6 +82,23 @@ GATHER = Op(
     In("slot_start", "i32", "G+1"),
     In("records", "f32", "G 16"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    a.aligned("records", 16)
+    return Launch(f"gaussian_surfels_forward<{a.C}>", (a.T,))
+
+
+@BACKWARD.cuda
+def _(a):
+    a.aligned("records", 16)
+    return Launch(f"gaussian_surfels_backward<{a.C}>", (a.T,))
+
+
+@GATHER.cuda
+def _(a):
+    return Launch("gaussian_surfels_gather", blocks(16 * a.G))
 
 
 class Surfels(NamedTuple):
@@ -202,11 +220,12 @@ class _Rasterise(torch.autograd.Function):
         size = (tiles.height, tiles.width)
         lists = {"records": records.detach().contiguous(), "entries": tiles.entries, "tile_start": tiles.tile_start}
         lists |= {"background": background, "near": near, "max_alpha": max_alpha}
-        image = memory.empty((*size, channels), torch.float32)
+        image = memory.empty((*size, channels), torch.float32, records.device)
         planes = {
-            name: memory.empty(size, torch.float32) for name in ("transmittance", "depth", "distortion", "median")
+            name: memory.empty(size, torch.float32, records.device)
+            for name in ("transmittance", "depth", "distortion", "median")
         }
-        last = memory.empty(size, torch.int32)
+        last = memory.empty(size, torch.int32, records.device)
         FORWARD(image=image, **planes, last=last, **lists)
         transmittance, depth, distortion, median = planes.values()
         ctx.save_for_backward(transmittance, depth, distortion, last)
@@ -220,7 +239,7 @@ class _Rasterise(torch.autograd.Function):
         tiles, records = ctx.tiles, ctx.lists["records"]
         saved = dict(zip(("transmittance", "depth", "distortion", "last"), ctx.saved_tensors, strict=True))
         grads = {"image": image, "alpha": alpha, "depth": depth, "distortion": distortion}
-        partial = memory.empty((len(tiles.entries), 16), torch.float32)
+        partial = memory.empty((len(tiles.entries), 16), torch.float32, records.device)
         BACKWARD(partial=partial, **{f"grad_{k}": v.contiguous() for k, v in grads.items()}, **saved, **ctx.lists)
         found = torch.empty_like(records)
         GATHER(
