@@ -35,7 +35,7 @@ def points(size: int = 20_000) -> torch.Tensor:
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
     """Runs `code` in a Python of its own, which a deadlock does not outlive."""
     environment = {**os.environ, **environment}
-    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
 
 
 # ---- which library

@@ -91,7 +91,7 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, script: str, seconds: float = 60.0) -> None:
+    def wait(self, script: str, seconds: float = 120.0) -> None:
         """Waits until a JavaScript expression is true."""
         until(lambda: self.run(script), seconds)
 

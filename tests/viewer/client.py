@@ -84,7 +84,7 @@ class Client:
         message = {"type": "GuiUpdateMessage", "uuid": self.gui[label]["uuid"], "updates": {"value": value}}
         self.socket.send(msgspec.msgpack.encode(message))
 
-    def wait(self, done, seconds: float = 30.0) -> bool:
+    def wait(self, done, seconds: float = 120.0) -> bool:
         """Waits until done(self) is true; whether it became so in time."""
         with self.news:
             return self.news.wait_for(lambda: done(self), seconds)

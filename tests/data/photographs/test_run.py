@@ -281,7 +281,7 @@ def test_the_child_ends_with_its_parent(room, tmp_path, number, code):
     parent = subprocess.Popen([sys.executable, "-c", PARENT, source, tmp_path / "out"], stderr=subprocess.PIPE)
     child = wait_for(lambda: stage_of_child(parent.pid))
     parent.send_signal(number)
-    assert parent.wait(10) == code
+    assert parent.wait(60) == code
     parent.stderr.close()
     assert wait_for(lambda: not os.path.exists(f"/proc/{child}"))
     assert not (tmp_path / "out").exists()
