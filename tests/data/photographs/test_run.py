@@ -298,7 +298,7 @@ def stage_of_child(parent: int) -> int | None:
     return None
 
 
-def wait_for(condition, seconds: float = 20.0):
+def wait_for(condition, seconds: float = 120.0):
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, "it took too long"
