@@ -1,4 +1,4 @@
-"""`radfield export`: the Gaussians of a run as a 3DGS PLY file, in the capture's own units and axes."""
+"""`radfield export`: the Gaussians of a run as a file (.ply, .splat, .spz), in the capture's own units and axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Options:
     """Write the Gaussians of a run to a file that other programs read."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    file: Annotated[Path, tyro.conf.Positional]  # the file to write: its ending says the format (.ply)
+    file: Annotated[Path, tyro.conf.Positional]  # the file to write: its ending says the format: .ply, .splat or .spz
     crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the crop box that the viewer saved, if any
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
@@ -28,11 +28,11 @@ class Options:
 def run(options: Options) -> dict:
     """Exports, and returns what was written."""
     check(device_rules("cpu", options.threads))
-    if options.file.suffix.lower() != ".ply":
-        raise BadInput(f"{options.file}: ends in {options.file.suffix!r}; the rule: .ply")
+    from ..gaussians import files
+
+    files.check_ending(options.file, files.WRITERS)
     folder = RunFolder.open(options.run)
     use_device("cpu", options.threads)
-    from ..gaussians.ply import write_ply
     from . import splat
     from .methods import method_of
 
@@ -41,7 +41,7 @@ def run(options: Options) -> dict:
     model = splat.load(folder.path)
     gaussians = _cropped(options, folder, model)
     scene = gaussians.transformed(model.transform.inverse())
-    write_ply(options.file, scene)
+    files.write_gaussians(options.file, scene)
     print(f"export {folder.path.resolve().name}: {len(scene)} Gaussians", file=sys.stderr)
     return {"file": str(options.file), "gaussians": len(scene), "bytes": options.file.stat().st_size}
 

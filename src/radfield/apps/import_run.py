@@ -1,4 +1,5 @@
-"""`radfield import`: a 3DGS PLY file as a run, which renders, is evaluated and is exported like a trained one."""
+"""`radfield import`: a file of Gaussians (.ply, .splat, .spz) as a run, which renders, is evaluated and is exported
+like a trained one."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from .runs import check, device_rules, use_device
 class Options:
     """Make a run of a file of Gaussians."""
 
-    file: Annotated[Path, tyro.conf.Positional]  # the 3DGS PLY file
+    file: Annotated[Path, tyro.conf.Positional]  # a .ply (3DGS), .splat or .spz file
     output: Path  # folder of the run
     # the capture that the file was made from, for rendering and eval; none: for export alone
     capture: Path | None = None
@@ -41,10 +42,10 @@ def run(options: Options) -> dict:
     check([("background", options.background, known, "white or black"), *device_rules("cpu", options.threads)])
     folder = RunFolder.create(options.output, overwrite=options.overwrite)
     use_device("cpu", options.threads)
-    from ..gaussians.ply import read_ply
+    from ..gaussians.files import read_gaussians
     from ..training.checkpoint import save_checkpoint
 
-    gaussians, where = read_ply(options.file), _where(options)
+    gaussians, where = read_gaussians(options.file), _where(options)
     if not len(gaussians):
         raise BadInput(f"{options.file}: has no Gaussian; the rule: at least one")
     gaussians = gaussians.transformed(where["transform"])

@@ -20,7 +20,7 @@ from .runs import check, device_rules, use_device
 class Options:
     """Look at a run, a file of Gaussians, a mesh or a capture in the browser; of two runs, side by side."""
 
-    # folder of a run; a .ply of Gaussians, points or a mesh, an .obj or .glb; or a capture
+    # folder of a run; a .ply of Gaussians, points or a mesh, a .splat, .spz, .obj or .glb; or a capture
     what: Annotated[Path, tyro.conf.Positional]
     other: Annotated[Path | None, tyro.conf.Positional] = None  # a second run, shown beside the first
     host: str = "127.0.0.1"  # address to listen on; others than this machine's own need the token that is then printed

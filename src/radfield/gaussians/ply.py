@@ -5,16 +5,12 @@ opacity (logit), scale_0..2 (logarithms), rot_0..3 (w, x, y, z; any length), and
 read. They are read by name: in any order and number type, little or big endian, with others between them and with
 other elements before and after, as long as these have no lists.
 
-A file is untrusted: nothing is allocated that its bytes do not hold. What is degenerate and has a meaning is kept: a
-quaternion without length becomes (1, 0, 0, 0), a scale of 0 (logarithm -inf) e^-30, an opacity of 0 or 1 (logit -inf or
-inf) 1e-6 from there. A Gaussian with another value that is not finite is left out. Warnings count each kind.
+A file is untrusted: nothing is allocated that its bytes do not hold; what is degenerate: untrusted.py.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +20,7 @@ import torch
 from ..atomic import replacing_file
 from ..errors import BadInput, warn
 from .scene import DEGREES, GaussianScene
+from .untrusted import sound
 
 _NUMBER_TYPES = {
     **dict.fromkeys(("char", "int8"), "i1"),
@@ -37,8 +34,6 @@ _NUMBER_TYPES = {
 }
 _BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _MOST_HEADER_BYTES = 1 << 16
-LEAST_LOG_SCALE = -30.0
-MOST_LOGIT = math.log(1e6)
 _NAMES = {
     "means": ("x", "y", "z"),
     "base": ("f_dc_0", "f_dc_1", "f_dc_2"),
@@ -56,7 +51,7 @@ def read_ply(path: Path | str) -> GaussianScene:
             vertices = _read_vertices(path, file)
     except OSError as error:
         raise BadInput(f"{path}: could not be read: {(error.strerror or str(error)).lower()}") from None
-    return _sound(path, _scene(path, vertices))
+    return sound(path, _scene(path, vertices))
 
 
 def _read_vertices(path: Path, file: BinaryIO) -> np.ndarray:
@@ -146,48 +141,6 @@ def _rows(vertices: np.ndarray, names) -> torch.Tensor:
         for row, name in zip(out, names, strict=True):
             row[:] = vertices[name]
     return torch.from_numpy(out)
-
-
-def _sound(path: Path, scene: GaussianScene) -> GaussianScene:
-    """The scene by the policy of the module: what has a meaning is kept, what has none is left out."""
-    for name, wrong, mend, text in _MENDED:
-        value = getattr(scene, name)
-        found = wrong(value)
-        if bool(found.any()):
-            count = int((found.any(0) if found.ndim > 1 else found).sum())
-            warn(f"{path}: {count} Gaussians have {text}")
-            scene = replace(scene, **{name: mend(value, found)})
-    unsound = scene.unsound()
-    if bool(unsound.any()):
-        warn(f"{path}: {int(unsound.sum())} Gaussians have values that are not finite, left out")
-        scene = scene.select(~unsound)
-    return scene
-
-
-def _unturned(quaternions: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
-    return torch.where(found, quaternions.new_tensor([1.0, 0, 0, 0])[:, None], quaternions)
-
-
-_MENDED = (
-    (
-        "quaternions",
-        lambda q: (q.square().sum(0) == 0).expand_as(q),
-        _unturned,
-        "a quaternion of length 0, read as (1, 0, 0, 0)",
-    ),
-    (
-        "log_scales",
-        lambda s: s < LEAST_LOG_SCALE,
-        lambda s, found: torch.where(found, LEAST_LOG_SCALE, s),
-        f"a scale of 0 (below e^{LEAST_LOG_SCALE:.0f}), read as e^{LEAST_LOG_SCALE:.0f}",
-    ),
-    (
-        "opacity_logits",
-        torch.isinf,
-        lambda o, found: torch.where(found, o.clamp(-MOST_LOGIT, MOST_LOGIT), o),
-        "an opacity of 0 or 1, read as 0.000001 or 0.999999",
-    ),
-)
 
 
 def write_ply(path: Path | str, scene: GaussianScene) -> None:

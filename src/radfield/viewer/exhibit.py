@@ -194,7 +194,7 @@ def of_capture(path: Path, **reading) -> Exhibit:
 
 
 def of_file(path: Path) -> Exhibit:
-    """A file: Gaussians (a 3DGS .ply), a mesh, or points (.ply). Raises `BadInput` for anything else."""
+    """A file: Gaussians (a 3DGS .ply, .splat, .spz), a mesh, or points (.ply). Raises `BadInput` for anything else."""
     kind = path.suffix.lower()
     if kind == ".ply":
         what = ply_kind(path)
@@ -205,10 +205,13 @@ def of_file(path: Path) -> Exhibit:
 
             points = read_points(path)
             return Exhibit(path.name, f"{len(points)} points", points=points)
+    if kind in (".splat", ".spz"):
+        return _of_gaussians(path)
     if kind in (".ply", ".obj", ".glb"):
         mesh = _mesh(path)
         return Exhibit(path.name, f"mesh, {len(mesh.faces)} triangles", mesh=mesh)
-    raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: .ply (Gaussians, points, mesh), .obj or .glb")
+    rule = ".ply (Gaussians, points, mesh), .splat or .spz (Gaussians), .obj or .glb (meshes)"
+    raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: {rule}")
 
 
 def ply_kind(path: Path) -> str:
@@ -229,10 +232,10 @@ def ply_kind(path: Path) -> str:
 
 def _of_gaussians(path: Path) -> Exhibit:
     from ..apps import splat
-    from ..gaussians.ply import read_ply
+    from ..gaussians.files import read_gaussians
     from .sources import GaussianSource
 
-    gaussians = read_ply(path)
+    gaussians = read_gaussians(path)
     if not len(gaussians):
         raise BadInput(f"{path}: has no Gaussian; the rule: at least one")
     where = {"cascades": 1, "transform": SceneTransform(), "background": "black"}

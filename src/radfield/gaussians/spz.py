@@ -1,0 +1,225 @@
+"""SPZ files, versions 2 to 4 read and 3 written: arrays of quantised parameters, compressed (nianticlabs/spz).
+
+Versions 2 and 3 are one gzip stream (or, as some programs write it, none) of a 16-byte header and the arrays; version 4
+is a 32-byte header, a table of sizes, and one ZSTD frame per array. The arrays, each for all Gaussians:
+
+    positions 3 x 24 bits, in units of 2^-b (b in the header)     opacities 255 o     colours 255 (0.15 f_dc + 0.5)
+    log scales 16 (s + 10)     quaternions: 3 x 8 bits (version 2) or "smallest three", 2 + 3 x 10 bits
+    harmonics 128 f + 128, in steps of 8 (degree 1) and 16: [coefficient][channel]
+
+An SPZ file's axes are right, up, back, unless an extension names others; those of PLY files, and of a scene, are right,
+down, forward. Some programs write a PLY's axes unturned, which a file does not tell: `turned=False` reads those.
+
+Exact to half a step: positions 2^-(b+1) (b is 12 unless the scene is larger than 2,048), log scales 1/32, opacities
+1/510, colours 1/76, quaternions 1/1023 / sqrt(2), harmonics 1/32 and 1/16; log scales below -10 or above 5.94 and
+colours (0.5 + C0 f_dc) outside -0.44 to 1.44 are clamped.
+
+A file is untrusted: what it unpacks to is bounded by the sizes that follow from its header, and these by its own size.
+"""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from ..atomic import replacing_file
+from ..errors import BadInput
+from ..renderers.gaussian_color import rest_rows
+from .scene import GaussianScene
+from .splat_file import logits_of_bytes, rows, streams, to_bytes, unit_quaternions
+from .untrusted import finite, read_bytes, sound
+
+_MAGIC = b"NGSP"
+_EXTENSIONS, _LOD = 2, 0x80  # flags
+_AXES = 0xADBE0003  # the extension that names the axes
+_LARGEST_RATIO, _ALWAYS_ALLOWED = 100, 1 << 26  # bytes unpacked, per byte of the file; as many in any case
+
+
+def read_spz(path: Path, *, turned: bool = True) -> GaussianScene:
+    """The Gaussians of an SPZ file. Raises `BadInput` for what is none, and for one that is cut or claims too much."""
+    data = read_bytes(path)
+    packed = data[:2] == b"\x1f\x8b"
+    start = _inflated(path, data, 16) if packed else data[:16]
+    if len(start) < 16 or start[:4] != _MAGIC:
+        raise BadInput(
+            f"{path}: begins with {start[:4]!r}; the rule: an SPZ file begins with NGSP, packed by gzip or not"
+        )
+    version, count, degree, bits, flags, streams_in = struct.unpack("<IIBBBB", start[4:16])
+    if version not in (2, 3, 4) or degree > 4 or bits > 23 or flags & _LOD:
+        known = "version 2 to 4, degree 0 to 4, at most 23 bits, no levels of detail"
+        raise BadInput(
+            f"{path}: has version {version}, degree {degree}, {bits} bits, flags {flags:#x}; the rule: {known}"
+        )
+    sizes = [count * each for each in (9, 1, 3, 3, 3 if version == 2 else 4, rest_rows(degree))]
+    if sum(sizes) > max(_LARGEST_RATIO * len(data), _ALWAYS_ALLOWED):
+        raise BadInput(f"{path}: claims {count} Gaussians, {sum(sizes)} bytes; the file has {len(data)}")
+    if version == 4:
+        arrays, extensions = _frames(path, data, sizes, streams_in, flags)
+    else:
+        body = _inflated(path, data, 16 + sum(sizes) + (1 << 16)) if packed else data
+        arrays, extensions = _cut(path, body[16:], sizes)
+        extensions = extensions if flags & _EXTENSIONS else b""
+    signs = np.array(_axes(path, extensions)) if turned else np.ones(3)
+    return sound(path, _scene(arrays, version, bits, signs))
+
+
+def _inflated(path: Path, data: bytes, most: int) -> bytes:
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data, most)
+    except zlib.error as error:
+        raise BadInput(f"{path}: cannot be unpacked: {error}") from None
+
+
+def _cut(path: Path, body: bytes, sizes: list[int]) -> tuple[list[bytes], bytes]:
+    """The arrays of those sizes that follow one another, and what follows them."""
+    if len(body) < sum(sizes):
+        raise BadInput(f"{path}: ends after {len(body)} bytes of its arrays; the header asks for {sum(sizes)}")
+    ends = np.cumsum([0, *sizes]).tolist()
+    return [body[a:b] for a, b in itertools.pairwise(ends)], body[ends[-1] :]
+
+
+def _frames(path: Path, data: bytes, sizes: list[int], count: int, flags: int) -> tuple[list[bytes], bytes]:
+    """The arrays of version 4, unpacked, and the extensions."""
+    (table,) = struct.unpack_from("<I", data.ljust(20, b"\0"), 16)
+    wanted = [size for size in sizes if size]
+    first = table + 16 * count
+    if count != len(wanted) or not 32 <= table <= first <= len(data):
+        raise BadInput(f"{path}: has {count} streams, listed at byte {table} of {len(data)}; {len(wanted)} are needed")
+    listed = struct.unpack_from(f"<{2 * count}Q", data, table)
+    if list(listed[1::2]) != wanted or first + sum(listed[::2]) != len(data):
+        raise BadInput(f"{path}: its streams' sizes are {list(listed)}; the rule: {wanted} unpacked, to the file's end")
+    frames, _ = _cut(path, data[first:], list(listed[::2]))
+    unpacked = iter([_unpacked(path, frame, size) for frame, size in zip(frames, wanted, strict=True)])
+    return [next(unpacked) if size else b"" for size in sizes], data[32:table] if flags & _EXTENSIONS else b""
+
+
+def _unpacked(path: Path, frame: bytes, size: int) -> bytes:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise BadInput(f"{path}: SPZ version 4 needs zstandard ({error}); the rule: pip install zstandard") from None
+    try:
+        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(frame)
+        out = reader.read(size)
+    except zstandard.ZstdError as error:
+        raise BadInput(f"{path}: a stream cannot be unpacked: {error}") from None
+    if len(out) != size or reader.read(1):
+        raise BadInput(f"{path}: a stream unpacks to another size than {size} bytes, which the header asks for")
+    return out
+
+
+def _axes(path: Path, extensions: bytes) -> tuple[int, int, int]:
+    """The signs that turn the file's axes into a scene's."""
+    while len(extensions) >= 8:
+        kind, size = struct.unpack_from("<II", extensions)
+        value, extensions = extensions[8 : 8 + size], extensions[8 + size :]
+        if kind == _AXES and len(value) >= 4 and (code := struct.unpack("<I", value[:4])[0]):
+            if code > 8:
+                raise BadInput(f"{path}: has axes number {code}; the rule: 0 to 8, the second axis up or down")
+            return (1 if (code - 1) & 1 else -1, -1 if (code - 1) & 2 else 1, 1 if (code - 1) & 4 else -1)
+    return 1, -1, -1
+
+
+def _scene(arrays: list[bytes], version: int, bits: int, signs: np.ndarray) -> GaussianScene:
+    positions, opacities, colors, scales, turns, rest = (np.frombuffer(each, np.uint8) for each in arrays)
+    low, middle, high = positions.reshape(-1, 3, 3).astype(np.int32).transpose(2, 0, 1)
+    fixed = low | middle << 8 | (high ^ 0x80) - 0x80 << 16  # the third byte has the sign
+    turns = _first_three(turns) if version == 2 else _smallest_three(turns.view("<u4"))
+    coefficients = rest.reshape(len(opacities), -1).astype(np.float32)
+    return GaussianScene(
+        means=streams(signs * fixed / 2.0**bits),
+        quaternions=streams(turns * _turn_signs(signs)),
+        log_scales=streams(scales.reshape(-1, 3) / np.float32(16) - 10),
+        opacity_logits=logits_of_bytes(opacities),
+        base=streams((colors.reshape(-1, 3) / np.float32(255) - 0.5) / 0.15),
+        rest=streams((coefficients - 128) / 128 * _harmonic_signs(coefficients.shape[1], signs)),
+    )
+
+
+def _turn_signs(signs: np.ndarray) -> np.ndarray:
+    """Of (w, x, y, z): a turn about an axis changes its sense where one of the other two is turned round."""
+    x, y, z = signs
+    return np.array([1, y * z, x * z, x * y])
+
+
+def _harmonic_signs(count: int, signs: np.ndarray) -> np.ndarray:
+    """[count], of the harmonics of degree 1 and more, each three times: (l, m) is odd in x, y or z as its parts are."""
+    x, y, z = signs
+    found = []
+    for degree in range(1, 5):
+        for m in range(-degree, degree + 1):
+            odd_y = m < 0
+            odd_x = (m + (m < 0)) % 2 != 0  # cos(m phi) and sin(|m| phi): powers of x with the parity of m and of m - 1
+            odd_z = (degree - m) % 2 != 0
+            found.append((x if odd_x else 1) * (y if odd_y else 1) * (z if odd_z else 1))
+    return np.repeat(found, 3)[:count]
+
+
+def _first_three(codes: np.ndarray) -> np.ndarray:
+    """Version 2: x, y, z as bytes, w not negative; [G, 4] (w, x, y, z)."""
+    xyz = codes.reshape(-1, 3) / np.float32(127.5) - 1
+    w = np.sqrt(np.maximum(0, 1 - (xyz * xyz).sum(1, keepdims=True)))
+    return np.concatenate([w, xyz], 1)
+
+
+_FIELD = 511 * 2**0.5
+
+
+def _smallest_three(codes: np.ndarray) -> np.ndarray:
+    """[G] -> [G, 4] (w, x, y, z): two bits name the component (x, y, z, w) that is left out, the others follow."""
+    fields = codes[:, None] >> np.array([20, 10, 0], np.uint32) & 1023
+    three = np.where(fields & 512, -1, 1) * (fields & 511) / _FIELD
+    largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1)))
+    left_out = (codes >> 30).astype(int)
+    places = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[left_out]
+    xyzw = np.empty((len(codes), 4))
+    np.put_along_axis(xyzw, places, three, 1)
+    np.put_along_axis(xyzw, left_out[:, None], largest[:, None], 1)
+    return xyzw[:, [3, 0, 1, 2]]
+
+
+def _smallest_three_codes(turns: np.ndarray) -> np.ndarray:
+    """[G, 4] (w, x, y, z) of length 1 -> [G] codes."""
+    xyzw = turns[:, [1, 2, 3, 0]]
+    left_out = np.abs(xyzw).argmax(1)
+    xyzw = xyzw * np.where(np.take_along_axis(xyzw, left_out[:, None], 1) < 0, -1, 1)
+    codes = left_out.astype(np.uint32)
+    for component in range(4):
+        value = xyzw[:, component]
+        field = (
+            np.minimum(np.floor(_FIELD * np.abs(value) + 0.5), 511).astype(np.uint32)
+            | (value < 0).astype(np.uint32) << 9
+        )
+        codes = np.where(left_out == component, codes, codes << 10 | field)
+    return codes.astype("<u4")
+
+
+def write_spz(path: Path, scene: GaussianScene) -> None:
+    """Writes an SPZ file of version 3, which most programs read, atomically. Raises `BadInput` for positions beyond 2^23."""
+    scene, signs = finite(path, scene), np.array([1, -1, -1])
+    means = rows(scene.means) * signs
+    largest = float(np.abs(means).max(initial=2.0**-12))
+    bits = min(12, int(np.floor(np.log2(((1 << 23) - 1) / largest))))
+    if bits < 0:
+        raise BadInput(f"{path}: a position is {largest:g}; the rule: an SPZ file holds positions up to 2^23")
+    fixed = np.floor(means * 2.0**bits + 0.5).astype(np.int32)
+    positions = np.ascontiguousarray(fixed.astype("<i4")).view(np.uint8).reshape(len(scene), 3, 4)[:, :, :3]
+    harmonics = rows(scene.rest) * _harmonic_signs(len(scene.rest), signs)
+    steps = np.where(np.arange(harmonics.shape[1]) < 9, 8, 16)  # degree 1 in finer ones
+    parts = (
+        positions,
+        to_bytes(255 * scene.opacity_logits.detach().double().sigmoid().numpy()),
+        to_bytes(255 * (0.15 * rows(scene.base) + 0.5)),
+        to_bytes(16 * (rows(scene.log_scales) + 10)),
+        _smallest_three_codes(unit_quaternions(scene) * _turn_signs(signs)),
+        to_bytes(steps * np.floor((np.floor(128 * harmonics + 0.5) + 128 + steps / 2) / steps)),
+    )
+    header = _MAGIC + struct.pack("<IIBBBB", 3, len(scene), scene.degree, bits, 0, 0)
+    body = header + b"".join(part.tobytes() for part in parts)
+    with replacing_file(path) as file:
+        file.write(gzip.compress(body, mtime=0))
