@@ -62,7 +62,6 @@ def test_every_kind_of_file(files):
         ("a.obj", b"not a mesh", "cannot be read as a mesh"),
         ("a.glb", b"glTF\xff\xff", "cannot be read as a mesh"),
         ("a.spz", b"\x1f\x8b", "cannot be unpacked|begins with"),
-        ("a.ksplat", b"", "the rule: .ply"),
     ],
 )
 def test_what_is_no_scene_is_told_in_one_line(tmp_path, capsys, name, content, rule):
