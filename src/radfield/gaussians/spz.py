@@ -200,7 +200,7 @@ def _smallest_three_codes(turns: np.ndarray) -> np.ndarray:
 
 
 def write_spz(path: Path, scene: GaussianScene) -> None:
-    """Writes an SPZ file of version 3 (most programs read it), atomically. Raises `BadInput` beyond positions of 2^23."""
+    """Writes an SPZ file of version 3, atomically. Raises `BadInput` where a position is beyond 2^23."""
     scene, signs = finite(path, scene), np.array([1, -1, -1])
     means = rows(scene.means) * signs
     largest = float(np.abs(means).max(initial=2.0**-12))
