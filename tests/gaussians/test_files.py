@@ -68,6 +68,39 @@ def test_splat_keeps_all_but_harmonics(tmp_path):
     assert differences(scene, back)["turns"] < 0.01
 
 
+@pytest.mark.parametrize(("count", "degree"), [(1, 0), (256, 1), (700, 3)])
+def test_compressed_ply_keeps_all_to_half_a_step(tmp_path, count, degree):
+    scene, path = small_scene(count, degree), tmp_path / "a.compressed.ply"
+    write_gaussians(path, scene)
+    back = read_gaussians(path)
+    extent = {
+        k: float((v.amax(1) - v.amin(1)).max()) for k, v in scene.tensors().items() if k in ("means", "log_scales")
+    }
+    steps = {k: v / 2046 + 1e-6 for k, v in extent.items()}
+    steps |= {"base": float((scene.base.amax(1) - scene.base.amin(1)).max()) / 510 + 1e-6, "rest": 1 / 63}
+    steps |= {"opacities": 1 / 509, "turns": 3e-3}
+    error = differences(scene, back)
+    assert all(error[k] <= steps[k] for k in error), (error, steps)
+    assert path.stat().st_size < count * (16 + 3 * ((degree + 1) ** 2 - 1)) + 72 * -(-count // 256) + 2200
+
+
+@pytest.mark.filterwarnings("ignore::radfield.errors.RadfieldWarning")  # of bytes that are left
+def test_compressed_plys_that_are_none(tmp_path):
+    path = tmp_path / "a.compressed.ply"
+    write_gaussians(path, small_scene(300, 1))
+    whole = path.read_bytes()
+    for old, new, line in (
+        (b"packed_scale", b"packed_scall", "vertex has packed_position, packed_rotation, packed_scall"),
+        (b"element chunk 2", b"element chunk 1", "has 1 chunks for 300 Gaussians"),
+        (b"min_scale_x", b"mon_scale_x", "chunk has no min_scale_x"),
+        (b"uchar f_rest_8", b"uchar f_rest_9", "sh has 300 records of 9"),
+        (b"element vertex 300", b"element vertex 999999999", "the header claims 999999999 of vertex"),
+    ):
+        path.write_bytes(whole.replace(old, new))
+        with pytest.raises(BadInput, match=line):
+            read_gaussians(path)
+
+
 def test_harmonics_turn_with_the_axes():
     """The colour in a direction is that of the turned coefficients in the turned direction."""
     direction = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64), dim=1)
@@ -179,7 +212,7 @@ def test_splats_that_are_none(tmp_path):
     with pytest.warns(RadfieldWarning):
         scene = read_gaussians(path)
     assert len(scene) == 1 and not scene.unsound().any()
-    with pytest.raises(BadInput, match=r"ends in '.txt'; the rule: .ply, .splat, .spz"):
+    with pytest.raises(BadInput, match=r"ends in '.txt'; the rule: .ply, .splat, .spz, .sog"):
         read_gaussians(tmp_path / "a.txt")
 
 

@@ -1,4 +1,4 @@
-"""`radfield export`: the Gaussians of a run as a file (.ply, .splat, .spz), in the capture's own units and axes."""
+"""`radfield export`: the Gaussians of a run as a file, in the capture's own units and axes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class Options:
     """Write the Gaussians of a run to a file that other programs read."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    file: Annotated[Path, tyro.conf.Positional]  # the file to write: its ending says the format: .ply, .splat or .spz
+    file: Annotated[
+        Path, tyro.conf.Positional
+    ]  # the file to write: its ending says the format: .ply, .compressed.ply, .splat or .spz
     crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the crop box that the viewer saved, if any
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object

@@ -1,4 +1,4 @@
-"""`radfield import`: a file of Gaussians (.ply, .splat, .spz) as a run, which renders, is evaluated and is exported
+"""`radfield import`: a file of Gaussians (gaussians/files.py) as a run, which renders, is evaluated and is exported
 like a trained one."""
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ from .runs import check, device_rules, use_device
 class Options:
     """Make a run of a file of Gaussians."""
 
-    file: Annotated[Path, tyro.conf.Positional]  # a .ply (3DGS), .splat or .spz file
+    file: Annotated[
+        Path, tyro.conf.Positional
+    ]  # a .ply (3DGS), .splat, .spz, .sog or .ksplat file, or the meta.json of a SOG
     output: Path  # folder of the run
     # the capture that the file was made from, for rendering and eval; none: for export alone
     capture: Path | None = None

@@ -20,7 +20,8 @@ from .runs import check, device_rules, use_device
 class Options:
     """Look at a run, a file of Gaussians, a mesh or a capture in the browser; of two runs, side by side."""
 
-    # folder of a run; a .ply of Gaussians, points or a mesh, a .splat, .spz, .obj or .glb; or a capture
+    # folder of a run; a .ply of Gaussians, points or a mesh, a .splat, .spz, .sog, .ksplat,
+    # .obj or .glb; or a capture
     what: Annotated[Path, tyro.conf.Positional]
     other: Annotated[Path | None, tyro.conf.Positional] = None  # a second run, shown beside the first
     host: str = "127.0.0.1"  # address to listen on; others than this machine's own need the token that is then printed
@@ -70,7 +71,7 @@ def open_exhibit(options: Options):
     if options.other is not None:
         raise BadInput(f"{path}: is no run; the rule: two runs are shown side by side")
     _, about = use_device("cpu", options.threads)
-    is_scene = path.is_file() and path.suffix.lower() in (".ply", ".obj", ".glb", ".spz", ".splat")
+    is_scene = path.is_file() and path.suffix.lower() in (".ply", ".obj", ".glb", ".spz", ".splat", ".sog", ".ksplat")
     if is_scene and not is_capture(path):
         return kinds.of_file(path), about
     if path.is_dir() and not any(path.iterdir()):

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import BadInput
+from .compressed_ply import write_compressed_ply
+from .ksplat import read_ksplat
 from .ply import read_ply, write_ply
 from .scene import GaussianScene
+from .sog import read_sog
 from .splat_file import read_splat, write_splat
 from .spz import read_spz, write_spz
 
-READERS = {".ply": read_ply, ".splat": read_splat, ".spz": read_spz}
-WRITERS = {".ply": write_ply, ".splat": write_splat, ".spz": write_spz}
+READERS = {".ply": read_ply, ".splat": read_splat, ".spz": read_spz, ".sog": read_sog, ".ksplat": read_ksplat}
+READERS["meta.json"] = read_sog  # the folder of a SOG, unpacked
+WRITERS = {".compressed.ply": write_compressed_ply, ".ply": write_ply, ".splat": write_splat, ".spz": write_spz}
 
 
 def read_gaussians(path: Path | str) -> GaussianScene:
@@ -27,8 +31,8 @@ def write_gaussians(path: Path | str, scene: GaussianScene) -> None:
 
 
 def check_ending(path: Path, known: dict) -> str:
-    """The ending of `path`, in small letters. Raises `BadInput` where it is none of `known`."""
-    ending = path.suffix.lower()
-    if ending not in known:
-        raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: {', '.join(known)}")
-    return ending
+    """The ending of `path` among `known`, in small letters, the first that fits. Raises `BadInput` where none does."""
+    for ending in known:
+        if path.name.lower().endswith(ending):
+            return ending
+    raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: {', '.join(known)}")

@@ -19,6 +19,7 @@ import torch
 
 from ..atomic import replacing_file
 from ..errors import BadInput, warn
+from .compressed_ply import packed_scene
 from .scene import DEGREES, GaussianScene
 from .untrusted import sound
 
@@ -34,6 +35,7 @@ _NUMBER_TYPES = {
 }
 _BYTE_ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">"}
 _MOST_HEADER_BYTES = 1 << 16
+_ELEMENTS = ("vertex", "chunk", "sh")
 _NAMES = {
     "means": ("x", "y", "z"),
     "base": ("f_dc_0", "f_dc_1", "f_dc_2"),
@@ -44,19 +46,28 @@ _NAMES = {
 
 
 def read_ply(path: Path | str) -> GaussianScene:
-    """The Gaussians of a 3DGS PLY file. Raises `BadInput`, in one line, for what is none."""
+    """The Gaussians of a 3DGS PLY file, as such or packed (compressed_ply.py). Raises `BadInput`, in one line, for what
+    is none."""
     path = Path(path)
+    found = _read_elements(path)
+    if "vertex" not in found:
+        raise BadInput(f"{path}: has no element vertex; the rule: a 3DGS PLY file")
+    packed = "chunk" in found and "packed_position" in (found["vertex"].dtype.names or ())
+    return sound(path, packed_scene(path, found) if packed else _scene(path, found["vertex"]))
+
+
+def _read_elements(path: Path) -> dict[str, np.ndarray]:
+    """The elements of _ELEMENTS by name, each an array of records."""
     try:
         with open(path, "rb") as file:
-            vertices = _read_vertices(path, file)
+            order, elements = _parse_header(path, _header_lines(path, file))
+            return _read_records(path, file, order, elements)
     except OSError as error:
         raise BadInput(f"{path}: could not be read: {(error.strerror or str(error)).lower()}") from None
-    return sound(path, _scene(path, vertices))
 
 
-def _read_vertices(path: Path, file: BinaryIO) -> np.ndarray:
-    order, elements = _parse_header(path, _header_lines(path, file))
-    left = os.fstat(file.fileno()).st_size - file.tell()
+def _read_records(path: Path, file: BinaryIO, order: str, elements: list) -> dict[str, np.ndarray]:
+    found, left = {}, os.fstat(file.fileno()).st_size - file.tell()
     for name, count, properties in elements:
         try:
             record = np.dtype([(each, order + kind) for each, kind in properties])
@@ -65,13 +76,14 @@ def _read_vertices(path: Path, file: BinaryIO) -> np.ndarray:
         size = count * record.itemsize
         if size > left:
             raise BadInput(f"{path}: the header claims {count} of {name}, {size} bytes; the file has {left} more")
-        if name == "vertex":
-            if name == elements[-1][0] and left > size:
-                warn(f"{path}: {left - size} bytes after the last vertex are not read")
-            return np.fromfile(file, record, count)
-        file.seek(size, os.SEEK_CUR)
         left -= size
-    raise BadInput(f"{path}: has no element vertex; the rule: a 3DGS PLY file")
+        if name in _ELEMENTS:
+            found[name] = np.fromfile(file, record, count)
+        else:
+            file.seek(size, os.SEEK_CUR)
+    if left and elements and elements[-1][0] in _ELEMENTS:
+        warn(f"{path}: {left} bytes after the last {elements[-1][0]} are not read")
+    return found
 
 
 def _header_lines(path: Path, file: BinaryIO) -> list[str]:

@@ -30,6 +30,7 @@ import numpy as np
 from ..atomic import replacing_file
 from ..errors import BadInput
 from ..renderers.gaussian_color import rest_rows
+from .compressed_ply import with_largest
 from .scene import GaussianScene
 from .splat_file import logits_of_bytes, rows, streams, to_bytes, unit_quaternions
 from .untrusted import finite, read_bytes, sound
@@ -176,11 +177,7 @@ def _smallest_three(codes: np.ndarray) -> np.ndarray:
     three = np.where(fields & 512, -1, 1) * (fields & 511) / _FIELD
     largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1)))
     left_out = (codes >> 30).astype(int)
-    places = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[left_out]
-    xyzw = np.empty((len(codes), 4))
-    np.put_along_axis(xyzw, places, three, 1)
-    np.put_along_axis(xyzw, left_out[:, None], largest[:, None], 1)
-    return xyzw[:, [3, 0, 1, 2]]
+    return with_largest(three, largest, left_out)[:, [3, 0, 1, 2]]
 
 
 def _smallest_three_codes(turns: np.ndarray) -> np.ndarray:

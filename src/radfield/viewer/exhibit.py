@@ -194,7 +194,7 @@ def of_capture(path: Path, **reading) -> Exhibit:
 
 
 def of_file(path: Path) -> Exhibit:
-    """A file: Gaussians (a 3DGS .ply, .splat, .spz), a mesh, or points (.ply). Raises `BadInput` for anything else."""
+    """A file: Gaussians (gaussians/files.py), a mesh, or points (.ply). Raises `BadInput` for anything else."""
     kind = path.suffix.lower()
     if kind == ".ply":
         what = ply_kind(path)
@@ -205,12 +205,12 @@ def of_file(path: Path) -> Exhibit:
 
             points = read_points(path)
             return Exhibit(path.name, f"{len(points)} points", points=points)
-    if kind in (".splat", ".spz"):
+    if kind in (".splat", ".spz", ".sog", ".ksplat"):
         return _of_gaussians(path)
     if kind in (".ply", ".obj", ".glb"):
         mesh = _mesh(path)
         return Exhibit(path.name, f"mesh, {len(mesh.faces)} triangles", mesh=mesh)
-    rule = ".ply (Gaussians, points, mesh), .splat or .spz (Gaussians), .obj or .glb (meshes)"
+    rule = ".ply (Gaussians, points, mesh), .splat, .spz, .sog, .ksplat (Gaussians), .obj or .glb (meshes)"
     raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: {rule}")
 
 
@@ -224,7 +224,7 @@ def ply_kind(path: Path) -> str:
     header, end, _ = start.partition(b"end_header")
     if not start.startswith(b"ply") or not end:
         raise BadInput(f"{path}: has no header of a PLY file; the rule: Gaussians, points or a mesh")
-    if b"f_dc_0" in header:
+    if b"f_dc_0" in header or b"packed_position" in header:
         return "gaussians"
     faces = [line.split() for line in header.splitlines() if line.startswith(b"element face")]
     return "mesh" if faces and faces[0][-1] != b"0" else "points"
