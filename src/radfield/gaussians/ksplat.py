@@ -28,7 +28,7 @@ _LEVELS = (("<f4", "<f4", "<f4"), ("<u2", "<f2", "<f2"), ("<u2", "<f2", "u1"))
 
 
 def read_ksplat(path: Path) -> GaussianScene:
-    """The Gaussians of a .ksplat file. Raises `BadInput` for what is none, and for one that is cut or claims too much."""
+    """The Gaussians of a .ksplat file. Raises `BadInput` for what is none, is cut, or claims too much."""
     data = read_bytes(path)
     if len(data) < _HEADER:
         raise BadInput(f"{path}: has {len(data)} bytes; the rule: a .ksplat file has a header of {_HEADER}")
