@@ -38,6 +38,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "view": ("radfield.apps.view", "look at a run, Gaussians, a mesh or a capture in the browser"),
     "export": ("radfield.apps.export", "write the Gaussians of a run to a file that other programs read"),
     "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
+    "convert": ("radfield.apps.convert_gaussians", "write a file of Gaussians in another format, filtered or whole"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),
     "data poses": ("radfield.apps.find_poses", "find the cameras of bare photographs or a video"),
     "data synth": (

@@ -1,0 +1,69 @@
+"""`radfield convert`: between files of Gaussians, and what its filters keep."""
+
+import json
+
+import pytest
+import torch
+from gaussians.test_ply import random_scene
+
+from radfield.apps.command_line import main
+from radfield.gaussians.files import read_gaussians, write_gaussians
+
+
+@pytest.fixture
+def scene(tmp_path):
+    write_gaussians(tmp_path / "a.ply", random_scene(200, 2))
+    return read_gaussians(tmp_path / "a.ply")
+
+
+def convert(tmp_path, capsys, *options, to="b.ply"):
+    """(the figures, what was written)"""
+    assert main(["convert", str(tmp_path / "a.ply"), str(tmp_path / to), "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1]), read_gaussians(tmp_path / to)
+
+
+def test_without_filters_nothing_changes(tmp_path, scene, capsys):
+    figures, found = convert(tmp_path, capsys)
+    assert figures["gaussians"] == figures["of"] == 200 and figures["bytes"] == (tmp_path / "b.ply").stat().st_size
+    assert all(torch.equal(value, found.tensors()[name]) for name, value in scene.tensors().items())
+
+
+@pytest.mark.parametrize("to", ["b.spz", "b.splat", "b.compressed.ply"])
+def test_to_every_format(tmp_path, scene, capsys, to):
+    _, found = convert(tmp_path, capsys, "--sh-degree", "0", to=to)
+    assert len(found) == 200 and found.degree == 0
+    assert (found.means - scene.means).abs().max() < 5e-3
+
+
+def test_filters(tmp_path, scene, capsys):
+    opacity, scale = scene.opacity_logits.sigmoid(), scene.log_scales.exp().amax(0)
+    inside = ((scene.means > -1) & (scene.means < 0.5)).all(0)
+    for options, keep in (
+        (("--least-opacity", "0.4"), opacity >= 0.4),
+        (("--largest-scale", "2"), scale <= 2),
+        (("--box", "-1", "-1", "-1", "0.5", "0.5", "0.5"), inside),
+    ):
+        _, found = convert(tmp_path, capsys, *options, "--overwrite")
+        assert torch.equal(found.means, scene.means[:, keep]) and 0 < int(keep.sum()) < 200
+    _, found = convert(tmp_path, capsys, "--most", "30", "--overwrite")
+    weight = opacity * scene.log_scales.sort(0).values[1:].sum(0).exp()
+    assert torch.equal(found.means, scene.means[:, weight >= weight.sort().values[-30]])
+    _, found = convert(tmp_path, capsys, "--sh-degree", "1", "--overwrite")
+    assert torch.equal(found.rest, scene.rest[:9])
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("c.obj",), "ends in '.obj'; the rule: .compressed.ply, .ply, .splat, .spz"),
+        (("a.ply",), "is there already; the rule: a new file, or --overwrite"),
+        (("c.ply", "--least-opacity", "2"), "--least-opacity is 2.0; the rule: from 0 to 1"),
+        (("c.ply", "--box", "0", "0", "0", "1", "-1", "1"), "least x, y, z below most"),
+        (("c.ply", "--largest-scale", "1e-9"), "nothing is left of 200 Gaussians"),
+    ],
+)
+def test_refusals(tmp_path, scene, capsys, options, line):
+    target, *others = options
+    assert main(["convert", str(tmp_path / "a.ply"), str(tmp_path / target), *others]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and line in said[0] and not (tmp_path / "c.ply").exists()
