@@ -206,8 +206,8 @@ def write_spz(path: Path, scene: GaussianScene) -> None:
         raise BadInput(f"{path}: a position is {largest:g}; the rule: an SPZ file holds positions up to 2^23")
     fixed = np.floor(means * 2.0**bits + 0.5).astype(np.int32)
     positions = np.ascontiguousarray(fixed.astype("<i4")).view(np.uint8).reshape(len(scene), 3, 4)[:, :, :3]
-    harmonics = rows(scene.rest) * _harmonic_signs(len(scene.rest), signs)
-    steps = np.where(np.arange(harmonics.shape[1]) < 9, 8, 16)  # degree 1 in finer ones
+    harmonics = scene.rest.detach().T.numpy() * _harmonic_signs(len(scene.rest), signs).astype(np.float32)
+    steps = np.where(np.arange(harmonics.shape[1]) < 9, 8, 16).astype(np.float32)  # degree 1 in finer ones
     parts = (
         positions,
         to_bytes(255 * scene.opacity_logits.detach().double().sigmoid().numpy()),
@@ -219,4 +219,4 @@ def write_spz(path: Path, scene: GaussianScene) -> None:
     header = _MAGIC + struct.pack("<IIBBBB", 3, len(scene), scene.degree, bits, 0, 0)
     body = header + b"".join(part.tobytes() for part in parts)
     with replacing_file(path) as file:
-        file.write(gzip.compress(body, mtime=0))
+        file.write(gzip.compress(body, 5, mtime=0))
