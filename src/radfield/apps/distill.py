@@ -72,7 +72,7 @@ def run(options: Options) -> dict:
     scene = _scene(options, source, teacher)
     active = Active(options.hard_poses, options.hard_rays, options.hard_points)
     sampler = training.sampler_of(scene, teacher, options.poses, options.seed, active)
-    student = training.Student(training.fresh_student(teacher, config, options.seed), sampler, options.seed)
+    student = training.Student(training.fresh_student(teacher, config, options.seed), teacher, sampler, options.seed)
     written = _config(options, source, config, scene)
     if options.resume:
         _continue(student, ngp.config_from(folder.read_config()), folder, written)

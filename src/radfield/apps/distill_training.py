@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import distillation
 from ..data.scene import Scene
 from ..distillation import CLAMP, PVD, RENDERED_ONLY, WITHOUT_STAGES, Active, Distillation, Sampler
+from ..distillation.alignment import aligned, take_occupancy
 from ..errors import BadInput
 from ..metrics import psnr
 from ..training import per_image
@@ -28,16 +29,13 @@ BATCH, MLP_BATCH = 1 << 16, 1 << 13
 
 
 class Student(FieldTraining):
-    """The state of a distillation: the student's model and optimiser, and the sampler of rays."""
+    """The state of a distillation: the student's model and optimiser, and the sampler of rays. field: what is compared
+    with the teacher's. Raises `BadInput` where the teacher does not fit into the model's scene box."""
 
-    def __init__(self, model: ngp.Model, sampler: Sampler, seed: int):
+    def __init__(self, model: ngp.Model, teacher: ngp.Model, sampler: Sampler, seed: int):
         super().__init__(model, seed)
-        self.sampler = sampler
-
-    @property
-    def field(self) -> torch.nn.Module:
-        """What is compared with the teacher's."""
-        return self.model.field
+        self.sampler, self.field = sampler, aligned(teacher, model)
+        take_occupancy(teacher, model)
 
     def prepare(self, step: int, progress: float) -> None:
         """Has the encoding grow, shrink and be regularised, as in training from photographs."""
@@ -73,11 +71,9 @@ def student_config(teacher: ngp.Config, to: str, batch: int | None, rate: float 
 
 
 def fresh_student(teacher: ngp.Model, config: ngp.Config, seed: int) -> ngp.Model:
-    """A student in the teacher's scene coordinates, not empty where the teacher is not."""
+    """A student in the teacher's scene coordinates."""
     where = {"cascades": teacher.cascades, "transform": teacher.transform, "background": teacher.background}
     model = ngp.build(config, **where, seed=seed, device=teacher.device)
-    model.grid.load_state_dict(teacher.grid.state_dict())
-    model.grid.refresh()
     model.render = teacher.render
     return model
 

@@ -25,7 +25,9 @@ from .comparing import CLAMP, answers, differences, in_common
 from .sampler import Sampler
 from .stages import Stage, for_names, stage_at
 
-STEP = 2.0  # steps along rays, in those of a renderer: what training ends with
+#: steps along rays, in those of a renderer, at the start and from 3/8 of the budget on: longer ones spread the same
+#: number of samples over more rays, and both fields are rendered with the same
+COARSE, FINE = 16.0, 2.0
 LEAST_OPACITY = 0.01  # of any ray of a teacher that is not empty
 
 
@@ -77,8 +79,6 @@ class Distillation:
     def __post_init__(self):
         self.stages = for_names(self.stages, in_common(self.teacher.field, self.student.field))
         self.buffers = volume.TrainingBuffers(8 * self.batch_samples)
-        render = self.teacher.render
-        self.sampling = dataclasses.replace(render, step=STEP * render.step, cone=STEP * render.cone)
         check_not_empty(self)
 
 
@@ -107,7 +107,7 @@ def step(state: Distillation, progress: float) -> StepResult:
     weights = stage.at(state.step)
     names, sees = list(weights), active.points
     state.student.prepare(state.step, progress)
-    batch, samples = _samples(state)
+    batch, samples = _samples(state, progress)
     with torch.no_grad():
         wanted = answers(state.teacher.field, samples, names, batch.background, rendered=sees, encoded=samples.encoded)
     given = answers(state.student.field, samples, names, batch.background, rendered=sees)
@@ -131,11 +131,14 @@ def step(state: Distillation, progress: float) -> StepResult:
     return StepResult(value, error, samples.rays, samples.marched, len(samples.x))
 
 
-def _samples(state: Distillation):
+def _samples(state: Distillation, progress: float):
     """The step's rays, and the samples along them that the teacher's light reaches."""
+    scale = max(COARSE ** (1 - 2 * progress), FINE)
+    render = state.teacher.render
+    sampling = dataclasses.replace(render, step=scale * render.step, cone=scale * render.cone)
     batch = state.sampler.draw(state.step, state.rays)
     teacher, seed = state.teacher, stream(state.sampler.seed, 22, state.step)
-    samples = volume.live_samples(teacher.field, teacher.grid, batch.rays, state.sampling, seed, state.buffers)
+    samples = volume.live_samples(teacher.field, teacher.grid, batch.rays, sampling, seed, state.buffers)
     return batch, samples
 
 
