@@ -11,8 +11,9 @@
 - --long: the mlp trained from photographs for 600 s, which a tenth of that time should reach by distillation; PVD-AL
   should be 0.5 dB above it.
 
-Without --capture the synthetic scene "solids" is made, 200 x 200. Every cell is a run in FOLDER; figures.json there has
-those that are done, and a second call goes on with the others. PSNR: val views, white background, sRGB.
+Without --capture the synthetic scene "solids" is made, 200 x 200. Every cell is a run in a folder of the capture and
+the budgets in FOLDER; figures.json there has those that are done, and a second call goes on with the others. PSNR: val
+views, white background, sRGB.
 --quick: 3 s a cell, hash, vm and mlp, 60 x 60: whether all of it runs, no figure to quote.
 """
 
@@ -52,6 +53,7 @@ class Cells:
 
     def __init__(self, folder: Path):
         self.folder, self.path = folder, folder / "figures.json"
+        folder.mkdir(parents=True, exist_ok=True)
         self.known: dict[str, dict] = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     def __call__(self, name: str, *arguments: object) -> dict:
@@ -134,10 +136,12 @@ def main() -> None:
     if options.quick:
         options.seconds = options.teacher_seconds = 3.0
     if options.capture is None:
-        options.capture, size = options.output / "solids", 60 if options.quick else 200
+        size = 60 if options.quick else 200
+        options.capture = options.output / f"solids_{size}"
         if not options.capture.exists():
             write_synthetic_capture(options.capture, "solids", views=60, val_views=8, size=size)
-    cells = Cells(options.output)
+    budgets = f"{options.capture.resolve().name}_{options.teacher_seconds:g}s_{options.seconds:g}s"
+    cells = Cells(options.output / budgets)
     figures = {"capture": options.capture.name, "seconds": options.seconds, "matrix": matrix(cells, options, names)}
     if not options.teachers or "hash" in options.teachers:
         figures["ablations"] = ablations(cells, options)

@@ -11,6 +11,7 @@ import radfield
 from radfield import distillation
 from radfield.apps.command_line import main
 from radfield.apps.distill_training import TARGETS
+from radfield.errors import RadfieldWarning
 from radfield.training.checkpoint import load_checkpoint, save_checkpoint
 
 QUICK = ("--device", "cpu", "--batch-samples", "2048")
@@ -27,13 +28,13 @@ def student(trained, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         printed = []
         patch.setattr("builtins.print", lambda *words, **options: printed.append(words))
-        assert distill(trained[0], run, "--to", "triplane", "--steps", 100, "--json") == 0
+        assert distill(trained[0], run, "--to", "triplane", "--steps", 60, "--json") == 0
     return run, json.loads(printed[-1][0])
 
 
 def test_a_student_is_a_run_like_any_other(student, tiny_capture, tmp_path, command):
     run, figures = student
-    assert figures["to"] == "triplane" and figures["steps"] == 100 and figures["views"] == 2
+    assert figures["to"] == "triplane" and figures["steps"] == 60 and figures["views"] == 2
     assert figures["psnr"] > 12 and figures["psnr_to_teacher"] > 14
     model = radfield.load(run)
     assert type(model.field.grid).__name__ == "Triplane"
@@ -47,19 +48,19 @@ def test_a_student_is_a_run_like_any_other(student, tiny_capture, tmp_path, comm
 
 def test_a_student_goes_on_from_photographs(student, tmp_path):
     shutil.copytree(student[0], tmp_path / "run")
-    assert main(["train", "--output", str(tmp_path / "run"), "--resume", "--steps", "103", "--no-evaluate"]) == 0
-    assert load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[1]["step"] == "103"
+    assert main(["train", "--output", str(tmp_path / "run"), "--resume", "--steps", "62", "--no-evaluate"]) == 0
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[1]["step"] == "62"
 
 
 @pytest.mark.parametrize("to", ["hash", pytest.param("sparse", marks=pytest.mark.slow)])
 def test_interrupted_and_resumed_equals_uninterrupted(trained, tmp_path, monkeypatch, to):
-    options = ("--to", to, "--steps", 60, "--no-evaluate", "--hard-poses", "--hard-rays", "--hard-points")
+    options = ("--to", to, "--steps", 54, "--no-evaluate", "--hard-poses", "--hard-rays", "--hard-points")
     assert distill(trained[0], tmp_path / "whole", *options) == 0
     step = distillation.step
 
     def interrupted(state, progress):
         result = step(state, progress)
-        if state.step == 53:  # in the second epoch of poses
+        if state.step == 51:  # in the second epoch of poses
             signal.raise_signal(signal.SIGINT)
         return result
 
@@ -81,9 +82,9 @@ def test_no_photographs_are_needed(trained, tmp_path, command):
     config["scene"]["capture"] = str(tmp_path / "gone")
     (teacher / "config.json").write_text(json.dumps(config))
     arguments = ("--to", "hash", "--steps", 5, *QUICK, "--json")
-    code, figures, lines = command("distill", teacher, "--output", tmp_path / "student", *arguments)
+    with pytest.warns(RadfieldWarning, match="gone: the run's capture is not there: views are drawn around"):
+        code, figures, _ = command("distill", teacher, "--output", tmp_path / "student", *arguments)
     assert code == 0 and "psnr_to_teacher" in figures and "psnr" not in figures
-    assert any("the run's capture is not there" in line for line in lines)
 
 
 def test_unknown_targets_list_the_known(trained, tmp_path, refused):
@@ -117,7 +118,7 @@ def test_teachers_that_cannot_teach(trained, tmp_path, refused):
         run = teacher(name, change)
         refused("distill", run, "--to", "vm", "--output", tmp_path / "no", *QUICK, rule=rule)
     assert not (tmp_path / "no").exists()
-    refused("distill", tmp_path / "newer", "--to", "vm", "--output", tmp_path / "newer", rule="another folder")
+    refused("distill", trained[0], "--to", "vm", "--output", trained[0], rule="another folder than the teacher's")
 
 
 def test_bad_options(trained, student, tmp_path, refused):
