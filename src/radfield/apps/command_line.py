@@ -36,6 +36,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
     "view": ("radfield.apps.view", "look at a run, Gaussians, a mesh or a capture in the browser"),
+    "distill": ("radfield.apps.distill", "convert a trained run into another architecture, without its photographs"),
     "export": ("radfield.apps.export", "write the Gaussians of a run to a file that other programs read"),
     "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
     "convert": ("radfield.apps.convert_gaussians", "write a file of Gaussians in another format, filtered or whole"),

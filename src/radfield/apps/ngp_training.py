@@ -37,41 +37,26 @@ class StepResult:
     steps: int = 1  # of which the counts are sums and the loss the mean; 0: a device has not told yet
 
 
-class Training:
-    """The state of training besides the model: optimiser, buffers, and how many rays fill a batch.
-    All is on the model's device.
+class FieldTraining:
+    """What the training of a model's field keeps, whatever it learns from: optimiser, counts and figures. All is on the
+    model's device."""
 
-    memory: bytes that the images may take where the scene's are on disk."""
-
-    def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
+    def __init__(self, model: Model, seed: int):
         self.model, self.seed, self.step, self.rays = model, seed, 0, 1024
         self.seconds, self.samples = 0.0, 0  # trained so far
         self._recent: list[tuple[float, StepResult]] = []
-        self.images = source_of(scene.train.images, seed=seed, memory=memory, device=model.device)
-        self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         self.stages = Stages()
         self.optimizer = Adam([*grid_groups(model.config, model.field), *network_groups(model.config, model.field)])
-        model.grid.mark_invisible(scene.train.cameras)
-        self.per_image = per_image.PerImage(model.config.per_image, scene.train.cameras.to(model.device))
-        self._device: ngp_device.DeviceSteps | None = None
-        self._asked = False
-
-    def make_ready(self) -> None:
-        """Reads the images that the next step draws from, so that reading them is no part of its time."""
-        if not isinstance(self.images, Images):
-            self.images.at(self.step)
-
-    def device_steps(self) -> ngp_device.DeviceSteps | None:
-        """What takes the steps on a device; None on the CPU, and where each step has to wait."""
-        if not self._asked:
-            self._asked = True
-            self._device = ngp_device.steps_of(self) if backend.on_cuda(self.model.grid.values) else None
-        return self._device
 
     def settle(self) -> None:
-        """Waits for the steps that a device has not told of yet, and counts them."""
-        if self._device is not None and (figures := self._device.read()):
-            self.count(StepResult(**figures), 0.0)
+        """Counts the steps that a device has not told of yet."""
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps besides model and optimiser."""
+        return {}
+
+    def loaded(self, ours: dict[str, Tensor]) -> None:
+        """Follows after a checkpoint was read into the tensors `ours`."""
 
     def take_parameters(self) -> None:
         """Has the optimiser take the encoding's parameters, after these were replaced; their moments start at 0."""
@@ -81,7 +66,7 @@ class Training:
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps to continue from."""
         ours = {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
-        return self.model.tensors() | ours | {f"per_image.{k}": v for k, v in self.per_image.tensors().items()}
+        return self.model.tensors() | ours | self.own_tensors()
 
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
@@ -97,10 +82,9 @@ class Training:
         ours = self.tensors()
         load_tensors(folder, ours, tensors)
         self.optimizer.steps = int(ours["adam.steps"])
-        self.per_image.loaded({k[10:]: v for k, v in ours.items() if k.startswith("per_image.")})
         self.model.field.grid.loaded()
         self.model.grid.refresh()
-        self._asked, self._device = False, None
+        self.loaded(ours)
         try:
             self.step, self.rays, self.samples = (int(metadata[k]) for k in ("step", "rays", "samples"))
             self.seconds = float(metadata["seconds"])
@@ -140,6 +124,47 @@ class Training:
             "occupancy_share": self.stages.seconds["occupancy"] / total,
             "parameters": sum(p.numel() for p in self.model.field.parameters()),
         }
+
+
+class Training(FieldTraining):
+    """The state of training from photographs besides the model: optimiser, buffers, and how many rays fill a batch.
+
+    memory: bytes that the images may take where the scene's are on disk."""
+
+    def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
+        super().__init__(model, seed)
+        self.images = source_of(scene.train.images, seed=seed, memory=memory, device=model.device)
+        self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
+        model.grid.mark_invisible(scene.train.cameras)
+        self.per_image = per_image.PerImage(model.config.per_image, scene.train.cameras.to(model.device))
+        self._device: ngp_device.DeviceSteps | None = None
+        self._asked = False
+
+    def make_ready(self) -> None:
+        """Reads the images that the next step draws from, so that reading them is no part of its time."""
+        if not isinstance(self.images, Images):
+            self.images.at(self.step)
+
+    def device_steps(self) -> ngp_device.DeviceSteps | None:
+        """What takes the steps on a device; None on the CPU, and where each step has to wait."""
+        if not self._asked:
+            self._asked = True
+            self._device = ngp_device.steps_of(self) if backend.on_cuda(self.model.grid.values) else None
+        return self._device
+
+    def settle(self) -> None:
+        """Waits for the steps that a device has not told of yet, and counts them."""
+        if self._device is not None and (figures := self._device.read()):
+            self.count(StepResult(**figures), 0.0)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """The corrections per image."""
+        return {f"per_image.{k}": v for k, v in self.per_image.tensors().items()}
+
+    def loaded(self, ours: dict[str, Tensor]) -> None:
+        """Has the corrections follow what was read, and a device start anew."""
+        self.per_image.loaded({k[10:]: v for k, v in ours.items() if k.startswith("per_image.")})
+        self._asked, self._device = False, None
 
 
 def grid_groups(config: Config, field: radiance.RadianceField) -> list[dict]:

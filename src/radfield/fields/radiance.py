@@ -66,6 +66,11 @@ class RadianceField(torch.nn.Module):
         """The field's networks, for its optimiser."""
         return self.density_network, self.color_network
 
+    @property
+    def comparable(self) -> dict[str, int]:
+        """What it can be compared on with another field (distillation/comparing.py), and the channels of each."""
+        return {"features": self.config.features, "density": 1, "color": 3, "rendered": 3}
+
     def density(self, x: Tensor) -> Tensor:
         """sigma [M] >= 0 at scene positions `x` [M, 3], per unit of scene length."""
         return self.geometry(x)[0].exp()

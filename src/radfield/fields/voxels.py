@@ -23,6 +23,8 @@ class VoxelField(torch.nn.Module):
     `BadInput` on options out of range."""
 
     networks = ()
+    #: what it can be compared on with another field (distillation/comparing.py), and the channels of each
+    comparable = {"density": 1, "color": 3, "rendered": 3}
 
     def __init__(self, config: Config, cascades: int = 1, appearance: int = 0):
         super().__init__()

@@ -81,30 +81,73 @@ def render_training(
     where the ray ends is dropped before anything is differentiated (instant-ngp's compaction), and the features found
     are used again. The two parts of a ray are composited like two rays and then blended.
     """
-    with torch.no_grad():
-        samples = _march(grid, rays, config, jitter_seed=seed, max_per_ray=FIRST_SAMPLES, buffers=buffers.first)
-        first, seen = _live_part(field, samples, config)
-        going = _going_on(samples, seen, FIRST_SAMPLES, config)
-        near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
-        further = Rays(rays.origins[going], rays.directions[going], near, None if rays.far is None else rays.far[going])
-        rest = _march(grid, further, config, buffers=buffers.rest)
-        second, _ = _live_part(field, rest, config)
-        x, directions, t_start, t_end, encoded, ray_start = _joined(first, second)
-        ray = _ray_index(ray_start, samples.ray_count, going) if traced or latent is not None else None
+    samples = live_samples(field, grid, rays, config, seed, buffers)
+    n, x = samples.rays, samples.x
+    ray = samples.ray_index() if traced or latent is not None else None
     if traced:
         x.requires_grad_()
-    logit, features = field.geometry(x, encoded)
-    colors = field.color_logits(features, directions, *(() if latent is None else (latent[ray],)))
-    result = composite_raw(logit, colors, t_start, t_end, ray_start, stop=0.0)
+    logit, features = field.geometry(x, samples.encoded)
+    colors = field.color_logits(features, samples.directions, *(() if latent is None else (latent[ray],)))
+    color, left, _ = samples.composited(logit, colors, background)
+    trace = Trace(x, 0.5 * (samples.t_start + samples.t_end), ray) if traced else None
+    return TrainingRender(color, n, samples.marched, len(x), left, trace)
+
+
+@dataclass(frozen=True)
+class LiveSamples:
+    """The M samples of training rays that the light reaches, and what is needed to composite them: each ray's first
+    samples stand as a ray of their own, its others as a further one behind all of these."""
+
+    x: Tensor  # [M, 3]
+    directions: Tensor  # [M, 3]
+    t_start: Tensor  # [M]
+    t_end: Tensor  # [M]
+    encoded: Tensor  # [M, C], of the field that found them
+    ray_start: Tensor  # [first + further rays + 1]
+    first: int  # rays that were marched, each a row of `ray_start`
+    going: Tensor  # [G] the ray of each further row
+    rays: int  # rays whose samples all fitted, from the first on
+    marched: int  # samples that were asked for their density
+
+    def ray_index(self) -> Tensor:
+        """[M] int64: the ray of each sample."""
+        return _ray_index(self.ray_start, self.first, self.going)
+
+    def composited(self, logit: Tensor, color_logits: Tensor, background: Tensor) -> tuple[Tensor, Tensor, Composited]:
+        """Colour [rays, 3], `background` [N, 3] behind it, the part [rays] of the background that shines through, and
+        what the rows of `ray_start` see, of a field's answers at the samples."""
+        result = composite_raw(logit, color_logits, self.t_start, self.t_end, self.ray_start, stop=0.0)
+        going, left = self.going, 1 - result.opacity[: self.rays]
+        further = slice(self.first, self.first + len(going))
+        color = result.color[: self.rays].index_add(0, going, left[going, None] * result.color[further])
+        whole = left.index_put((going,), left[going] * (1 - result.opacity[further]))
+        return color + whole[:, None] * background[: self.rays], whole, result
+
+    def weights(self, seen: Composited) -> Tensor:
+        """[M]: the part of its ray's colour that each sample is, of what `composited` saw."""
+        reaching = torch.ones_like(seen.opacity)
+        reaching[self.first : self.first + len(self.going)] = (1 - seen.opacity)[self.going]
+        return seen.weights * reaching.repeat_interleave(self.ray_start.diff().long())
+
+
+@torch.no_grad()
+def live_samples(
+    field, grid: OccupancyGrid, rays: Rays, config: Config, seed: int, buffers: TrainingBuffers
+) -> LiveSamples:
+    """The samples of `rays` in occupied cells, without those behind the point where `field` ends their ray. What
+    `buffers` cannot hold is left out."""
+    samples = _march(grid, rays, config, jitter_seed=seed, max_per_ray=FIRST_SAMPLES, buffers=buffers.first)
+    first, seen = _live_part(field, samples, config)
+    going = _going_on(samples, seen, FIRST_SAMPLES, config)
+    near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
+    further = Rays(rays.origins[going], rays.directions[going], near, None if rays.far is None else rays.far[going])
+    rest = _march(grid, further, config, buffers=buffers.rest)
+    second, _ = _live_part(field, rest, config)
+    *streams, ray_start = _joined(first, second)
     n = samples.ray_count
     if rest.ray_count < len(going):  # the first ray whose samples do not all fit, and those after it, are left out
         n, going = int(going[rest.ray_count]), going[: rest.ray_count]
-    after, left = samples.ray_count, 1 - result.opacity[:n]
-    color = result.color[:n].index_add(0, going, left[going, None] * result.color[after:])
-    left = left.index_put((going,), left[going] * (1 - result.opacity[after:]))
-    color = color + left[:, None] * background[:n]
-    trace = Trace(x, 0.5 * (t_start + t_end), ray) if traced else None
-    return TrainingRender(color, n, len(samples.x) + len(rest.x), len(x), left, trace)
+    return LiveSamples(*streams, ray_start, samples.ray_count, going, n, len(samples.x) + len(rest.x))
 
 
 def _ray_index(ray_start: Tensor, rays: int, going: Tensor) -> Tensor:

@@ -1,0 +1,100 @@
+"""The student of `radfield distill` (distill.py): a model of the method ngp that learns from a teacher's field."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from .. import distillation
+from ..data.scene import Scene
+from ..distillation import CLAMP, PVD, RENDERED_ONLY, WITHOUT_STAGES, Active, Distillation, Sampler
+from ..distillation.alignment import aligned, take_occupancy
+from ..errors import BadInput
+from ..metrics import psnr
+from ..training import per_image
+from . import ngp, ngp_step
+from .ngp_training import FieldTraining, StepResult
+
+#: what `radfield distill --to` takes, and its encoding (encodings/registry.py)
+TARGETS = {
+    "mlp": "frequency",
+    **{name: name for name in ("hash", "simplex", "probe", "vm", "cp", "dense", "sparse", "triplane")},
+}
+STAGES = {"pvd": PVD, "none": WITHOUT_STAGES, "rendered": RENDERED_ONLY}
+#: samples compared per step: a network as wide as the plain MLP's learns more from more, smaller steps
+BATCH, MLP_BATCH = 1 << 16, 1 << 13
+
+
+class Student(FieldTraining):
+    """The state of a distillation: the student's model and optimiser, and the sampler of rays. field: what is compared
+    with the teacher's. Raises `BadInput` where the teacher does not fit into the model's scene box."""
+
+    def __init__(self, model: ngp.Model, teacher: ngp.Model, sampler: Sampler, seed: int):
+        super().__init__(model, seed)
+        self.sampler, self.field = sampler, aligned(teacher, model)
+        take_occupancy(teacher, model)
+
+    def prepare(self, step: int, progress: float) -> None:
+        """Has the encoding grow, shrink and be regularised, as in training from photographs."""
+        self.step = step
+        ngp_step.refine(self, progress)
+
+    def update(self, progress: float) -> int:
+        """Adam's step."""
+        self.model.field.grid.add_gradients()
+        return self.optimizer.step(lr=ngp_step.learning_rate(self.model.config, progress))
+
+    def note(self, state: Distillation, result: distillation.StepResult, seconds: float) -> None:
+        """Counts a step."""
+        self.step, self.rays = state.step, state.rays
+        self.count(StepResult(result.error, result.rays, result.marched, result.live), seconds)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """The poses of the epoch, and what active learning keeps."""
+        return {f"sampler.{k}": v for k, v in self.sampler.tensors().items()}
+
+
+def student_config(teacher: ngp.Config, to: str, batch: int | None, rate: float | None) -> ngp.Config:
+    """The options of a student of the kind `to`: the teacher's, but for the encoding. Without weight decay, which in
+    Adam would outweigh the fading comparison of features. Raises `BadInput` for an unknown kind."""
+    if to not in TARGETS:
+        raise BadInput(f"--to is {to!r:.40}; the rule: one of {', '.join(TARGETS)}")
+    changes = {"encoding": TARGETS[to], "saliency": False, "network_l2": 0.0, "per_image": per_image.Config()}
+    changes["batch_samples"] = batch or (MLP_BATCH if to == "mlp" else BATCH)
+    changes["learning_rate"] = rate or ngp.Config.learning_rate
+    config = dataclasses.replace(teacher, **changes)
+    ngp.check(config)
+    return config
+
+
+def fresh_student(teacher: ngp.Model, config: ngp.Config, seed: int) -> ngp.Model:
+    """A student in the teacher's scene coordinates."""
+    where = {"cascades": teacher.cascades, "transform": teacher.transform, "background": teacher.background}
+    model = ngp.build(config, **where, seed=seed, device=teacher.device)
+    model.render = teacher.render
+    return model
+
+
+def distillation_of(teacher: ngp.Model, student: Student, stages: str, clamp: bool) -> Distillation:
+    """The state from where the student is."""
+    options = {"batch_samples": student.model.config.batch_samples, "clamp": CLAMP if clamp else None}
+    options |= {"step": student.step, "rays": student.rays}
+    return Distillation(teacher, student, STAGES[stages], student.sampler, **options)
+
+
+def sampler_of(scene: Scene | None, teacher: ngp.Model, poses: str, seed: int, active: Active) -> Sampler:
+    """The sampler around the scene of a run, whose capture's cameras may be unknown (None)."""
+    cameras = None if scene is None else scene.train.cameras
+    return Sampler(cameras, teacher.cascades, kind=poses, seed=seed, active=active, device=teacher.device)
+
+
+def psnr_to(teacher: ngp.Model, student: ngp.Model, sampler: Sampler, views: int = 4, size: int = 200) -> float:
+    """PSNR of the student's pictures against the teacher's, the mean over drawn poses, `size` pixels along the longer
+    side."""
+    cameras = sampler.views(sampler.around.draw(views, torch.Generator().manual_seed(1)))
+    cameras = cameras.scaled(min(size / int(cameras.size.max()), 1.0))
+    values = [psnr(*(model.render_view(cameras, i).color for model in (student, teacher))) for i in range(views)]
+    return sum(values) / views if all(map(math.isfinite, values)) else max(values)
