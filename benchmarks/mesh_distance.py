@@ -1,7 +1,7 @@
 """Signed distances to a triangle mesh: points per second, and how far they are from brute force in float64.
 
-Half of the points are uniform in the mesh's box, half near the surface (logistic noise of 1/1024 of the box's radius, as
-in training). `brute_force_error` is the largest difference, in parts of the diagonal, at points of both kinds.
+Half of the points are uniform in the mesh's box, half near the surface (logistic noise of 1/1024 of the box's radius,
+as in training). `brute_force_error` is the largest difference, in parts of the diagonal, at points of both kinds.
 
     python benchmarks/mesh_distance.py MESH [--points 1000000] [--json] [--save FILE]
 """

@@ -82,7 +82,9 @@ def test_the_index_is_the_nearest_triangle():
     corners = vertices.double()[triangles]
     x = points(500)
     distance, index = mesh_distance(WideBvh.of(corners), x)
-    mine = torch.stack([mesh_distance_reference(corners[i : i + 1], p[None].double())[0][0] for i, p in zip(index, x)])
+    mine = torch.stack(
+        [mesh_distance_reference(corners[i : i + 1], p[None].double())[0][0] for i, p in zip(index, x, strict=True)]
+    )
     torch.testing.assert_close(distance, mine.float(), rtol=1e-6, atol=1e-7)
 
 

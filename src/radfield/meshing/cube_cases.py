@@ -1,4 +1,4 @@
-"""The cases of marching cubes (Lorensen and Cline 1987), found by walking around the cube's faces instead of from a table.
+"""The cases of marching cubes (Lorensen and Cline 1987), found by walking around the cube's faces.
 
 Corner k of a cell lies at (k & 1, k >> 1 & 1, k >> 2 & 1). An edge is named by its lower corner and its axis. On each
 face, walked counter-clockwise as seen from outside, the surface cuts off every run of corners that are inside by a
@@ -10,6 +10,7 @@ of a cell join to loops, and a loop is filled by a fan of triangles.
 from __future__ import annotations
 
 import functools
+import itertools
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ def _edge(a: int, b: int) -> Edge:
 
 
 def _segments(case: int) -> dict[Edge, Edge]:
-    """From edge to edge: on each face along the surface, so that loops turn counter-clockwise seen from outside of it."""
+    """From edge to edge on each face, so that loops turn counter-clockwise seen from outside of the surface."""
     found = {}
     for face in FACES:
         ring = [(a, b) for a, b in zip(face, face[1:] + face[:1], strict=True) if (case >> a ^ case >> b) & 1]
@@ -62,12 +63,12 @@ def _fan(loop: list[Edge]) -> list[Edge]:
 
 @functools.cache
 def table() -> Tensor:
-    """[256, MOST, 3] int64: the edges (numbers in `EDGES`) of each case's triangles, which turn counter-clockwise as seen
-    from outside; -1 where there is none."""
+    """[256, MOST, 3] int64: the edges (numbers in `EDGES`) of each case's triangles, which turn counter-clockwise as
+    seen from outside; -1 where there is none."""
     cases = torch.full((256, MOST, 3), -1)
     for case in range(256):
         fans = [_fan(loop) for loop in loops(case)]
-        triangles = [(fan[0], a, b) for fan in fans for a, b in zip(fan[1:], fan[2:], strict=False)]
+        triangles = [(fan[0], a, b) for fan in fans for a, b in itertools.pairwise(fan[1:])]
         for i, triangle in enumerate(triangles):
             cases[case, i] = torch.tensor([EDGES.index(edge) for edge in triangle])
     return cases

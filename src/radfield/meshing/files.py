@@ -18,8 +18,8 @@ def check_ending(path: Path) -> None:
 
 
 def write_mesh(path: Path, mesh: Mesh) -> None:
-    """Writes the mesh, atomically, with colours where it has some: 8 bits per channel. Coordinates are float32 in PLY and
-    GLB."""
+    """Writes the mesh, atomically, with colours where it has some: 8 bits per channel. Coordinates are float32 in PLY
+    and GLB."""
     check_ending(path)
     import trimesh
 

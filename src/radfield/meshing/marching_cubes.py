@@ -1,8 +1,8 @@
 """Marching cubes over the blocks of a lattice that the surface can pass through (cube_cases.py has the cases).
 
-The lattice has points low + h (i, j, k). Cells are taken in blocks of `SIDE`^3, so that memory grows with the surface and
-not with the volume. A vertex lies on a lattice edge where the value, linear between its ends, is 0; it is named by the
-edge, so that cells of different blocks share it. Letters: B blocks, P points, T triangles.
+The lattice has points low + h (i, j, k). Cells are taken in blocks of `SIDE`^3, so that memory grows with the surface
+and not with the volume. A vertex lies on a lattice edge where the value, linear between its ends, is 0; it is named by
+the edge, so that cells of different blocks share it. Letters: B blocks, P points, T triangles.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Surface:
         vertices, triangles, left_out = _cleaned(vertices.double(), triangles.long())
         if not len(triangles):
             raise BadInput(f"mesh: none of its {left_out} triangles has an area; the rule: some have")
-        surface = Surface(vertices, triangles, left_out, _open_edges(triangles, len(vertices)))
+        surface = Surface(vertices, triangles, left_out, count_open_edges(triangles, len(vertices)))
         if surface.open_edges == 0 and surface.volume < 0:
             return Surface(vertices, triangles.flip(-1), left_out, 0)
         return surface
@@ -130,13 +130,18 @@ class Surface:
 
     def sample(self, count: int, generator: torch.Generator) -> Tensor:
         """[count, 3] float32 points on the surface, evenly by area."""
-        size = self.area_vectors.norm(dim=-1).cumsum(0)
+        size = self._areas
         place = torch.rand(count, generator=generator, dtype=torch.float64) * size[-1]
         triangle = torch.searchsorted(size, place, right=True).clamp_max(len(size) - 1)
         u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
         root = u.sqrt()  # Osada et al. 2002, "Shape distributions", eq. 1
         a, b, c = self.corners[triangle].unbind(1)
         return ((1 - root) * a + root * (1 - v) * b + root * v * c).float()
+
+    @cached_property
+    def _areas(self) -> Tensor:
+        # the area of the triangles up to each one
+        return self.area_vectors.norm(dim=-1).cumsum(0)
 
     @cached_property
     def _moments(self) -> Tensor:
@@ -173,9 +178,10 @@ def _half_edges(triangles: Tensor, points: int) -> tuple[Tensor, Tensor]:
     return start * points + end, end * points + start
 
 
-def _open_edges(triangles: Tensor, points: int) -> int:
+def count_open_edges(triangles: Tensor, points: int) -> int:
+    """Edges of triangles [T, 3] without exactly one neighbour that turns the same way; `points`: of the mesh."""
     code, opposite = _half_edges(triangles, points)
-    distinct, count = code.unique(return_counts=True)
+    _, count = code.unique(return_counts=True)
     partners = torch.isin(code, opposite)
     return int((~partners).sum()) + int((count - 1).sum())
 

@@ -1,8 +1,9 @@
-"""The tree of bvh.py with 16 children per node, for questions of a single point: its SIMD lanes are boxes, or triangles.
+"""The tree of bvh.py with 16 children per node, for questions of a single point: SIMD lanes are boxes, or triangles.
 
-A node is 16 boxes, stream by stream (x, y, z of the low corners, then of the high ones), and 16 numbers: above 0 an inner
-node, below 0 the block of triangles -1 - number, 0 nothing. A block is 16 triangles: first corner a, and the edges b - a
-and c - a, stream by stream. Node 0 is the root. Letters: K nodes of the binary tree, T triangles, B nodes, L blocks.
+A node is 16 boxes, stream by stream (x, y, z of the low corners, then of the high ones), and 16 numbers: above 0 an
+inner node, below 0 the block of triangles -1 - number, 0 nothing. A block is 16 triangles: first corner a, and the
+edges b - a and c - a, stream by stream. Node 0 is the root. Letters: K nodes of the binary tree, T triangles, B
+nodes, L blocks.
 
 Coordinates are brought into the box of side 1 around the origin, so that float32 resolves a mesh in any unit, wherever
 it lies: x' = (x - centre) / scale.
