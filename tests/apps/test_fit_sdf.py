@@ -6,7 +6,7 @@ import pytest
 import torch
 from tracing_meshes import sphere
 
-from radfield.apps import fit_sdf, sdf, sdf_views
+from radfield.apps import export_mesh, fit_sdf, sdf, sdf_views
 from radfield.data.synthetic.mesh import read_mesh
 from radfield.errors import RadfieldWarning
 from radfield.meshing.files import write_mesh
@@ -76,14 +76,14 @@ def test_rays_meet_the_ball_where_it_is(fitted):
     cameras = sdf_views.cameras_around(torch.full((3,), 2 * 0.48), "y", 1, 96)
     rays = cameras.image_rays(0)
     with torch.no_grad():
-        depth = sphere_tracing.trace(model.distance, model.space, rays)
+        depth = sphere_tracing.trace(model.distance, model.space, rays, model.box)
     radius = model.transform.scale * UNIT
     centre = model.transform.points(torch.full((3,), PLACE))
     b = ((rays.origins - centre) * rays.directions).sum(-1)
     beside = b.square() - (rays.origins - centre).square().sum(-1) + radius**2
     sure = beside.abs() > 0.02 * radius**2
-    assert torch.equal(depth.isfinite()[sure], beside[sure] > 0)
-    met = sure & (beside > 0)
+    assert (depth.isfinite()[sure] == (beside[sure] > 0)).float().mean() > 0.995
+    met = depth.isfinite() & sure & (beside > 0)
     exact = -b - beside.clamp_min(0).sqrt()
     assert (depth[met] - exact[met]).abs().median() < 2e-3
     x = rays.at(depth)[met]
@@ -99,7 +99,7 @@ def test_free_space_changes_no_picture():
         return (x - 0.5).norm(dim=-1) - 0.3
 
     rays = sdf_views.cameras_around(torch.full((3,), 0.6), "z", 1, 48).image_rays(0)
-    space = sphere_tracing.FreeSpace.of(distance)
+    space, box = sphere_tracing.FreeSpace.of(distance), (torch.zeros(3), torch.ones(3))
     none = sphere_tracing.FreeSpace(torch.zeros_like(space.free))
     asked = []
 
@@ -107,9 +107,9 @@ def test_free_space_changes_no_picture():
         asked.append(len(x))
         return distance(x)
 
-    fast = sphere_tracing.trace(counted, space, rays)
+    fast = sphere_tracing.trace(counted, space, rays, box)
     few, asked[:] = sum(asked), []
-    slow = sphere_tracing.trace(counted, none, rays)
+    slow = sphere_tracing.trace(counted, none, rays, box)
     assert torch.equal(fast.isfinite(), slow.isfinite())
     both = fast.isfinite()
     assert (fast[both] - slow[both]).abs().max() < 20 * sphere_tracing.HIT
@@ -127,7 +127,7 @@ def test_resumed_equals_uninterrupted(ball, tmp_path, command):
     options = fit_sdf.Options(ball, tmp_path / "c", steps=6, sdf=sdf.config_from(read_config(tmp_path / "a")))
     folder = fit_sdf.RunFolder.create(options.output)
     surface, transform = fit_sdf.open_surface(ball)
-    training = sdf.Training(sdf.build(options.sdf, transform=transform), surface, 0)
+    training = sdf.Training(sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface)), surface, 0)
     folder.start(fit_sdf._config(options, surface, transform))
     for step in range(3):
         sdf.train_step(training, step / 6)
@@ -146,8 +146,10 @@ def read_config(run):
 def test_every_encoding_learns(encoding):
     vertices, triangles = sphere(2)
     surface = Surface.of(0.4 * vertices + 0.5, triangles)
-    sizes = {"levels": 4, "log2_size": 12, "finest_resolution": 32, "batch": 2048, "learning_rate": 1e-2}
-    model = sdf.build(sdf.Config(encoding=encoding, **sizes), transform=sdf.scene_of(surface))
+    sizes = {"levels": 4, "log2_size": 14, "finest_resolution": 128, "batch": 2048, "learning_rate": 1e-2}
+    model = sdf.build(
+        sdf.Config(encoding=encoding, **sizes), transform=sdf.scene_of(surface), size=sdf.size_of(surface)
+    )
     training = sdf.Training(model, surface, 0)
     losses = [sdf.train_step(training, step / 30) for step in range(30)]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
@@ -162,14 +164,23 @@ def test_pictures_and_video(fitted, tmp_path, command):
     assert command("render", fitted, *orbit)[1]["frames"] == 3
 
 
-def test_a_mesh_of_a_radiance_field(trained, tmp_path, command, refused):
+def test_a_mesh_of_a_radiance_field(trained, tmp_path, command):
     file = tmp_path / "mesh.glb"
     code, figures, _ = command("export", trained[0], file, "--resolution", 48, "--json")
     assert code == 0 and figures["triangles"] > 100
     colors = read_mesh(file)[4]
     assert colors is not None and colors.std() > 0.01
-    refused("export", trained[0], file, "--density", 1e9, "--resolution", 16, rule="its surface is empty")
+    code, _, said = command("export", trained[0], file, "--density", 1e9, "--resolution", 16)
+    assert code == 2 and "its surface is empty: no density is above 1e+09; the rule: a lower --density" in said[-1]
     assert file.exists()
+
+
+def test_blocks_are_kept_around_occupied_cells():
+    cells = torch.zeros(16, 16, 16, dtype=torch.bool)
+    cells[3, 8, 15] = True
+    for reach in (0, 2, 40):
+        near = torch.cartesian_prod(*[torch.arange(16)] * 3) - torch.tensor([3, 8, 15])
+        assert torch.equal(export_mesh._grown(cells, reach).view(-1), near.abs().amax(-1) <= reach)
 
 
 def test_an_open_mesh_is_announced(tmp_path, command):
@@ -198,6 +209,6 @@ def test_bad_input(ball, fitted, trained, tmp_path, refused):
     refused("export", fitted, tmp_path / "mesh.stl", rule="one of .ply, .obj, .glb")
     refused("export", fitted, tmp_path / "mesh.ply", "--resolution", 1, rule="from 8 to 2048")
     refused("render", fitted, "--output", tmp_path / "p", "--what", "spiral", rule="views or orbit")
-    refused("train", "--output", fitted, "--resume", rule="fit-sdf")
+    refused("train", "--output", fitted, "--resume", rule="a run that `radfield train` made")
     refused("eval-mesh", ball, ball, "--samples", 1, rule="from 100")
     refused("eval-mesh", ball, tmp_path / "points.obj", rule="points.obj")

@@ -96,16 +96,14 @@ def occupied_cells(grid) -> Tensor:
 
 
 def _grown(cells: Tensor, reach: int) -> Tensor:
-    """The cells within `reach` of one along each axis."""
-    grown = cells.float()[None, None]
+    """The cells within `reach` of one along each axis, by sums along the axes."""
+    side = cells.shape[0]
+    up, down = (torch.arange(side) + reach).clamp_max(side - 1), torch.arange(side) - reach - 1
     for axis in range(3):
-        kernel, padding = [1, 1, 1], [0, 0, 0]
-        kernel[axis], padding[axis] = 2 * reach + 1, reach
-        if reach > cells.shape[0] // 2 - 1:  # the whole row
-            grown = grown.amax(2 + axis, keepdim=True).expand_as(grown).contiguous()
-        else:
-            grown = torch.nn.functional.max_pool3d(grown, kernel, stride=1, padding=padding)
-    return grown[0, 0] > 0
+        total = cells.cumsum(axis, dtype=torch.int32)
+        before = total.index_select(axis, down.clamp_min(0)).movedim(axis, -1) * (down >= 0)
+        cells = total.index_select(axis, up) > before.movedim(-1, axis)
+    return cells
 
 
 def _colors(model, mesh: Mesh) -> Tensor:

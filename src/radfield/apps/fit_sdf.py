@@ -55,7 +55,7 @@ def run(options: Options) -> dict:
     options = _resumed(folder, options) if options.resume else _with_budget(options)
     _, about = use_device("cpu", options.threads)
     surface, transform = open_surface(options.mesh)
-    model = sdf.build(options.sdf, transform=transform, seed=options.seed)
+    model = sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface), seed=options.seed)
     training = sdf.Training(model, surface, options.seed)
     config = _config(options, surface, transform)
     if options.resume:
@@ -135,8 +135,7 @@ def evaluate(folder: RunFolder, model, surface, figures: dict, stages: dict) -> 
     from .report import write_report
 
     found = sdf_views.measure(model, surface)
-    size, up = sdf_views.scene_size(folder.read_config()), saved_options(folder)["up"]
-    cameras = sdf_views.cameras_around(size, up, REPORT_VIEWS, REPORT_PIXELS)
+    cameras = sdf_views.cameras_around(model.size, saved_options(folder)["up"], REPORT_VIEWS, REPORT_PIXELS)
     bvh = Bvh.of(surface.vertices, surface.triangles)
     assert model.space is not None  # made once, before frames are timed
     views, seconds = [], []
@@ -227,6 +226,6 @@ def _config(options: Options, surface, transform) -> dict:
     values = json.loads(json.dumps(dataclasses.asdict(options), default=str))
     method = values.pop("sdf")
     values["mesh"] = os.path.abspath(options.mesh)
-    size = (surface.corners.amax((0, 1)) - surface.corners.amin((0, 1))).tolist()
-    scene = {"transform": transform.to_dict(), "cascades": 1, "background": "white", "size": size}
+    scene = {"transform": transform.to_dict(), "cascades": 1, "background": "white"}
+    scene["size"] = sdf.size_of(surface).tolist()
     return {"app": "sdf", "options": values, "sdf": method, "scene": scene}

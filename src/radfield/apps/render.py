@@ -65,7 +65,7 @@ def _sdf(options: Options, path, about: str) -> dict:
         cameras = _sized(path.cameras(model.transform, options.frames), options.size)
     else:
         count = options.frames if options.what == "orbit" else options.views or 4
-        cameras = sdf_views.cameras_around(sdf_views.scene_size(folder.read_config()), up, count, options.size or 800)
+        cameras = sdf_views.cameras_around(model.size, up, count, options.size or 800)
     _make_folder(options.output)
     print(f"render {folder.path.resolve().name}: {'path' if path else options.what}, {about}", file=sys.stderr)
     assert model.space is not None  # made once, before pictures are timed

@@ -30,7 +30,7 @@ from ..training.checkpoint import load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 from .run_files import load_tensors, restore, scene_from, typed_options
-from .sdf_samples import box, training_batch
+from .sdf_samples import MARGIN, box, training_batch
 
 #: sparse voxels drop what has no density, which distances are not
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
@@ -47,21 +47,29 @@ class Config:
     base_resolution: int = 16  # resolution of the coarsest level
     finest_resolution: int = 1024  # resolution of the finest level across the scene
     precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits
-    learning_rate: float = 5e-3  # of grid and network at the start
+    learning_rate: float = 1e-2  # of grid and network at the start
     final_rate: float = 0.02  # the learning rate ends at this part of it
     batch: int = 1 << 16  # samples trained per step
 
 
 @dataclass
 class Model:
-    """A field that is trained or was. transform: the mesh's coordinates to the scene's."""
+    """A field that is trained or was. transform: the mesh's coordinates to the scene's. size: [3] float64, the sides of
+    the mesh's box there, around the scene's middle; the field is trained in it and a margin, and asked nowhere else."""
 
     config: Config
     field: distance.DistanceField
     transform: SceneTransform
+    size: Tensor
     background: str = "white"
     cascades: int = 1
     device = torch.device("cpu")
+
+    @property
+    def box(self) -> tuple[Tensor, Tensor]:
+        """(low, high), [3] float64 each, of where the field is trained."""
+        half = 0.5 * self.size + MARGIN * self.size.norm()
+        return 0.5 - half, 0.5 + half
 
     def distance(self, x: Tensor) -> Tensor:
         """f [M] at scene positions x [M, 3], in scene units."""
@@ -77,7 +85,7 @@ class Model:
         """A shaded picture of a view of `cameras` (in scene coordinates)."""
         background = torch.ones(3) if background is None else background
         with torch.no_grad():
-            return sphere_tracing.render_view(self.distance, self.space, cameras, view, background)
+            return sphere_tracing.render_view(self.distance, self.space, self.box, cameras, view, background)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the model."""
@@ -101,14 +109,22 @@ def check(config: Config) -> None:
             raise BadInput(f"--sdf.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
 
 
-def build(config: Config, *, transform: SceneTransform, background: str = "white", cascades: int = 1, seed: int = 0):
-    """A fresh model. Raises `BadInput` on options out of range."""
+def build(
+    config: Config,
+    *,
+    transform: SceneTransform,
+    size: Tensor,
+    background: str = "white",
+    cascades: int = 1,
+    seed: int = 0,
+) -> Model:
+    """A fresh model; transform, size: as the model has them. Raises `BadInput` on options out of range."""
     sizes = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
     grid = registry.config_of(config.encoding, **{name: getattr(config, name) for name in sizes})
     field = distance.DistanceField(
         distance.Config(grid=grid, precision=config.precision), torch.Generator().manual_seed(seed)
     )
-    return Model(config, field, transform, background, cascades)
+    return Model(config, field, transform, size, background, cascades)
 
 
 def config_from(values: dict) -> Config:
@@ -125,7 +141,8 @@ def load(run: str | Path, device="cpu") -> Model:
     if str(device) not in ("cpu", "auto"):
         raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a signed distance field")
     folder = RunFolder.open(run)
-    model = build(config_from(folder.read_config()), **scene_from(folder))
+    config = folder.read_config()
+    model = build(config_from(config), size=_size_from(config), **scene_from(folder))
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
@@ -138,6 +155,20 @@ def scene_of(surface: Surface) -> SceneTransform:
     low, high = box(surface)
     scale = 1 / float((high - low).max())
     return SceneTransform(scale, offset=tuple((0.5 - scale * 0.5 * (low + high)).tolist()))
+
+
+def _size_from(config: dict) -> Tensor:
+    """[3] the sides of the mesh's box in the scene, of a run's config.json."""
+    size = config.get("scene", {}).get("size") if isinstance(config.get("scene"), dict) else None
+    right = isinstance(size, list) and len(size) == 3 and all(type(s) in (int, float) and 0 <= s <= 1 for s in size)
+    if not right or max(size) <= 0:
+        raise BadInput(f"config.json: size is {size!r:.80}; the rule: three numbers from 0 to 1, one above 0")
+    return torch.tensor(size, dtype=torch.float64)
+
+
+def size_of(surface: Surface) -> Tensor:
+    """[3] float64, the sides of a surface's box."""
+    return surface.corners.amax((0, 1)) - surface.corners.amin((0, 1))
 
 
 class Training:

@@ -1,8 +1,8 @@
 """Where a signed distance is asked for in training: on the surface, near it, and anywhere.
 
-Mueller et al. 2022 (Instant-NGP) take 4/8 on the surface, 3/8 near it and 1/8 uniform points. For fits of a minute the mix
-here has fewer points on the surface, which say nothing of the sign, and noise of two scales near it: 2/8 on the surface,
-4/8 near it, 2/8 uniform. Letter: N points, in the mesh's unit."""
+Mueller et al. 2022 (Instant-NGP) take 4/8 on the surface, 3/8 near it and 1/8 uniform points. For fits of a minute the
+mix here has fewer points on the surface, which say nothing of the sign, and noise of two scales near it: 2/8 on the
+surface, 4/8 near it, 2/8 uniform. Letter: N points, in the mesh's unit."""
 
 from __future__ import annotations
 

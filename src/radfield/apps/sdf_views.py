@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..cameras import Cameras, look_at
-from ..errors import BadInput
 from ..meshing.compare import compare, overlap
 from ..meshing.marching_cubes import Lattice, marching_cubes
 from ..meshing.mesh import Mesh
@@ -34,8 +33,8 @@ def distances(model: Model, x: Tensor) -> Tensor:
 
 
 def extract(model: Model, resolution: int, progress=None) -> Mesh:
-    """The surface in scene coordinates, with `resolution` cells along the scene's side."""
-    lattice = Lattice.of(torch.zeros(3), torch.ones(3), resolution)
+    """The surface in scene coordinates, with `resolution` cells along the longest side of the mesh's box."""
+    lattice = Lattice.of(*model.box, resolution)
 
     def near(centres: Tensor, radius: float) -> Tensor:
         return distances(model, centres).abs() <= _SLOPE * radius + _MARGIN
@@ -89,12 +88,3 @@ def mesh_picture(bvh: Bvh, cameras: Cameras, view: int) -> Tensor:
     color = torch.ones(len(rays), 3)
     color[met] = shade(bvh.normals[hits.index[met].long()], rays.directions[met])
     return color.view(height, width, 3)
-
-
-def scene_size(config: dict) -> Tensor:
-    """[3] the sides of the mesh's box in the scene, of a run's config.json."""
-    size = config.get("scene", {}).get("size") if isinstance(config.get("scene"), dict) else None
-    right = isinstance(size, list) and len(size) == 3 and all(type(s) in (int, float) and 0 <= s <= 1 for s in size)
-    if not right or max(size) <= 0:
-        raise BadInput(f"config.json: size is {size!r:.80}; the rule: three numbers from 0 to 1, one above 0")
-    return torch.tensor(size, dtype=torch.float64)

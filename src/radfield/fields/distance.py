@@ -3,7 +3,8 @@
     f(x) = mlp(grid(x), 2 x - 1),   negative inside
 
 The position itself is among the network's inputs, as in NeuS (Wang et al. 2021): what is far from the surface is nearly
-linear in it, and is learned in a few steps. Positions and distances are scene coordinates, positions in [0, 1]^3. Letter: M samples.
+linear in it, and is learned in a few steps. Positions and distances are scene coordinates, positions in [0, 1]^3.
+Letter: M samples.
 """
 
 from __future__ import annotations

@@ -55,9 +55,10 @@ class FreeSpace:
         return self.free[(x * CELLS + y) * CELLS + z]
 
 
-def trace(distance: Distance, space: FreeSpace, rays: Rays) -> Tensor:
-    """Depth [N] where rays meet the surface, inf where they do not."""
-    near, far = intersect_box(rays.origins, rays.directions, 0.0, 1.0)
+def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, Tensor]) -> Tensor:
+    """Depth [N] where rays meet the surface within `box` (low, high: [3] each, in [0, 1]), inf where they do not."""
+    low, high = (corner.to(rays.origins) for corner in box)
+    near, far = intersect_box(rays.origins, rays.directions, low, high)
     depth = torch.full_like(near, torch.inf)
     going = (far > near).nonzero()[:, 0]
     o, d, t, far = rays.origins[going], rays.directions[going], near[going], far[going]
@@ -105,14 +106,21 @@ def normals(distance: Distance, x: Tensor) -> Tensor:
 def shade(normal: Tensor, directions: Tensor) -> Tensor:
     """[N, 3] sRGB: grey under a light at the camera, and a little from everywhere; normals [N, 3] face either way."""
     facing = (normal * directions).sum(-1, keepdim=True).abs()
-    return (normal.new_tensor(ALBEDO) * (0.15 + 0.85 * facing)).clamp(0, 1) ** (1 / 2.2)
+    return normal.new_tensor(ALBEDO) * (0.1 + 0.9 * facing)
 
 
-def render_view(distance: Distance, space: FreeSpace, cameras: Cameras, view: int, background: Tensor) -> View:
-    """A shaded picture of one view of `cameras` (in scene coordinates), on `background` [3]."""
+def render_view(
+    distance: Distance,
+    space: FreeSpace,
+    box: tuple[Tensor, Tensor],
+    cameras: Cameras,
+    view: int,
+    background: Tensor,
+) -> View:
+    """A shaded picture of one view of `cameras` (in scene coordinates), on `background` [3]; box: as in `trace`."""
     width, height = cameras.size[view].tolist()
     rays = cameras.image_rays(view)
-    depth = trace(distance, space, rays)
+    depth = trace(distance, space, rays, box)
     met = depth.isfinite().nonzero()[:, 0]
     directions = rays.directions[met]
     normal = normals(distance, rays.origins[met] + depth[met, None] * directions)

@@ -4,9 +4,9 @@ Sorkine-Hornung 2013, "Robust inside-outside segmentation using generalized wind
     w(p) = 1 / (4 pi) sum over triangles of their solid angle seen from p
 
 It is 1 inside and 0 outside of a closed surface whose triangles turn counter-clockwise seen from outside, and in
-between around the holes of an open one: 1/2 is where a hole would be closed. Triangles that are far away count together, as
-one dipole (Barill et al. 2018, "Fast winding numbers for soups and clouds"): where p is further than `ACCURACY` times
-their radius from their centre. Letters: N points, T triangles, B nodes, L blocks.
+between around the holes of an open one: 1/2 is where a hole would be closed. Triangles that are far away count
+together, as one dipole (Barill et al. 2018, "Fast winding numbers for soups and clouds"): where p is further than
+`ACCURACY` times their radius from their centre. Letters: N points, T triangles, B nodes, L blocks.
 """
 
 from __future__ import annotations
