@@ -21,8 +21,8 @@ class Options:
     """Write the mesh or the Gaussians of a run to a file that other programs read."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat or .spz; a mesh: .ply, .obj
-    # or .glb
+    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat or .spz; a mesh: .ply,
+    # .obj or .glb
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # Gaussians: "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the scene's side
