@@ -43,3 +43,12 @@ def test_known_values():
 def test_refuses_broadcasting(loss):
     with pytest.raises(BadInput, match="shapes"):
         loss(torch.rand(4, 3), torch.rand(4, 1))
+
+
+def test_mape_counts_errors_in_parts_of_the_target():
+    target = torch.tensor([0.0, 0.09, -0.99], dtype=torch.float64)
+    assert torch.isclose(losses.mape(target + 0.01, target), torch.tensor((1 + 0.1 + 0.01) / 3).double())
+    prediction = (target + 0.3).requires_grad_()
+    torch.autograd.gradcheck(lambda p: losses.mape(p, target), prediction)
+    with pytest.raises(BadInput, match="they are equal"):
+        losses.mape(target[:, None], target)

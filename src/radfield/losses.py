@@ -1,4 +1,5 @@
-"""Losses between colours, [N, C] each; the mean over all entries. That of whole images with SSIM is `image_loss`."""
+"""Losses between colours, [N, C] each, or distances, [N]; the mean over all entries. That of whole images with SSIM is
+`image_loss`."""
 
 from __future__ import annotations
 
@@ -27,6 +28,11 @@ def huber(ours: Tensor, target: Tensor, delta: float = 0.1) -> Tensor:
 def charbonnier(ours: Tensor, target: Tensor, epsilon: float = 1e-3) -> Tensor:
     """sqrt(e^2 + epsilon^2): l1 with a smooth foot (Charbonnier et al. 1994)."""
     return (_error(ours, target).square() + epsilon**2).sqrt().mean()
+
+
+def mape(ours: Tensor, target: Tensor, epsilon: float = 0.01) -> Tensor:
+    """Mean absolute error in parts of the target and `epsilon` (Mueller et al. 2022, Instant-NGP, for distances)."""
+    return (_error(ours, target).abs() / (target.abs() + epsilon)).mean()
 
 
 def _error(ours: Tensor, target: Tensor) -> Tensor:

@@ -114,7 +114,6 @@ def test_an_imported_run_without_capture_is_exported_again(trained_splat, tmp_pa
 
 def test_bad_input(trained, trained_splat, tiny_capture, tmp_path, refused):
     run, _ = trained_splat
-    refused("export", trained[0], tmp_path / "a.ply", rule="runs of --method splat")
     refused("export", run, tmp_path / "a.obj", rule="the rule: .compressed.ply, .ply, .splat, .spz")
     (tmp_path / "no.ply").write_bytes(b"nothing")
     refused("import", tmp_path / "no.ply", "--output", tmp_path / "run", rule="begins with the line ply")

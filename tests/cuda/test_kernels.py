@@ -166,8 +166,11 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: 2D Gaussians, and what draws synthetic captures
-CPU_ONLY = (*("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),)
+#: ops that run on the CPU alone: what draws synthetic captures, and distances to meshes
+CPU_ONLY = (
+    *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
+    *("mesh_distance", "mesh_winding", "wide_bvh_build"),
+)
 
 
 def test_every_other_op_has_cuda_kernels():

@@ -3,25 +3,11 @@
 import pytest
 import torch
 from checks import CPU_ONLY, OpCase, check_op
+from tracing_meshes import sphere
 
 from radfield.errors import BadInput
 from radfield.rays import Rays
 from radfield.tracing.bvh import Bvh, build, trace_triangles, trace_triangles_reference
-
-
-def sphere(level: int = 1) -> tuple[torch.Tensor, torch.Tensor]:
-    """An octahedron whose triangles are divided in four `level` times, on the unit sphere."""
-    vertices = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]])
-    triangles = torch.tensor([[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]])
-    for _ in range(level):
-        a, b, c = vertices[triangles].unbind(1)
-        middle = [torch.nn.functional.normalize(p + q, dim=-1) for p, q in ((a, b), (b, c), (c, a))]
-        points = torch.stack((a, b, c, *middle), 1).view(-1, 3)
-        corners = torch.tensor([[0, 3, 5], [3, 1, 4], [5, 4, 2], [3, 4, 5]])
-        triangles = (6 * torch.arange(len(triangles))[:, None, None] + corners).view(-1, 3)
-        vertices, place = torch.unique(points, dim=0, return_inverse=True)
-        triangles = place[triangles]
-    return vertices, triangles
 
 
 def some_rays(n: int, generator=None) -> Rays:

@@ -33,11 +33,13 @@ from ..errors import BadInput
 #: program, its module, its line in the help; a name of two words is a program of a group
 PROGRAMS: dict[str, tuple[str, str]] = {
     "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
+    "fit-sdf": ("radfield.apps.fit_sdf", "fit a signed distance field to a triangle mesh"),
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
+    "eval-mesh": ("radfield.apps.eval_mesh", "measure how near a mesh is to another one: Chamfer distance, F-score"),
     "view": ("radfield.apps.view", "look at a run, Gaussians, a mesh or a capture in the browser"),
     "distill": ("radfield.apps.distill", "convert a trained run into another architecture, without its photographs"),
-    "export": ("radfield.apps.export", "write the Gaussians of a run to a file that other programs read"),
+    "export": ("radfield.apps.export", "write the mesh or the Gaussians of a run to a file that other programs read"),
     "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
     "convert": ("radfield.apps.convert_gaussians", "write a file of Gaussians in another format, filtered or whole"),
     "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),

@@ -36,6 +36,8 @@ def run(options: Options) -> dict:
         ]
     )
     device, about = use_device(options.device, options.threads)
+    if RunFolder.open(options.run).read_config()["app"] == "sdf":
+        return _evaluate_sdf(options, about)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)
@@ -43,6 +45,18 @@ def run(options: Options) -> dict:
     stages = trained.pop("stages", {})
     report = write_run_report(folder, {**trained, **figures}, views, stages)
     return {**figures, "report": str(report)}
+
+
+def _evaluate_sdf(options: Options, about: str) -> dict:
+    """A signed distance field is measured against its mesh; --capture says where that is now."""
+    from . import fit_sdf
+
+    folder = RunFolder.open(options.run)
+    model, surface = fit_sdf.open_run(folder, options.capture)
+    print(f"eval {folder.path.resolve().name}: against its mesh, {about}", file=sys.stderr)
+    trained = run_figures(folder)
+    stages = trained.pop("stages", {})
+    return fit_sdf.evaluate(folder, model, surface, trained, stages)
 
 
 def run_figures(folder: RunFolder) -> dict:

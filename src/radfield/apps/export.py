@@ -1,7 +1,9 @@
-"""`radfield export`: the Gaussians of a run as a file, in the capture's own units and axes."""
+"""`radfield export`: what other programs read of a run, in the capture's own units and axes: the Gaussians, or the
+surface as a mesh."""
 
 from __future__ import annotations
 
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +18,53 @@ from .runs import check, device_rules, use_device
 
 @dataclass(frozen=True)
 class Options:
-    """Write the Gaussians of a run to a file that other programs read."""
+    """Write the mesh or the Gaussians of a run to a file that other programs read."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    file: Annotated[
-        Path, tyro.conf.Positional
-    ]  # the file to write: its ending says the format: .ply, .compressed.ply, .splat or .spz
-    crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the crop box that the viewer saved, if any
+    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat or .spz; a mesh: .ply,
+    # .obj or .glb
+    file: Annotated[Path, tyro.conf.Positional]
+    crop: Literal["saved", "none"] = "saved"  # Gaussians: "saved": only what lies in the viewer's crop box, if any
+    resolution: int = 512  # of a mesh: cells along the scene's side
+    density: float = 20.0  # of a mesh of a radiance field: its surface is where the density is this
+    largest: bool = False  # of a mesh: only the connected part with the most triangles
+    colors: bool = True  # of a mesh of a radiance field: colours at its points
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
 
 def run(options: Options) -> dict:
     """Exports, and returns what was written."""
-    check(device_rules("cpu", options.threads))
-    from ..gaussians import files
-
-    files.check_ending(options.file, files.WRITERS)
+    check(
+        [
+            ("resolution", options.resolution, 8 <= options.resolution <= 2048, "from 8 to 2048"),
+            ("density", options.density, 0 < options.density < math.inf, "positive"),
+            *device_rules("cpu", options.threads),
+        ]
+    )
     folder = RunFolder.open(options.run)
     use_device("cpu", options.threads)
     from . import splat
     from .methods import method_of
 
-    if method_of(folder) is not splat:
-        raise BadInput(f"{folder.path}: is a run of another method; the rule: export writes runs of --method splat")
+    return (_gaussians if method_of(folder) is splat else _mesh)(options, folder)
+
+
+def _mesh(options: Options, folder: RunFolder) -> dict:
+    from ..meshing.files import check_ending, write_mesh
+    from .export_mesh import mesh_of
+
+    check_ending(options.file)
+    mesh, figures = mesh_of(folder, options)
+    write_mesh(options.file, mesh)
+    return {"file": str(options.file), **figures, "bytes": options.file.stat().st_size}
+
+
+def _gaussians(options: Options, folder: RunFolder) -> dict:
+    from ..gaussians import files
+    from . import splat
+
+    files.check_ending(options.file, files.WRITERS)
     model = splat.load(folder.path)
     gaussians = _cropped(options, folder, model)
     scene = gaussians.transformed(model.transform.inverse())

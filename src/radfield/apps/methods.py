@@ -15,17 +15,19 @@ from types import ModuleType
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import ngp, splat
+from . import ngp, sdf, splat
 
 METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat}
+#: what a run can be of; that of `radfield fit-sdf` has Config, check, config_from, build and load
+KINDS = METHODS | {"sdf": sdf}
 
 
 def method_of(folder: RunFolder) -> ModuleType:
     """The method that made a run. Raises `BadInput` where this version has none of that name."""
     name = folder.read_config()["app"]
-    if name not in METHODS:
-        raise BadInput(f"{folder.config_path}: app is {name!r:.80}; the rule: one of {', '.join(METHODS)}")
-    return METHODS[name]
+    if name not in KINDS:
+        raise BadInput(f"{folder.config_path}: app is {name!r:.80}; the rule: one of {', '.join(KINDS)}")
+    return KINDS[name]
 
 
 def load(run: str | Path, device="cpu"):

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import tyro
 
 from ..errors import BadInput
+from ..training.run_folder import RunFolder
 from .runs import check, device_rules, open_run, use_device, write_picture
 
 
@@ -39,6 +40,8 @@ def run(options: Options) -> dict:
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
     device, about = use_device(options.device, options.threads)
+    if RunFolder.open(options.run).read_config()["app"] == "sdf":
+        return _sdf(options, path, about)
     folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)
@@ -48,6 +51,27 @@ def run(options: Options) -> dict:
     if name == "views":
         return _write_views(options, model, cameras)
     return _write_video(options, model, cameras, name, options.fps or (path.fps if path else 30))
+
+
+def _sdf(options: Options, path, about: str) -> dict:
+    """Pictures or an orbit from around a signed distance field, whose run has no capture."""
+    from . import fit_sdf, sdf, sdf_views
+
+    folder = RunFolder.open(options.run)
+    if options.what == "spiral":
+        raise BadInput("--what is spiral; the rule: views or orbit for a signed distance field")
+    model, up = sdf.load(folder.path, options.device), fit_sdf.saved_options(folder)["up"]
+    if path:
+        cameras = _sized(path.cameras(model.transform, options.frames), options.size)
+    else:
+        count = options.frames if options.what == "orbit" else options.views or 4
+        cameras = sdf_views.cameras_around(model.size, up, count, options.size or 800)
+    _make_folder(options.output)
+    print(f"render {folder.path.resolve().name}: {'path' if path else options.what}, {about}", file=sys.stderr)
+    assert model.space is not None  # made once, before pictures are timed
+    if options.what == "views" and not path:
+        return _write_views(options, model, cameras)
+    return _write_video(options, model, cameras, "path" if path else "orbit", options.fps or (path.fps if path else 30))
 
 
 def _path(options: Options):

@@ -1,0 +1,1 @@
+"""Surfaces of fields as triangle meshes: extraction, parts, files, comparison."""

@@ -1,0 +1,131 @@
+"""Rays that meet the zero level of a signed distance field in [0, 1]^3 (Hart 1996, "Sphere tracing").
+
+    t += RELAXED f(o + t d)   until f < HIT, or the ray leaves the box
+
+Two things keep the number of questions low. Far from the surface a grid of cells says how far a ray can go without
+asking the field: |f| at the cell's centre, less what f can change within the cell if its slope is at most 1, and some.
+And only rays that are still under way are asked for at all. Letter: N rays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cameras import Cameras
+from ..geometry import intersect_box
+from ..rays import Rays
+from .volume import View
+
+RELAXED = 0.95  # of f is gone at a time, as a trained field's slope is not exactly 1
+HIT = 2e-4  # f below this is the surface
+MOST_STEPS = 128
+CELLS = 128
+_SLOPE = 1.2  # what a trained field's slope is trusted not to exceed between a cell's centre and its corners
+_FREE_STEPS = 16  # steps by cells between two questions to the field
+_POINTS_PER_CALL = 1 << 18
+NORMAL_STEP = 1 / 1024  # of the differences that normals are found by
+#: corners of a tetrahedron: four values give a gradient (Quilez 2015)
+_TETRAHEDRON = ((1.0, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
+ALBEDO = (0.80, 0.78, 0.75)
+
+Distance = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class FreeSpace:
+    """free: [CELLS^3] float32, x slowest: how far one can go from anywhere in the cell; 0: the field must be asked."""
+
+    free: Tensor
+
+    @staticmethod
+    def of(distance: Distance) -> FreeSpace:
+        """Asks `distance` once per cell."""
+        side = (torch.arange(CELLS, dtype=torch.float32) + 0.5) / CELLS
+        centres = torch.cartesian_prod(side, side, side)
+        value = torch.cat([distance(part) for part in centres.split(_POINTS_PER_CALL)])
+        return FreeSpace((value.abs() - _SLOPE * 0.5 * 3**0.5 / CELLS).clamp_min(0))
+
+    def at(self, x: Tensor) -> Tensor:
+        """[N] at positions [N, 3]."""
+        x, y, z = (x * CELLS).int().clamp_(0, CELLS - 1).unbind(-1)
+        return self.free[(x * CELLS + y) * CELLS + z]
+
+
+def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, Tensor]) -> Tensor:
+    """Depth [N] where rays meet the surface within `box` (low, high: [3] each, in [0, 1]), inf where they do not."""
+    low, high = (corner.to(rays.origins) for corner in box)
+    near, far = intersect_box(rays.origins, rays.directions, low, high)
+    depth = torch.full_like(near, torch.inf)
+    going = (far > near).nonzero()[:, 0]
+    o, d, t, far = rays.origins[going], rays.directions[going], near[going], far[going]
+    for _ in range(MOST_STEPS):
+        o, d, t, far, going = _through_free_space(space, o, d, t, far, going)
+        if not len(going):
+            break
+        f = _asked(distance, o + t[:, None] * d)
+        hit = f < HIT
+        depth[going[hit]] = t[hit]
+        t = t + RELAXED * f
+        o, d, t, far, going = _kept(~hit & (t < far), o, d, t, far, going)
+    return depth
+
+
+def _through_free_space(space: FreeSpace, o: Tensor, d: Tensor, t: Tensor, far: Tensor, going: Tensor):
+    """Moves rays on while their cells are free; those that leave the box are left out."""
+    under_way = torch.arange(len(t))
+    for _ in range(_FREE_STEPS):
+        step = space.at(o[under_way] + t[under_way, None] * d[under_way])
+        moved = t[under_way] + step
+        t[under_way] = moved
+        under_way = under_way[(step > 0) & (moved < far[under_way])]
+        if len(under_way) < len(t) // 64 + 1:  # the few that are left can ask the field as well
+            break
+    return _kept(t < far, o, d, t, far, going)
+
+
+def _kept(mask: Tensor, *tensors: Tensor) -> list[Tensor]:
+    rows = mask.nonzero()[:, 0]
+    return [tensor[rows] for tensor in tensors]
+
+
+def _asked(distance: Distance, x: Tensor) -> Tensor:
+    return torch.cat([distance(part) for part in x.split(_POINTS_PER_CALL)])
+
+
+def normals(distance: Distance, x: Tensor) -> Tensor:
+    """[N, 3] unit gradients at x [N, 3], by differences."""
+    corners = x.new_tensor(_TETRAHEDRON)
+    values = [_asked(distance, x + NORMAL_STEP * corner) for corner in corners]
+    return torch.nn.functional.normalize(torch.stack(values, 1) @ corners, dim=-1)
+
+
+def shade(normal: Tensor, directions: Tensor) -> Tensor:
+    """[N, 3] sRGB: grey under a light at the camera, and a little from everywhere; normals [N, 3] face either way."""
+    facing = (normal * directions).sum(-1, keepdim=True).abs()
+    return normal.new_tensor(ALBEDO) * (0.1 + 0.9 * facing)
+
+
+def render_view(
+    distance: Distance,
+    space: FreeSpace,
+    box: tuple[Tensor, Tensor],
+    cameras: Cameras,
+    view: int,
+    background: Tensor,
+) -> View:
+    """A shaded picture of one view of `cameras` (in scene coordinates), on `background` [3]; box: as in `trace`."""
+    width, height = cameras.size[view].tolist()
+    rays = cameras.image_rays(view)
+    depth = trace(distance, space, rays, box)
+    met = depth.isfinite().nonzero()[:, 0]
+    directions = rays.directions[met]
+    normal = normals(distance, rays.origins[met] + depth[met, None] * directions)
+    color = background.expand(len(depth), 3).clone()
+    color[met] = shade(normal, directions)
+    opacity = depth.isfinite().float()
+    shape = (height, width)
+    return View(color.view(*shape, 3), opacity.view(shape), depth.nan_to_num(posinf=0.0).view(shape))
