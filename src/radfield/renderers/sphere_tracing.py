@@ -119,13 +119,19 @@ def render_view(
 ) -> View:
     """A shaded picture of one view of `cameras` (in scene coordinates), on `background` [3]; box: as in `trace`."""
     width, height = cameras.size[view].tolist()
-    rays = cameras.image_rays(view)
+    color, opacity, depth = render_rays(distance, space, cameras.image_rays(view), box, background)
+    shape = (height, width)
+    return View(color.view(*shape, 3), opacity.view(shape), depth.view(shape))
+
+
+def render_rays(
+    distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, Tensor], background: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Colour [N, 3], opacity [N] and depth [N] (0 where nothing is) along rays."""
     depth = trace(distance, space, rays, box)
     met = depth.isfinite().nonzero()[:, 0]
     directions = rays.directions[met]
     normal = normals(distance, rays.origins[met] + depth[met, None] * directions)
     color = background.expand(len(depth), 3).clone()
     color[met] = shade(normal, directions)
-    opacity = depth.isfinite().float()
-    shape = (height, width)
-    return View(color.view(*shape, 3), opacity.view(shape), depth.nan_to_num(posinf=0.0).view(shape))
+    return color, depth.isfinite().float(), depth.nan_to_num(posinf=0.0)

@@ -26,7 +26,8 @@ PHOTOGRAPH, MANY = 640, 150
 class Exhibit:
     """source: what the server draws, None for meshes, points and captures; other: a second run beside it. folder: of
     the run. scene: the capture with its cameras. gaussians: for the browser's own drawing, in scene coordinates.
-    mesh: a trimesh object. splits: [(split, index)] of `cameras`, in order."""
+    mesh: a trimesh object. upward: the axis that points up where no camera tells. splits: [(split, index)] of `cameras`,
+    in order."""
 
     title: str
     about: str
@@ -39,6 +40,7 @@ class Exhibit:
     points: object | None = None
     transform: SceneTransform = field(default_factory=SceneTransform)
     box: crop.Box | None = None
+    upward: str = "z"
     splits: list[tuple[str, int]] = field(default_factory=list)
     cameras: Cameras | None = None
     reading: dict = field(default_factory=dict)  # options of `data.load` for the photographs
@@ -89,11 +91,11 @@ class Exhibit:
         return (low + high) / 2
 
     def up(self) -> Tensor:
-        """The scene's up [3], float64; z where cameras have none in common."""
+        """The scene's up [3], float64; `upward` where cameras have none in common."""
         from ..data import scene_box
 
         up = None if self.cameras is None else scene_box.up_axis(self.cameras.camera_to_world)
-        return torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64) if up is None else up.double()
+        return torch.eye(3, dtype=torch.float64)["xyz".index(self.upward)] if up is None else up.double()
 
     def bounds(self) -> tuple[Tensor, Tensor]:
         """Two corners [3], float64, that hold most of what there is; of Gaussians and points without the outermost."""
@@ -162,6 +164,8 @@ def of_run(path: Path, *, capture: Path | None, device) -> Exhibit:
     folder = RunFolder.open(path)
     if not folder.checkpoint_path.exists():
         raise BadInput(f"{path}: is a run still empty: it has no checkpoint yet; the rule: wait for its first one")
+    if folder.read_config()["app"] == "sdf":
+        return _of_distances(folder)
     options = saved_options(folder)
     place = capture or options["capture"]
     if place.exists():
@@ -183,6 +187,18 @@ def of_run(path: Path, *, capture: Path | None, device) -> Exhibit:
         box=box,
         reading=reading,
     )
+
+
+def _of_distances(folder) -> Exhibit:
+    """A run of `radfield fit-sdf`."""
+    from ..apps import fit_sdf, sdf
+    from .sources import source_of
+
+    model = sdf.load(folder.path)
+    shown = {"transform": model.transform, "upward": fit_sdf.saved_options(folder)["up"]}
+    box = crop.load(folder.path, model.transform)
+    title = folder.path.resolve().name
+    return Exhibit(title, "signed distance field", source_of(model), folder=folder.path, box=box, **shown)
 
 
 def of_capture(path: Path, **reading) -> Exhibit:

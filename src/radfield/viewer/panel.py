@@ -80,6 +80,9 @@ class Panel:
             size.on_update(lambda _: session.change(resolution=int(size.value)))
             budget = gui.add_slider("ms per frame", 20, 500, 5, round(1000 * session.wants.budget))
             budget.on_update(lambda _: session.change(budget=budget.value / 1000))
+            if reach := getattr(exhibit.source, "levels", None):
+                level = gui.add_slider("level", -reach, reach, reach / 100, 0.0, hint="distance that is the surface")
+                level.on_update(lambda _: session.change(level=float(level.value)))
             if exhibit.other is not None:
                 split = gui.add_slider("split", 0.0, 1.0, 0.01, 0.5, hint=f"right: {exhibit.other_title}")
                 split.on_update(lambda _: session.change(split=split.value))

@@ -20,7 +20,7 @@ from ..camera_rays import camera_rays
 from ..cameras import Cameras
 from ..geometry import SceneTransform, intersect_box
 from ..rays import Rays
-from ..renderers import volume
+from ..renderers import sphere_tracing, volume
 from ..sampling.march import march
 from .crop import Box
 
@@ -39,12 +39,14 @@ HASTE, HASTY_STOP = 2.0, 0.02
 @dataclass(frozen=True)
 class Look:
     """How a picture is wanted. channel: one of CHANNELS; background: [3] colour, None for the run's own; crop: nothing
-    outside this box is drawn; hasty: coarser along rays, for a camera that moves."""
+    outside this box is drawn; hasty: coarser along rays, for a camera that moves; level: of distance fields, where the
+    surface is shown."""
 
     channel: str = COLOR
     background: tuple[float, float, float] | None = None
     crop: Box | None = None
     hasty: bool = False
+    level: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,39 @@ class GaussianSource:
         return self._cropped[2]
 
 
+class DistanceSource:
+    """A signed distance field (`apps/sdf.py: Model`), whose surface is where the distance is the look's level."""
+
+    whole = False
+    channels = (COLOR, DEPTH, NORMALS, OPACITY)
+    levels = 0.1  # furthest from 0 that may be looked at, in scene units
+
+    def __init__(self, model):
+        self.model = model
+        self._space = (None, None)
+
+    transform = property(lambda self: self.model.transform)
+    cascades = property(lambda self: self.model.cascades)
+
+    @torch.no_grad()
+    def ask(self, look: Look, camera: Cameras, index: Tensor) -> Answer:
+        """The pixels `index` [N] (row by row) of `camera`."""
+
+        def distance(x: Tensor) -> Tensor:
+            f = self.model.distance(x) - look.level
+            return f if look.crop is None else f.maximum(outside(look.crop, x))
+
+        if self._space[0] != (look.level, look.crop):
+            self._space = ((look.level, look.crop), sphere_tracing.FreeSpace.of(distance))
+        rays, background = pixel_rays(camera, index), torch.tensor(look.background or (1.0, 1.0, 1.0))
+        return Answer(*sphere_tracing.render_rays(distance, self._space[1], rays, self.model.box, background))
+
+
+def outside(box: Box, x: Tensor) -> Tensor:
+    """[N]: how far positions [N, 3] are outside a box along the axis where that is most; negative inside."""
+    return torch.stack([x - x.new_tensor(box.high), x.new_tensor(box.low) - x]).amax((0, 2))
+
+
 class PhotographSource:
     """A photograph, seen from where it was taken: for comparing it with a render. Elsewhere it answers nothing.
 
@@ -187,8 +222,9 @@ class PhotographSource:
 
 
 def source_of(model):
-    """The source of a model of `radfield train`."""
-    return GaussianSource(model) if hasattr(model, "gaussians") else RadianceSource(model)
+    """The source of a model of `radfield train` or `radfield fit-sdf`."""
+    kind = GaussianSource if hasattr(model, "gaussians") else DistanceSource if hasattr(model, "distance") else None
+    return (kind or RadianceSource)(model)
 
 
 def moved(camera: Cameras, start: SceneTransform, end: SceneTransform) -> Cameras:
