@@ -125,7 +125,7 @@ def test_gaussians_in_the_browser_are_those_of_the_server(tmp_path, viewing, bro
         ),
     )
     viewer = viewing(tmp_path / "few.ply")
-    page = browser.page(viewer.url)
+    page = browser.page(viewer.url + _ALL_PIXELS)
     session = until(lambda: viewer.sessions.get(0), 120)
     until(lambda: "drawn by the browser, fixed colours" in page.run("document.body.innerText"), 120)
     camera = session.camera()

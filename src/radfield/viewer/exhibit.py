@@ -26,8 +26,8 @@ PHOTOGRAPH, MANY = 640, 150
 class Exhibit:
     """source: what the server draws, None for meshes, points and captures; other: a second run beside it. folder: of
     the run. scene: the capture with its cameras. gaussians: for the browser's own drawing, in scene coordinates.
-    mesh: a trimesh object. upward: the axis that points up where no camera tells. splits: [(split, index)] of `cameras`,
-    in order."""
+    mesh: a trimesh object. upward: the axis that points up where no camera tells. splits: [(split, index)] of the
+    `cameras`, in order."""
 
     title: str
     about: str
