@@ -132,13 +132,14 @@ def _scene(arrays: list[bytes], version: int, bits: int, signs: np.ndarray) -> G
     fixed = low | middle << 8 | (high ^ 0x80) - 0x80 << 16  # the third byte has the sign
     turns = _first_three(turns) if version == 2 else _smallest_three(turns.view("<u4"))
     coefficients = rest.reshape(len(opacities), -1).astype(np.float32)
+    signs_of_rest = _harmonic_signs(coefficients.shape[1], signs).astype(np.float32)
     return GaussianScene(
         means=streams(signs * fixed / 2.0**bits),
         quaternions=streams(turns * _turn_signs(signs)),
         log_scales=streams(scales.reshape(-1, 3) / np.float32(16) - 10),
         opacity_logits=logits_of_bytes(opacities),
         base=streams((colors.reshape(-1, 3) / np.float32(255) - 0.5) / 0.15),
-        rest=streams((coefficients - 128) / 128 * _harmonic_signs(coefficients.shape[1], signs)),
+        rest=streams((coefficients - 128) * (signs_of_rest / 128)),
     )
 
 
