@@ -16,8 +16,17 @@ import torch
 
 from ..atomic import replacing_file
 from ..errors import BadInput
+from .packing import (
+    C0,
+    from_smallest_three,
+    logits_of_bytes,
+    rows,
+    smallest_three,
+    streams,
+    to_bytes,
+    unit_quaternions,
+)
 from .scene import DEGREES, GaussianScene
-from .splat_file import C0, logits_of_bytes, rows, streams, to_bytes, unit_quaternions
 from .untrusted import finite
 
 CHUNK = 256
@@ -67,18 +76,7 @@ def _between(path: Path, chunk: np.ndarray, names: tuple[str, ...], fractions: n
 def _turns(words: np.ndarray) -> np.ndarray:
     """[G, 4] (w, x, y, z)."""
     three = (_fractions(words, (2, 10, 10, 10))[:, 1:] - 0.5) * 2**0.5
-    largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1)))
-    left_out = (words.astype(np.uint32) >> np.uint32(30)).astype(int)
-    return with_largest(three, largest, left_out)
-
-
-def with_largest(three: np.ndarray, largest: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """[G, 4]: `three` [G, 3] with `largest` [G] put in at `left_out` [G]."""
-    places = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[left_out]
-    whole = np.empty((len(three), 4))
-    np.put_along_axis(whole, places, three, 1)
-    np.put_along_axis(whole, left_out[:, None], largest[:, None], 1)
-    return whole
+    return from_smallest_three((words.astype(np.uint32) >> np.uint32(30)).astype(int), three)
 
 
 def _harmonics(path: Path, found: np.ndarray | None, count: int) -> torch.Tensor:
@@ -143,8 +141,5 @@ def _packed(fractions: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
 
 def _turn_words(turns: np.ndarray) -> np.ndarray:
     """[G] words of quaternions [G, 4] (w, x, y, z) of length 1."""
-    left_out = np.abs(turns).argmax(1)
-    turns = turns * np.where(np.take_along_axis(turns, left_out[:, None], 1) < 0, -1, 1)
-    places = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])[left_out]
-    three = np.take_along_axis(turns, places, 1) / 2**0.5 + 0.5
-    return left_out.astype(np.uint32) << np.uint32(30) | _packed(three, (10, 10, 10))
+    left_out, three = smallest_three(turns)
+    return left_out.astype(np.uint32) << np.uint32(30) | _packed(three / 2**0.5 + 0.5, (10, 10, 10))

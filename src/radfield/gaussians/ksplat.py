@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..errors import BadInput
+from .packing import C0, logits_of_bytes, streams
 from .scene import GaussianScene
-from .splat_file import C0, logits_of_bytes, streams
 from .untrusted import read_bytes, sound
 
 _HEADER, _SECTION = 4096, 1024

@@ -22,9 +22,8 @@ import numpy as np
 import torch
 
 from ..errors import BadInput
-from .compressed_ply import with_largest
+from .packing import from_smallest_three, logits_of_bytes, streams
 from .scene import GaussianScene
-from .splat_file import logits_of_bytes, streams
 from .untrusted import read_bytes, sound
 
 _LARGEST_MEMBER = 1 << 28  # bytes
@@ -144,10 +143,9 @@ class _Sog:
 
     def turns(self) -> np.ndarray:
         codes = self.image("quats")
-        three = (codes[:, :3] / 255 - 0.5) * 2**0.5
-        largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1)))
         known = codes[:, 3] >= 252
-        turns = with_largest(three, largest, np.where(known, codes[:, 3], 252).astype(int) - 252)
+        left_out = np.where(known, codes[:, 3], 252).astype(int) - 252
+        turns = from_smallest_three(left_out, (codes[:, :3] / 255 - 0.5) * 2**0.5)
         return np.where(known[:, None], turns, [1.0, 0, 0, 0])
 
     def harmonics(self) -> torch.Tensor:

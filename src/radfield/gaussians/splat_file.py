@@ -15,10 +15,10 @@ import torch
 
 from ..atomic import replacing_file
 from ..errors import BadInput, warn
+from .packing import C0, logits_of_bytes, rows, streams, to_bytes, unit_quaternions
 from .scene import GaussianScene
 from .untrusted import finite, read_bytes, sound
 
-C0 = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
 _RECORD = np.dtype(
     [("means", "<f4", 3), ("scales", "<f4", 3), ("color", "u1", 3), ("opacity", "u1"), ("turn", "u1", 4)]
 )
@@ -62,29 +62,3 @@ def write_splat(path: Path, scene: GaussianScene) -> None:
     records["turn"] = to_bytes(128 * unit_quaternions(scene) + 128)
     with replacing_file(path) as file:
         file.write(records.tobytes())
-
-
-def streams(values: np.ndarray) -> torch.Tensor:
-    """[G, n] -> [n, G] float32."""
-    return torch.from_numpy(np.ascontiguousarray(values.T, np.float32))
-
-
-def rows(values: torch.Tensor) -> np.ndarray:
-    """[n, G] -> [G, n] float64."""
-    return values.detach().double().T.numpy()
-
-
-def to_bytes(values: np.ndarray) -> np.ndarray:
-    """Rounded, halves up, and clamped to 0 to 255."""
-    return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
-
-
-def logits_of_bytes(opacities: np.ndarray) -> torch.Tensor:
-    """[G] bytes of opacities -> logits, infinite for 0 and 255."""
-    return torch.from_numpy(opacities.astype(np.float32) / 255).logit()
-
-
-def unit_quaternions(scene: GaussianScene) -> np.ndarray:
-    """[G, 4] (w, x, y, z) float64."""
-    turns = rows(scene.quaternions)
-    return turns / np.linalg.norm(turns, axis=1, keepdims=True)

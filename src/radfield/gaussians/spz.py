@@ -30,9 +30,16 @@ import numpy as np
 from ..atomic import replacing_file
 from ..errors import BadInput
 from ..renderers.gaussian_color import rest_rows
-from .compressed_ply import with_largest
+from .packing import (
+    from_smallest_three,
+    logits_of_bytes,
+    rows,
+    smallest_three,
+    streams,
+    to_bytes,
+    unit_quaternions,
+)
 from .scene import GaussianScene
-from .splat_file import logits_of_bytes, rows, streams, to_bytes, unit_quaternions
 from .untrusted import finite, read_bytes, sound
 
 _MAGIC = b"NGSP"
@@ -176,24 +183,16 @@ def _smallest_three(codes: np.ndarray) -> np.ndarray:
     """[G] -> [G, 4] (w, x, y, z): two bits name the component (x, y, z, w) that is left out, the others follow."""
     fields = codes[:, None] >> np.array([20, 10, 0], np.uint32) & 1023
     three = np.where(fields & 512, -1, 1) * (fields & 511) / _FIELD
-    largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1)))
-    left_out = (codes >> 30).astype(int)
-    return with_largest(three, largest, left_out)[:, [3, 0, 1, 2]]
+    return from_smallest_three((codes >> 30).astype(int), three)[:, [3, 0, 1, 2]]
 
 
 def _smallest_three_codes(turns: np.ndarray) -> np.ndarray:
     """[G, 4] (w, x, y, z) of length 1 -> [G] codes."""
-    xyzw = turns[:, [1, 2, 3, 0]]
-    left_out = np.abs(xyzw).argmax(1)
-    xyzw = xyzw * np.where(np.take_along_axis(xyzw, left_out[:, None], 1) < 0, -1, 1)
+    left_out, three = smallest_three(turns[:, [1, 2, 3, 0]])
     codes = left_out.astype(np.uint32)
-    for component in range(4):
-        value = xyzw[:, component]
-        field = (
-            np.minimum(np.floor(_FIELD * np.abs(value) + 0.5), 511).astype(np.uint32)
-            | (value < 0).astype(np.uint32) << 9
-        )
-        codes = np.where(left_out == component, codes, codes << 10 | field)
+    for value in three.T:
+        size = np.minimum(np.floor(_FIELD * np.abs(value) + 0.5), 511).astype(np.uint32)
+        codes = codes << 10 | (value < 0).astype(np.uint32) << 9 | size
     return codes.astype("<u4")
 
 
