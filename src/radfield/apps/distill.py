@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -16,9 +14,9 @@ import tyro
 
 from ..errors import BadInput, warn
 from ..training.run_folder import RunFolder
+from .loop import budget_of, budget_rules, take_steps, with_budget
 from .runs import check, check_fits, device_rules, saved_options, use_device
 
-LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
 DEFAULT_SECONDS = 120.0
 #: options that are part of what is distilled: --resume takes them from the run, and refuses others
 KEPT_ON_RESUME = ("to", "seed", "poses", "stages", "clamp", "hard_poses", "hard_rays", "hard_points")
@@ -61,7 +59,7 @@ def run(options: Options) -> dict:
     if options.output.resolve() == options.run.resolve():
         raise BadInput(f"--output is {options.output}; the rule: another folder than the teacher's")
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
-    options = _resumed(options, folder) if options.resume else _with_budget(options)
+    options = _resumed(options, folder) if options.resume else with_budget(options, DEFAULT_SECONDS)
     device, about = use_device(options.device, options.threads)
     from ..distillation import Active
     from . import distill_training as training
@@ -101,49 +99,15 @@ def load_teacher(source: RunFolder, device):
 def loop(options: Options, state, student, folder: RunFolder) -> None:
     """Distils until the budget is used; saves now and then, when interrupted, and at the end."""
     from ..distillation import step
-    from ..training.progress import Progress, interruptible
 
-    logged = student.step
-    budget = {"steps": options.steps, "seconds": options.seconds, "resumed_from": (student.step, student.seconds)}
-    with Progress(f"distill to {options.to}", **budget) as progress, interruptible() as interrupt:
-        saved, clock = student.seconds, time.perf_counter()
-        while (used := _used(options, student)) < 1:
-            result = _stepped(step, state, used, folder)
-            clock, before = time.perf_counter(), clock
-            student.note(state, result, clock - before)
-            if student.step % LOG_INTERVAL == 0:
-                logged, shown = student.step, student.log(folder)
-                progress.update(student.step, seconds=student.seconds, samples_per_s=shown["samples_per_s"])
-            if interrupt:
-                _leave(student, folder)
-            if student.seconds - saved > options.checkpoint_seconds:
-                student.save(folder)
-                saved, clock = student.seconds, time.perf_counter()
-        if student.step > logged:
-            student.log(folder)
-        progress.update(student.step, seconds=student.seconds)
-    student.save(folder)
+    def step_of(used: float):
+        result = step(state, used)
+        return student.taken(state, result)
 
-
-def _stepped(step, state, used: float, folder: RunFolder):
     try:
-        return step(state, used)
+        take_steps(options, student, folder, f"distill to {options.to}", step_of, shown=("samples_per_s",))
     except FloatingPointError as error:
         raise BadInput(f"{error}; a smaller --learning-rate may help") from None
-
-
-def _leave(student, folder: RunFolder) -> None:
-    from ..training.progress import Interrupted
-
-    student.save(folder)
-    raise Interrupted(f"{folder.path}: the state after step {student.step} is saved; --resume continues it")
-
-
-def _used(options: Options, student) -> float:
-    """The part of the budget that is used; 1 or more where it is used up."""
-    parts = [student.step / options.steps] if options.steps is not None else []
-    parts += [student.seconds / options.seconds] if options.seconds is not None else []
-    return max(parts)
 
 
 def _finish(options: Options, teacher, student, scene, folder: RunFolder) -> dict:
@@ -172,19 +136,10 @@ def _check(options: Options) -> None:
     check(
         [
             ("to", options.to, options.to in TARGETS or (options.resume and not options.to), f"one of {targets}"),
-            ("seconds", options.seconds, options.seconds is None or 0 < options.seconds < math.inf, "positive"),
-            ("steps", options.steps, options.steps is None or options.steps > 0, "positive"),
-            ("seed", options.seed, 0 <= options.seed < 2**31, "from 0 to 2^31 - 1"),
-            ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
+            *budget_rules(options),
             *device_rules(options.device, options.threads),
         ]
     )
-
-
-def _with_budget(options: Options) -> Options:
-    if options.steps is None and options.seconds is None:
-        return dataclasses.replace(options, seconds=DEFAULT_SECONDS)
-    return options
 
 
 def _resumed(options: Options, folder: RunFolder) -> Options:
@@ -201,9 +156,7 @@ def _resumed(options: Options, folder: RunFolder) -> Options:
             if given not in (each.default, saved[each.name]):
                 rule = f"--resume keeps the run's {saved[each.name]!r:.40}"
                 raise BadInput(f"--{each.name.replace('_', '-')} is {given}; the rule: {rule}")
-    if options.steps is None and options.seconds is None:
-        changes |= {name: saved[name] for name in ("steps", "seconds")}
-    resumed = _with_budget(dataclasses.replace(options, **changes))
+    resumed = with_budget(dataclasses.replace(options, **changes, **budget_of(options, saved)), DEFAULT_SECONDS)
     _check(resumed)
     return resumed
 

@@ -47,10 +47,10 @@ class Student(FieldTraining):
         self.model.field.grid.add_gradients()
         return self.optimizer.step(lr=ngp_step.learning_rate(self.model.config, progress))
 
-    def note(self, state: Distillation, result: distillation.StepResult, seconds: float) -> None:
-        """Counts a step."""
+    def taken(self, state: Distillation, result: distillation.StepResult) -> StepResult:
+        """Takes over the counts of a step, and gives its result as `count` takes it."""
         self.step, self.rays = state.step, state.rays
-        self.count(StepResult(result.error, result.rays, result.marched, result.live), seconds)
+        return StepResult(result.error, result.rays, result.marched, result.live)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """The poses of the epoch, and what active learning keeps."""

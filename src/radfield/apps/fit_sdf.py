@@ -7,8 +7,8 @@ bit. Evaluating and saving are not counted.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import math
 import os
 import sys
 import time
@@ -21,9 +21,9 @@ import tyro
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import sdf
+from .loop import budget_of, budget_rules, take_steps, with_budget
 from .runs import check, device_rules, use_device, write_picture
 
-LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
 DEFAULT_SECONDS = 60.0
 REPORT_VIEWS, REPORT_PIXELS = 4, 800
 _KEPT = ("seed", "up")
@@ -52,7 +52,7 @@ def run(options: Options) -> dict:
     """Fits, and returns the figures of the run."""
     _check(options)
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
-    options = _resumed(folder, options) if options.resume else _with_budget(options)
+    options = _resumed(folder, options) if options.resume else with_budget(options, DEFAULT_SECONDS)
     _, about = use_device("cpu", options.threads)
     surface, transform = open_surface(options.mesh)
     model = sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface), seed=options.seed)
@@ -97,34 +97,12 @@ def open_surface(path: Path):
 
 def loop(options: Options, training, folder: RunFolder) -> None:
     """Steps until the budget is used; saves now and then, when interrupted, and at the end."""
-    from ..training.progress import Interrupted, Progress, interruptible
-
-    budget = {"steps": options.steps, "seconds": options.seconds}
-    saved = logged = training.step, training.seconds
-    with Progress(f"fit {options.mesh.name}", **budget, resumed_from=saved) as progress, interruptible() as interrupt:
-        clock = time.perf_counter()
-        while (used := _used(training, options)) < 1:
-            try:
-                sdf.train_step(training, used)
-            except FloatingPointError as error:
-                training.save(folder)
-                raise BadInput(f"{error}; {folder.path} keeps the state before it; try --sdf.learning-rate") from None
-            clock, before = time.perf_counter(), clock
-            training.seconds += clock - before
-            if training.step % LOG_INTERVAL == 0:
-                logged = training.step, training.seconds
-                progress.update(training.step, seconds=training.seconds, loss=training.log(folder)["loss"])
-            if interrupt:
-                training.save(folder)
-                kept = f"the state after step {training.step} is saved; --resume continues it"
-                raise Interrupted(f"{folder.path}: {kept}")
-            if training.seconds - saved[1] > options.checkpoint_seconds:
-                training.save(folder)
-                saved, clock = (training.step, training.seconds), time.perf_counter()
-        if training.step > logged[0]:
-            training.log(folder)
-        progress.update(training.step, seconds=training.seconds)
-    training.save(folder)
+    title, step = f"fit {options.mesh.name}", functools.partial(sdf.train_step, training)
+    try:
+        take_steps(options, training, folder, title, step, shown=("loss",))
+    except FloatingPointError as error:
+        training.save(folder)
+        raise BadInput(f"{error}; {folder.path} keeps the state before it; try --sdf.learning-rate") from None
 
 
 def evaluate(folder: RunFolder, model, surface, figures: dict, stages: dict) -> dict:
@@ -174,19 +152,10 @@ def open_run(folder: RunFolder, mesh: Path | None = None):
     return model, surface
 
 
-def _used(training, options: Options) -> float:
-    parts = [training.step / options.steps] if options.steps is not None else []
-    parts += [training.seconds / options.seconds] if options.seconds is not None else []
-    return max(parts)
-
-
 def _check(options: Options) -> None:
     check(
         [
-            ("seconds", options.seconds, options.seconds is None or 0 < options.seconds < math.inf, "positive"),
-            ("steps", options.steps, options.steps is None or options.steps > 0, "positive"),
-            ("seed", options.seed, 0 <= options.seed < 2**31, "from 0 to 2^31 - 1"),
-            ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
+            *budget_rules(options),
             *device_rules("cpu", options.threads),
         ]
     )
@@ -195,12 +164,6 @@ def _check(options: Options) -> None:
         raise BadInput("no mesh is given; the rule: `radfield fit-sdf MESH --output RUN`")
     if options.output is None:
         raise BadInput("--output is not given; the rule: `radfield fit-sdf MESH --output RUN`")
-
-
-def _with_budget(options: Options) -> Options:
-    if options.steps is None and options.seconds is None:
-        return dataclasses.replace(options, seconds=DEFAULT_SECONDS)
-    return options
 
 
 def _resumed(folder: RunFolder, options: Options) -> Options:
@@ -216,9 +179,7 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
         if given not in (default, saved[name]):
             raise BadInput(f"--{name} is {given}; the rule: --resume keeps the run's {saved[name]}")
         changes[name] = saved[name]
-    if options.steps is None and options.seconds is None:
-        changes |= {name: saved[name] for name in ("steps", "seconds")}
-    return _with_budget(dataclasses.replace(options, **changes))
+    return with_budget(dataclasses.replace(options, **changes, **budget_of(options, saved)), DEFAULT_SECONDS)
 
 
 def _config(options: Options, surface, transform) -> dict:

@@ -12,12 +12,11 @@ from .. import backend
 from ..data.resident import source_of
 from ..data.scene import Images, Scene
 from ..encodings import registry
-from ..errors import BadInput
 from ..fields import radiance
 from ..renderers import volume
 from ..training import per_image
 from ..training.adam import Adam
-from ..training.checkpoint import load_checkpoint, save_checkpoint
+from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 from . import ngp_device
@@ -85,11 +84,8 @@ class FieldTraining:
         self.model.field.grid.loaded()
         self.model.grid.refresh()
         self.loaded(ours)
-        try:
-            self.step, self.rays, self.samples = (int(metadata[k]) for k in ("step", "rays", "samples"))
-            self.seconds = float(metadata["seconds"])
-        except (KeyError, ValueError) as error:
-            raise BadInput(f"{folder.checkpoint_path}: its counts are missing or no numbers: {error}") from None
+        kinds = {"step": int, "rays": int, "samples": int, "seconds": float}
+        self.step, self.rays, self.samples, self.seconds = counts_in(folder.checkpoint_path, metadata, **kinds)
 
     def count(self, result: StepResult, seconds: float) -> None:
         """Adds a step to the figures."""

@@ -26,7 +26,7 @@ from ..renderers.volume import View
 from ..sampling.random import stream
 from ..tracing.surface import Surface
 from ..training.adam import Adam
-from ..training.checkpoint import load_checkpoint, save_checkpoint
+from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 from .run_files import load_tensors, restore, scene_from, typed_options
@@ -209,10 +209,12 @@ class Training:
         load_tensors(folder, ours, tensors)
         self.optimizer.steps = int(ours["adam.steps"])
         self.model.field.grid.loaded()
-        try:
-            self.step, self.seconds = int(metadata["step"]), float(metadata["seconds"])
-        except (KeyError, ValueError) as error:
-            raise BadInput(f"{folder.checkpoint_path}: its counts are missing or no numbers: {error}") from None
+        self.step, self.seconds = counts_in(folder.checkpoint_path, metadata, step=int, seconds=float)
+
+    def count(self, loss: float, seconds: float) -> None:
+        """Adds a step to the figures."""
+        self.seconds += seconds
+        self.losses.append(loss)
 
     def log(self, folder: RunFolder) -> dict:
         """Appends the figures since the last call to metrics.jsonl, and returns them."""
@@ -243,5 +245,4 @@ def train_step(training: Training, progress: float) -> float:
         field.grid.add_gradients()
         training.optimizer.step(lr=model.config.learning_rate * model.config.final_rate**progress)
     training.step += 1
-    training.losses.append(value)
     return value

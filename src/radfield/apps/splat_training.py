@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from ..data.scene import Scene
 from ..data.view_reader import ViewReader
-from ..errors import BadInput
 from ..gaussians import densify
 from ..gaussians.memory_cap import MemoryCap
 from ..gaussians.optimizer import GaussianAdam
 from ..gaussians.stored import stored, stored_gaussians
 from ..renderers.gaussian_camera import Camera
-from ..training.checkpoint import load_checkpoint, save_checkpoint
+from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
 from ..training.per_image import PerImage
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
@@ -104,13 +103,10 @@ class Training:
         for name, value in ours.items():
             value.copy_(stored(path, tensors, f"per_image.{name}", value.shape, value.dtype))
         self.per_image.loaded(ours)
-        try:
-            self.adam.load(found, int(metadata["adam_steps"]))
-            self.step, self.resets = int(metadata["step"]), int(metadata["resets"])
-            self.seconds = float(metadata["seconds"])
-            self.cap.entries, self.cap.peak = float(metadata["entries"]), int(metadata["peak"])
-        except (KeyError, ValueError) as error:
-            raise BadInput(f"{path}: its counts are missing or no numbers: {error}") from None
+        kinds = {"step": int, "resets": int, "seconds": float, "entries": float, "peak": int, "adam_steps": int}
+        counts = counts_in(path, metadata, **kinds)
+        self.step, self.resets, self.seconds, self.cap.entries, self.cap.peak, adam_steps = counts
+        self.adam.load(found, adam_steps)
 
     def count(self, result: StepResult, seconds: float) -> None:
         """Adds a step to the figures."""

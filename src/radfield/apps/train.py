@@ -1,20 +1,19 @@
 """`radfield train`: a radiance field from a posed capture, or from bare photographs, whose cameras it finds first.
 
-The budget is steps, seconds, or both (what ends first). Progress in it sets the learning rate, so that a run that was
-interrupted equals an uninterrupted one bit for bit if `--resume` continues it with the budget it began with; without
---steps and --seconds it does.
+The budget, and what an interrupted run equals: loop.py. `--resume` without --steps and --seconds continues with the
+budget that the run began with.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import glob
 import itertools
 import json
 import math
 import os
 import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,11 +23,11 @@ import tyro
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import ngp, splat
+from .loop import budget_of, budget_rules, take_steps, with_budget
 from .methods import METHODS
 from .run_files import scene_from
 from .runs import check, check_fits, device_rules, free_memory, saved_options, use_device
 
-LOG_INTERVAL = 16  # steps between two lines of metrics.jsonl
 DEFAULT_SECONDS = 120.0
 #: options that are part of what was trained: --resume takes them from the run, and refuses others
 KEPT_ON_RESUME = ("method", "seed", "holdout", "max_size", "masks", "memory_gb", "cache_gb")
@@ -76,7 +75,7 @@ def run(options: Options) -> dict:
     _check(options)
     options = _with_output(options)
     folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
-    options = _resumed(folder, options) if options.resume else _with_budget(options)
+    options = _resumed(folder, options) if options.resume else with_budget(options, DEFAULT_SECONDS)
     options = _with_cameras(options, folder)
     device, about = use_device(options.device, options.threads)
     from ..data import load
@@ -141,8 +140,10 @@ def loop(options: Options, training, folder: RunFolder, live=None) -> None:
     """Steps until the budget is used; saves now and then, when interrupted, and at the end. live: of a viewer that
     shows the scene (`viewer/training_panel.py`)."""
     method = METHODS[options.method]
+    title, step = f"train {options.capture.resolve().name}", functools.partial(method.train_step, training)
     try:
-        _steps(options, method, training, folder, live)
+        training.make_ready()
+        take_steps(options, training, folder, title, step, shown=method.SHOWN, live=live)
     except FloatingPointError as error:  # of a step, or on a device of one before that was not known of yet
         training.save(folder)
         raise BadInput(
@@ -151,54 +152,6 @@ def loop(options: Options, training, folder: RunFolder, live=None) -> None:
     except MemoryError as error:
         training.save(folder)
         raise BadInput(f"{error}; {folder.path} keeps the state after step {training.step}") from None
-
-
-def _steps(options: Options, method, training, folder: RunFolder, live) -> None:
-    from ..training.progress import Progress, interruptible
-
-    budget = {"steps": options.steps, "seconds": options.seconds}
-    begun = (training.step, training.seconds)
-    logged, saved = begun
-    title = f"train {options.capture.resolve().name}"
-    training.make_ready()
-    with Progress(title, **budget, resumed_from=begun) as progress, interruptible() as interrupt:
-        clock = time.perf_counter()
-        while (used := _used(training, options)) < 1:
-            result = method.train_step(training, used)
-            # Everything between the steps counts as training, except saving.
-            clock, before = time.perf_counter(), clock
-            training.count(result, clock - before)
-            if training.step % LOG_INTERVAL == 0:
-                logged, shown = training.step, training.log(folder)
-                figures = {name: shown[name] for name in method.SHOWN}
-                progress.update(training.step, seconds=training.seconds, **figures)
-                if live is not None:
-                    live.log(shown)
-            if live is not None:
-                clock += live.between_steps(training.step, interrupt)  # no training time
-            if interrupt:
-                _leave(training, folder)
-            if training.seconds - saved > options.checkpoint_seconds:
-                training.save(folder)
-                saved, clock = training.seconds, time.perf_counter()
-        if training.step > logged:
-            training.log(folder)
-        progress.update(training.step, seconds=training.seconds)
-    training.save(folder)
-
-
-def _leave(training, folder: RunFolder) -> None:
-    from ..training.progress import Interrupted
-
-    training.save(folder)
-    raise Interrupted(f"{folder.path}: the state after step {training.step} is saved; --resume continues it")
-
-
-def _used(training, options: Options) -> float:
-    """The part of the budget that is used; 1 or more where it is used up."""
-    parts = [training.step / options.steps] if options.steps is not None else []
-    parts += [training.seconds / options.seconds] if options.seconds is not None else []
-    return max(parts)
 
 
 def _finish(options: Options, training, scene, folder: RunFolder) -> dict:
@@ -218,15 +171,12 @@ def _finish(options: Options, training, scene, folder: RunFolder) -> dict:
 def _check(options: Options) -> None:
     check(
         [
-            ("seconds", options.seconds, options.seconds is None or 0 < options.seconds < math.inf, "positive"),
-            ("steps", options.steps, options.steps is None or options.steps > 0, "positive"),
-            ("seed", options.seed, 0 <= options.seed < 2**31, "from 0 to 2^31 - 1"),
+            *budget_rules(options),
             ("max-size", options.max_size, options.max_size is None or options.max_size >= 16, "at least 16"),
             ("holdout", options.holdout, options.holdout == 0 or options.holdout >= 2, "0 for none, or at least 2"),
             ("memory-gb", options.memory_gb, options.memory_gb is None or 0 < options.memory_gb < math.inf, "positive"),
             ("cache-gb", options.cache_gb, 0 < options.cache_gb < math.inf, "positive"),
             ("port", options.port, 1 <= options.port <= 65535, "from 1 to 65535"),
-            ("checkpoint-seconds", options.checkpoint_seconds, options.checkpoint_seconds > 0, "positive"),
             *device_rules(options.device, options.threads),
         ]
     )
@@ -244,12 +194,6 @@ def _limits(options: Options, folder: RunFolder, device):
     if device.type == "cuda" and options.memory_gb is None:
         memory = min(memory, 0.4 * free_memory(device))
     return Limits(folder.cache, int(memory), int(options.cache_gb * 1e9))
-
-
-def _with_budget(options: Options) -> Options:
-    if options.steps is None and options.seconds is None:
-        return dataclasses.replace(options, seconds=DEFAULT_SECONDS)
-    return options
 
 
 def _resumed(folder: RunFolder, options: Options) -> Options:
@@ -272,9 +216,7 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
         if given not in (each.default, changes[each.name]):
             name = each.name.replace("_", "-")
             raise BadInput(f"--{name} is {given}; the rule: --resume keeps the run's {changes[each.name]}")
-    if options.steps is None and options.seconds is None:
-        changes |= {name: saved[name] for name in ("steps", "seconds")}
-    resumed = _with_budget(dataclasses.replace(options, **changes))
+    resumed = with_budget(dataclasses.replace(options, **changes, **budget_of(options, saved)), DEFAULT_SECONDS)
     _check(resumed)
     return resumed
 

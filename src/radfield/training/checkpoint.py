@@ -86,6 +86,15 @@ def load_checkpoint(
         raise BadInput(f"{path}: could not be read: {(error.strerror or str(error)).lower()}") from error
 
 
+def counts_in(path: Path | str, metadata: Mapping[str, str], **kinds: type) -> list:
+    """The numbers that the metadata of the checkpoint at `path` keeps under these names, each of its kind (int or
+    float), in order. Raises `BadInput` where one is missing or is none."""
+    try:
+        return [kind(metadata[name]) for name, kind in kinds.items()]
+    except (KeyError, ValueError) as error:
+        raise BadInput(f"{path}: its counts are missing or no numbers: {error}") from None
+
+
 def _read(path: Path, file: BinaryIO, expected: Expected | None):
     header, table, metadata = _read_header(path, file)
     if expected is not None:
