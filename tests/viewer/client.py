@@ -18,7 +18,8 @@ from websockets.sync.client import connect
 
 
 class Client:
-    """A connection. pictures: (time, bytes of the JPEG) in order; messages: how many of each type came."""
+    """A connection. pictures: (time, bytes of the JPEG) in order; messages: how many of each type came;
+    files: what was sent for download, once all of it is there."""
 
     def __init__(self, url: str, width: int = 800, height: int = 800, keep: bool = True, **options):
         self.width, self.height, self.keep = width, height, keep
@@ -29,6 +30,8 @@ class Client:
         self.messages: dict[str, int] = {}
         self.bytes, self.count = 0, 0
         self.gui: dict[str, dict] = {}
+        self.incoming: dict[str, tuple[str, int, dict[int, bytes]]] = {}
+        self.files: dict[str, bytes] = {}
         self.news = threading.Condition()
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -54,9 +57,20 @@ class Client:
                     self.pictures.append((time.monotonic(), message["rgb_data"]))
                     if not self.keep:
                         del self.pictures[:-1]
+                elif kind == "FileTransferStartDownload":
+                    self.incoming[message["transfer_uuid"]] = (message["filename"], message["size_bytes"], {})
+                elif kind == "FileTransferPart":
+                    self._take_part(message)
                 elif kind.startswith("Gui") and "uuid" in message and "props" in message:
                     self.gui[message["props"].get("label") or message["uuid"]] = message
             self.news.notify_all()
+
+    def _take_part(self, message) -> None:
+        name, size, parts = self.incoming[message["transfer_uuid"]]
+        parts[message["part_index"]] = message["content"]
+        content = b"".join(parts[i] for i in sorted(parts))
+        if len(content) == size:
+            self.files[name] = content
 
     def move(self, position, look_at, up=(0.0, 0.0, 1.0), fov: float = 0.8) -> None:
         """Tells the server where the camera is."""

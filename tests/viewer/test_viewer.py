@@ -9,7 +9,10 @@ import pytest
 import torch
 from viewer.browser import until
 from viewer.client import Client
+from viewer.test_exhibit import gaussians
 
+from radfield.gaussians.files import read_gaussians
+from radfield.gaussians.ply import write_ply
 from radfield.metrics import psnr
 from radfield.viewer import crop, sources
 from radfield.viewer.pictures import picture_of
@@ -223,6 +226,40 @@ def test_keyframes_become_a_path_a_file_and_a_video(watched):
     assert client.wait(lambda c: c.messages.get("FileTransferStartDownload", 0) >= 2)
     (folder / "camera_path.json").unlink()
     (folder / "renders" / "camera_path.mp4").unlink()
+    client.close()
+
+
+def downloaded(client) -> tuple[str, bytes]:
+    """Name and content of the file that a client was sent."""
+    assert client.wait(lambda c: c.files)
+    return next(iter(client.files.items()))
+
+
+def test_the_surface_is_exported_as_a_mesh(watched):
+    client = enter(watched)
+    assert client.wait(lambda c: whole(c) and {"mesh file", "cells along a side", "export mesh"} <= set(c.gui))
+    client.set("mesh file", ".ply")
+    client.set("cells along a side", "128")
+    time.sleep(0.3)
+    client.set("export mesh", True)
+    name, content = downloaded(client)
+    assert name == "trained.ply"
+    assert content.startswith(b"ply")
+    client.close()
+
+
+def test_gaussians_are_exported_in_the_format_asked_for(tmp_path, viewing):
+    write_ply(tmp_path / "some.ply", gaussians())
+    viewer = viewing(tmp_path / "some.ply")
+    client = enter(viewer)
+    assert client.wait(lambda c: {"splat file", "export splats"} <= set(c.gui))
+    client.set("splat file", ".spz")
+    time.sleep(0.3)
+    client.set("export splats", True)
+    name, content = downloaded(client)
+    assert name == "some.spz"
+    (tmp_path / "back.spz").write_bytes(content)
+    assert len(read_gaussians(tmp_path / "back.spz")) == len(gaussians())
     client.close()
 
 

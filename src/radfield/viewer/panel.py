@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import functools
-import io
 import threading
 import traceback
-from pathlib import Path
 
-import numpy as np
 import torch
 
 from ..errors import BadInput
 from . import crop, overlays
+from .export_panel import ExportPanel
 from .path_panel import PathPanel
 from .session import BROWSER, SERVER, Session
 from .sources import COLOR, PhotographSource
@@ -62,7 +60,7 @@ class Panel:
             self.scene.add_mesh_trimesh("/mesh", exhibit.mesh)
         if exhibit.source is not None:
             self.path = PathPanel(session)
-            self._output()
+            ExportPanel(session, self.act)
         if exhibit.gaussians is not None:
             self._drawn_by()
 
@@ -209,41 +207,7 @@ class Panel:
             session.photograph = PhotographSource(*self.exhibit.photograph(int(self.camera.value)))
         session.ask()
 
-    def _output(self) -> None:
-        gui = self.gui
-        with gui.add_folder("Export", expand_by_default=False):
-            gui.add_button("screenshot").on_click(lambda _: self._screenshot())
-            if self.exhibit.gaussians is not None:
-                gui.add_button("splats (.ply)").on_click(lambda _: self._splats())
-
     @told
-    def _screenshot(self) -> None:
-        """The picture at rest, as the server drew it, as a PNG file for the client."""
-        from PIL import Image
-
-        session = self.session
-        if session.draws and session.last is not None:
-            from .pictures import picture_of
-
-            view, wish = session.last
-            picture = picture_of(view, wish.look.channel, wish.camera)
-        else:
-            camera = session.client.camera
-            picture = session.client.get_render(int(camera.image_height), int(camera.image_width), timeout=20)[..., :3]
-        out = io.BytesIO()
-        Image.fromarray(np.ascontiguousarray(picture)).save(out, "PNG")
-        session.client.send_file_download(f"{Path(self.exhibit.title).stem}.png", out.getvalue(), save_immediately=True)
-
-    @told
-    def _splats(self) -> None:
-        """The Gaussians inside the crop box, in the capture's units, as a 3DGS PLY file for the client."""
-        import tempfile
-
-        from ..gaussians.ply import write_ply
-
-        gaussians, box = self.exhibit.gaussians, self.session.wants.look.crop
-        inside = gaussians if box is None else gaussians.select(box.contains(gaussians.means.T))
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / f"{Path(self.exhibit.title).stem}.ply"
-            write_ply(path, inside.transformed(self.exhibit.transform.inverse()))
-            self.session.client.send_file_download(path.name, path.read_bytes(), save_immediately=True)
+    def act(self, action) -> None:
+        """Does what a button of another part of the panel asks for."""
+        action()
