@@ -8,8 +8,8 @@
   the teacher is 1 dB above what photographs give in that time, the distilled student should be above it too; elsewhere
   within 0.5 dB of its teacher.
 - ablations, from hash to mlp and to vm: no clamp, no stages, rendered colours alone, and PVD-AL with all its levels.
-- --long: the mlp trained from photographs for --long-seconds (600), which a tenth of that time should reach by distillation; PVD-AL
-  should be 0.5 dB above it.
+- --long: the mlp trained from photographs for --long-seconds (600), which a tenth of that time should reach by
+  distillation; PVD-AL should be 0.5 dB above it.
 
 Without --capture the synthetic scene "solids" is made, 200 x 200. Every cell is a run in a folder of the capture and
 the budgets in FOLDER; figures.json there has those that are done, and a second call goes on with the others. PSNR: val

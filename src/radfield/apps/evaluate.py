@@ -38,6 +38,8 @@ def run(options: Options) -> dict:
     device, about = use_device(options.device, options.threads)
     if RunFolder.open(options.run).read_config()["app"] == "sdf":
         return _evaluate_sdf(options, about)
+    if RunFolder.open(options.run).read_config()["app"] == "picture":
+        return _evaluate_picture(options, about)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)
@@ -57,6 +59,20 @@ def _evaluate_sdf(options: Options, about: str) -> dict:
     trained = run_figures(folder)
     stages = trained.pop("stages", {})
     return fit_sdf.evaluate(folder, model, surface, trained, stages)
+
+
+def _evaluate_picture(options: Options, about: str) -> dict:
+    """A fitted picture is measured against its file; --capture says where that is now."""
+    from . import fit_image, picture, picture_views
+
+    folder = RunFolder.open(options.run)
+    image = options.capture or Path(fit_image.saved_options(folder)["image"])
+    model, target = picture.load(folder.path), fit_image.open_picture(fit_image.Options(image), folder)
+    model.check_fits(target)
+    print(f"eval {folder.path.resolve().name}: against its picture, {about}", file=sys.stderr)
+    trained = run_figures(folder)
+    stages = trained.pop("stages", {})
+    return picture_views.evaluate(folder, model, target, trained, stages)
 
 
 def run_figures(folder: RunFolder) -> dict:

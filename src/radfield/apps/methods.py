@@ -15,11 +15,11 @@ from types import ModuleType
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import ngp, sdf, splat
+from . import ngp, picture, sdf, splat
 
 METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat}
-#: what a run can be of; that of `radfield fit-sdf` has Config, check, config_from, build and load
-KINDS = METHODS | {"sdf": sdf}
+#: what a run can be of; those of `radfield fit-sdf` and `fit-image` have Config, check, config_from, build and load
+KINDS = METHODS | {"sdf": sdf, "picture": picture}
 
 
 def method_of(folder: RunFolder) -> ModuleType:

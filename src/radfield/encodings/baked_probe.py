@@ -55,7 +55,11 @@ class BakedProbe(Encoding):
     def load(path: Path | str) -> BakedProbe:
         """What `save` wrote. Raises `BadInput` for any other file."""
         tensors, metadata = load_checkpoint(path)
-        dimensions, config = _config_of(path, metadata)
+        return BakedProbe.of(path, *_config_of(path, metadata), tensors)
+
+    @staticmethod
+    def of(path: Path | str, dimensions: int, config: Config, tensors: dict[str, Tensor]) -> BakedProbe:
+        """Of the tensors of the file `path`. Raises `BadInput` where they are not those of `config`."""
         grid = probe_levels(dimensions, config)
         rules = {
             "table": ([grid.entries, grid.features], torch.bfloat16),

@@ -1,0 +1,105 @@
+"""Fitting pictures: pixels trained per second, PSNR against bytes, time of decoding.
+
+    python benchmarks/picture.py --fox FOX_CAPTURE [--albert albert.exr] --output FOLDER [--seconds 60] [--json]
+        [--save FILE]
+
+- large: 16 photographs of fox side by side, 4320 x 7680, levels 16 of 2 features and 2^19 entries: rate and decoding.
+- small: the same picture in at most a fiftieth of its raw bytes (tables of 2^15 entries): PSNR, and the bytes of a
+  JPEG of that PSNR.
+- albert: linear values of an EXR file after 20 s.
+- order: pixels drawn one per cell of a lattice, against independent ones, in turns (median ratio of rates).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from capture import program
+from common import report
+from PIL import Image
+
+from radfield.apps import picture
+from radfield.apps.runs import use_device
+from radfield.data.paths import images_in
+from radfield.data.picture_files import read_picture, write_picture
+
+ACROSS, DOWN = 4, 4
+SMALL = ("--picture.log2-size", 15, "--picture.levels", 16)
+
+
+def stitched(fox: Path, target: Path) -> Path:
+    """The first 16 photographs side by side, as a PNG file."""
+    if not target.exists():
+        names = images_in(fox / "images")[: ACROSS * DOWN]
+        pictures = [np.asarray(Image.open(name).convert("RGB")) for name in names]
+        rows = [np.concatenate(pictures[i : i + ACROSS], 1) for i in range(0, ACROSS * DOWN, ACROSS)]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(target, np.concatenate(rows))
+    return target
+
+
+def fitted(file: Path, run: Path, seconds: float, *more: object) -> dict:
+    """The figures of `radfield fit-image`."""
+    found = program("fit-image", file, "--output", run, "--seconds", seconds, "--overwrite", *more)
+    kept = ("psnr", "resolution", "color_space", "peak", "steps", "training_seconds", "samples_per_s", "parameters")
+    kept += ("decode_seconds", "raw_bytes", "compact_bytes", "jpeg_bytes")
+    return {name: found[name] for name in kept}
+
+
+def independent(target, count: int, generator: torch.Generator):
+    """As `picture.draw`, with pixels that are drawn one by one."""
+    width, height = target.size
+    index = torch.randint(width * height, (count,), generator=generator)
+    at = torch.stack([index % width, index // width]).float().add_(0.5).div_(max(width, height))
+    return at.T, target.values.reshape(-1, target.channels)[index.numpy()]
+
+
+def orders(file: Path, rounds: int = 6) -> dict:
+    """Seconds per step with either way to draw pixels, in turns."""
+    use_device("cpu", None)
+    target = read_picture(file, file.with_suffix(".raw"), 1 << 33, 1 << 33)
+    model = picture.build(picture.Config(), **{**picture.scene_of(target), "size": target.size})
+    training = picture.Training(model, target, 0)
+    drawn, seconds = picture.draw, {"lattice": [], "independent": []}
+    for _ in range(rounds):
+        for name, draw in (("lattice", drawn), ("independent", independent)):
+            picture.draw = draw
+            began = time.perf_counter()
+            for _ in range(3):
+                picture.train_step(training, 0.0)
+            seconds[name].append((time.perf_counter() - began) / 3)
+    picture.draw = drawn
+    ratios = [b / a for a, b in zip(seconds["lattice"], seconds["independent"], strict=True)]
+    return {
+        "seconds_per_step": {k: statistics.median(v) for k, v in seconds.items()},
+        "ratio": statistics.median(ratios),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--fox", type=Path, required=True)
+    parser.add_argument("--albert", type=Path, default=None)
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", type=Path, default=None)
+    options = parser.parse_args()
+    large = stitched(options.fox, options.output / "fox.png")
+    figures = {
+        "large": fitted(large, options.output / "large", options.seconds),
+        "small": fitted(large, options.output / "small", options.seconds, *SMALL),
+        "order": orders(large),
+    }
+    if options.albert is not None:
+        figures["albert"] = fitted(options.albert, options.output / "albert", 20)
+    report(figures, options.json, options.save)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""The method `picture`: a field fitted to one picture. Options, model, and a step of its training.
+
+Pixels are drawn one per cell of a lattice over the picture, row by row: the whole picture is seen evenly in every step,
+and neighbours in a batch read neighbouring entries of the encoding (1.3 times the pixels per second of independent
+ones, benchmarks/picture.py).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+
+from ..data.picture_files import Picture, integers
+from ..encodings import registry
+from ..errors import BadInput
+from ..fields import picture as picture_field
+from ..losses import mse
+from ..sampling.random import stream
+from ..training.adam import Adam
+from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
+from ..training.run_folder import RunFolder
+from ..training.stages import Stages
+from .run_files import load_tensors, restore, typed_options
+
+#: what is made for three dimensions alone
+ENCODINGS = tuple(name for name in registry.ENCODINGS if name not in ("sparse", "triplane", "vm", "cp"))
+KINDS = {"uint8": np.uint8, "uint16": np.uint16, "float32": np.float32}
+LARGEST_SIDE = 1 << 20
+_PER_CALL = 1 << 18
+_ROWS = 256  # of a picture on the disk, that a step reads
+
+
+@dataclass(frozen=True)
+class Config:
+    """The method's options."""
+
+    encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = "hash"  # of positions: see encodings/registry.py
+    levels: int = 16  # levels of the encoding
+    features: int = 2  # features per level: 1, 2, 4 or 8
+    log2_size: int = 19  # log2 of the entries of a hashed level
+    base_resolution: int = 16  # resolution of the coarsest level
+    finest_resolution: int = 0  # resolution of the finest level along the longer side; 0: half the pixels
+    precision: str = "bf16"  # "bf16" rounds grid entries, features and products to 16 bits
+    learning_rate: float = 1e-2  # of grid and network at the start
+    final_rate: float = 0.03  # the learning rate ends at this part of it
+    batch: int = 0  # pixels per step; 0: a 32nd of the picture, from 2^16 to 2^20
+
+
+@dataclass
+class Model:
+    """A field that is trained or was. size: (W, H) of the picture it was fitted to; kind: of its values; peak: what 1
+    of the field stands for."""
+
+    config: Config
+    field: picture_field.PictureField
+    size: tuple[int, int]
+    kind: str
+    peak: float
+
+    @property
+    def color_space(self) -> str:
+        return "linear" if self.kind == "float32" else "sRGB"
+
+    def pixels(self, size: tuple[int, int], part: tuple[int, int, int, int]) -> Tensor:
+        """[h, w, C] float32 in parts of the peak: the pixels (x, y, w, h) of the picture at `size` (W, H)."""
+        x, y, width, height = part
+        scale = torch.tensor([self.size[0] / size[0], self.size[1] / size[1]], dtype=torch.float64) / max(self.size)
+        across = ((torch.arange(x, x + width) + 0.5) * scale[0]).float()
+        down = ((torch.arange(y, y + height) + 0.5) * scale[1]).float()
+        at = torch.stack([across.expand(height, width), down[:, None].expand(height, width)]).view(2, -1)
+        with torch.no_grad():
+            parts = [self.field.values(each.T) for each in at.split(_PER_CALL, 1)]
+        return torch.cat(parts).view(height, width, -1)
+
+    def stored(self, values: Tensor) -> np.ndarray:
+        """Values of the field as those of a file of the picture's kind."""
+        if self.kind == "float32":
+            return (values * self.peak).numpy()
+        return integers(values.numpy(), KINDS[self.kind])
+
+    def check_fits(self, picture: Picture) -> None:
+        """Raises `BadInput` where the picture is of another form than the one that this was fitted to."""
+        given, ours = (picture.size, picture.kind, picture.channels), (self.size, self.kind, self.field.config.channels)
+        if given != ours:
+            form = "{0[0]} x {0[1]} {1} with {2} channels".format
+            raise BadInput(f"the picture is {form(*given)}; the rule: {form(*ours)}, as the one that was fitted")
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the model."""
+        return {f"field.{k}": v for k, v in self.field.state_dict().items()}
+
+
+def check(config: Config) -> None:
+    """Raises `BadInput` for options of the method that are out of range; those of the grid are checked where it is
+    made."""
+    if config.encoding not in ENCODINGS:
+        raise BadInput(f"--encoding is {config.encoding!r}; the rule: one of {', '.join(ENCODINGS)}")
+    rules = [
+        ("levels", 1 <= config.levels <= 32, "from 1 to 32"),
+        ("finest_resolution", 0 <= config.finest_resolution <= 1 << 20, "from 1 to 2^20, or 0"),
+        ("precision", config.precision in ("f32", "bf16"), "f32 or bf16"),
+        ("learning_rate", 0 < config.learning_rate < math.inf, "positive"),
+        ("final_rate", 0 < config.final_rate < math.inf, "positive"),
+        ("batch", config.batch == 0 or 1 << 8 <= config.batch <= 1 << 24, "from 2^8 to 2^24, or 0"),
+    ]
+    for name, holds, rule in rules:
+        if not holds:
+            raise BadInput(f"--picture.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
+
+
+def build(config: Config, *, size: tuple[int, int], channels: int, kind: str, peak: float, seed: int = 0) -> Model:
+    """A fresh model; size, kind, peak: as the model has them. Raises `BadInput` on options out of range."""
+    sizes = {name: getattr(config, name) for name in ("levels", "features", "log2_size", "base_resolution")}
+    finest = config.finest_resolution or max(max(size) // 2, config.base_resolution)
+    grid = registry.config_of(config.encoding, **sizes, finest_resolution=finest)
+    field = picture_field.PictureField(
+        picture_field.Config(grid=grid, channels=channels, precision=config.precision),
+        torch.Generator().manual_seed(seed),
+    )
+    return Model(config, field, size, kind, peak)
+
+
+def config_from(values: dict) -> Config:
+    """The method's options in a run's config.json. Raises `BadInput` where they are none."""
+    if values.get("app") != "picture":
+        raise BadInput("config.json holds no options of the method picture; the rule: a run of `radfield fit-image`")
+    config = typed_options(Config, values.get("picture"))
+    check(config)
+    return config
+
+
+def scene_of(picture: Picture) -> dict:
+    """What a run keeps of the picture, and `build` needs to know of it."""
+    return {"size": list(picture.size), "channels": picture.channels, "kind": picture.kind, "peak": picture.peak()}
+
+
+def scene_from(path: Path, scene) -> dict:
+    """`scene_of` of a picture, from what the file `path` keeps. Raises `BadInput` where that is not it."""
+    scene = scene if isinstance(scene, dict) else {}
+    size, channels, kind, peak = (scene.get(name) for name in ("size", "channels", "kind", "peak"))
+    rules = [
+        isinstance(size, list) and len(size) == 2 and all(type(s) is int and 1 <= s <= LARGEST_SIDE for s in size),
+        type(channels) is int and 1 <= channels <= 4,
+        kind in KINDS,
+        type(peak) in (int, float) and 0 < peak < math.inf,
+    ]
+    if not all(rules):
+        raise BadInput(f"{path}: the picture is {scene!r:.80}; the rule: size, channels, kind, peak")
+    return {"size": tuple(size), "channels": channels, "kind": kind, "peak": float(peak)}
+
+
+def load(run: str | Path, device="cpu") -> Model:
+    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run of `fit-image`."""
+    if str(device) not in ("cpu", "auto"):
+        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a picture")
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    model = build(config_from(config), **scene_from(folder.config_path, config.get("scene")))
+    tensors, _ = load_checkpoint(folder.checkpoint_path)
+    restore(model, tensors)
+    load_tensors(folder, model.tensors(), tensors)
+    model.field.grid.loaded()
+    return model
+
+
+class Training:
+    """The state of training besides the model. Raises `BadInput` where the picture is not the model's."""
+
+    def __init__(self, model: Model, picture: Picture, seed: int):
+        self.model, self.picture, self.seed = model, picture, seed
+        model.check_fits(picture)
+        self.step, self.seconds, self.errors = 0, 0.0, []
+        self.batch = model.config.batch or min(max(math.prod(model.size) // 32, 1 << 16), 1 << 20)
+        self.stages = Stages()
+        model.field.network.grad_into = torch.zeros_like(model.field.network.weights)
+        entry = registry.ENCODINGS[model.config.encoding]
+        groups = [{**g, "scale": entry.rate * g.get("scale", 1.0)} for g in model.field.grid.adam_groups()]
+        network = model.field.network
+        groups.append({"parameter": network.weights.data, "grad": network.grad_into, "scale": entry.networks})
+        self.optimizer = Adam(groups)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps to continue from."""
+        return self.model.tensors() | {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
+
+    def save(self, folder: RunFolder) -> None:
+        """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
+        counts = {"step": repr(self.step), "seconds": repr(self.seconds)}
+        save_checkpoint(folder.checkpoint_path, self.tensors(), counts)
+
+    def load(self, folder: RunFolder) -> None:
+        """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
+        tensors, metadata = load_checkpoint(folder.checkpoint_path)
+        ours = self.tensors()
+        load_tensors(folder, ours, tensors)
+        self.optimizer.steps = int(ours["adam.steps"])
+        self.model.field.grid.loaded()
+        self.step, self.seconds = counts_in(folder.checkpoint_path, metadata, step=int, seconds=float)
+
+    def count(self, error: float, seconds: float) -> None:
+        """Adds a step to the figures."""
+        self.seconds += seconds
+        self.errors.append((error, seconds))
+
+    def log(self, folder: RunFolder) -> dict:
+        """Appends the figures since the last call to metrics.jsonl, and returns them."""
+        errors, self.errors = self.errors, []
+        mean = sum(error for error, _ in errors) / len(errors)
+        rate = len(errors) * self.batch / max(sum(seconds for _, seconds in errors), 1e-9)
+        figures = {"seconds": round(self.seconds, 4), "loss": mean, "psnr": -10 * math.log10(max(mean, 1e-12))}
+        figures["samples_per_s"] = rate
+        folder.append_metrics(step=self.step, **figures)
+        return figures
+
+
+def draw(picture: Picture, count: int, generator: torch.Generator) -> tuple[Tensor, np.ndarray]:
+    """(positions [M, 2] of pixel centres, their values [M, C]) of about `count` pixels, one from each cell of a lattice
+    over the picture. Of a picture on the disk: all from a few of its rows, other ones every time."""
+    width, height = picture.size
+    on_disk = isinstance(picture.values, np.memmap)
+    across = min(max(1, round(math.sqrt(count * width / height))), count)
+    down = min(_ROWS, height) if on_disk else max(1, count // across)
+    across = max(1, count // down)
+    jitter = torch.rand(2, down, across, generator=generator)
+    below = jitter[1, :, :1].expand(down, across) if on_disk else jitter[1]
+    x = ((torch.arange(across) + jitter[0]) * (width / across)).long().clamp_max(width - 1)
+    y = ((torch.arange(down)[:, None] + below) * (height / down)).long().clamp_max(height - 1)
+    values = picture.values.reshape(-1, picture.channels)[(y * width + x).flatten().numpy()]
+    at = torch.stack([x.flatten(), y.flatten()]).float().add_(0.5).div_(max(width, height))
+    return at.T, values
+
+
+def in_parts_of(values: np.ndarray, peak: float) -> Tensor:
+    """Values of a file as float32 in parts of the peak."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).div_(peak)
+
+
+def train_step(training: Training, progress: float) -> float:
+    """One step, at `progress` in [0, 1] of the budget; returns the mean squared error. Raises `FloatingPointError`,
+    with the model as before the step, where that is not finite."""
+    model, field, stages = training.model, training.model.field, training.stages
+    generator = torch.Generator().manual_seed(stream(training.seed, training.step))
+    with stages("pixels"):
+        x, values = draw(training.picture, training.batch, generator)
+        wanted = in_parts_of(values, model.peak)
+    with stages("forward"):
+        loss = mse(field.values(x), wanted)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss of step {training.step} is {value}")
+    with stages("backward"):
+        loss.backward()
+    with stages("optimiser"):
+        field.grid.add_gradients()
+        training.optimizer.step(lr=model.config.learning_rate * model.config.final_rate**progress)
+    training.step += 1
+    return value
