@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 import pytest
 
+from radfield.data import picture_files
 from radfield.data.picture_files import decoded_jpeg, integers, jpeg_bytes, read_picture, write_picture
 from radfield.errors import BadInput, RadfieldWarning
 
@@ -58,6 +59,22 @@ def test_a_large_picture_stays_on_the_disk(tmp_path):
     np.testing.assert_array_equal(picture.values, written)
     with pytest.raises(BadInput, match="100 pixels take 48000 bytes; the rule: --cache-gb"):
         back(tmp_path / "a.tif", tmp_path / "raw", memory=1000, disk=40000)
+
+
+def test_many_strips_of_every_format(tmp_path, monkeypatch):
+    monkeypatch.setattr(picture_files, "_STRIP_BYTES", 1 << 16)
+    written = values(np.uint8, 3, 3000, 800)
+    for ending in (".png", ".tif", ".jpg", ".webp"):
+        if ending == ".webp":
+            from PIL import Image
+
+            Image.fromarray(written).save(tmp_path / "a.webp", lossless=True)
+        else:
+            write_picture(tmp_path / f"a{ending}", written)
+        found = back(tmp_path / f"a{ending}", tmp_path / "c").values
+        assert found.shape == written.shape
+        if ending != ".jpg":
+            np.testing.assert_array_equal(found, written)
 
 
 def test_palette_orientation_and_frames(tmp_path):

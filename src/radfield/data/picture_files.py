@@ -144,9 +144,8 @@ def _decoded(path: Path, image, cache: Path, memory: int, disk: int) -> np.ndarr
     if height * row > max(disk, memory):
         raise BadInput(f"{path}: {width} x {height} pixels take {height * row} bytes; the rule: --cache-gb has room")
     rows = max(1, _STRIP_BYTES // row)
-    strips = (
-        image.crop(0, y, width, min(rows, height - y)).write_to_memory() for y in range(0, height, rows)
-    )  # in order, as a sequential reader wants it
+    region = vips().Region.new(image)  # one thread that asks in order, as a sequential reader wants it
+    strips = (region.fetch(0, y, width, min(rows, height - y)) for y in range(0, height, rows))
     if height * row <= memory:
         return np.frombuffer(bytearray().join(strips), dtype).reshape(height, width, bands)
     cache.parent.mkdir(parents=True, exist_ok=True)
