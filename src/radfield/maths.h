@@ -34,7 +34,7 @@ struct f16 {
 };
 
 // Codes of op.py's DTYPES.
-enum DType { F32 = 0, BF16 = 1, F16 = 7 };
+enum DType { F32 = 0, BF16 = 1, U8 = 2, F16 = 7, U16 = 8 };
 
 #ifdef RADFIELD_CPU
 RADFIELD_FN int32_t as_int(float x) { int32_t i; __builtin_memcpy(&i, &x, 4); return i; }

@@ -41,6 +41,7 @@ DTYPES = {
     "u32": (torch.int32, "uint32_t", 5),  # bits kept in torch's int32: torch has few uint32 operations
     "f64": (torch.float64, "double", 6),
     "f16": (torch.float16, "f16", 7),  # CUDA only
+    "u16": (torch.uint16, "uint16_t", 8),
 }
 _SIZE = re.compile(r"([A-Za-z]\w*)(?:\+(\d+))?|(\d+)")
 

@@ -110,21 +110,6 @@ def test_the_smallest_pictures(tmp_path, fit, size):
     assert fit(tmp_path / "small.png", tmp_path / "run", steps=60)["psnr"] > 25
 
 
-def test_pixels_are_drawn_evenly_from_memory_and_disk(tmp_path):
-    target = Picture(np.arange(30 * 50 * 3, dtype=np.uint16).reshape(30, 50, 3))
-    target.values.tofile(tmp_path / "raw")
-    on_disk = Picture(np.memmap(tmp_path / "raw", np.uint16, "r", shape=(30, 50, 3)))
-    for each in (target, on_disk):
-        count = np.zeros(1500)
-        for seed in range(40):
-            x, drawn = picture.draw(each, 1500, torch.Generator().manual_seed(seed))
-            column, row = (x * 50).long().T
-            np.testing.assert_array_equal(drawn, target.values[row.numpy(), column.numpy()])
-            count += np.bincount((row * 50 + column).numpy(), minlength=1500)
-        assert abs(count.mean() - 40) < 2
-        assert count.min() > 5
-
-
 def test_linear_values_and_their_peak(tmp_path, fit):
     write_picture(tmp_path / "bright.exr", 8 * smooth(kind=np.float32) + 1)
     found = fit(tmp_path / "bright.exr", tmp_path / "run")
@@ -133,6 +118,12 @@ def test_linear_values_and_their_peak(tmp_path, fit):
     assert found["psnr"] > 30
     assert found["jpeg_bytes"] is None
     assert pixels_of(tmp_path / "run" / "renders" / "decoded.exr").max() > 6
+
+
+def test_a_picture_on_the_disk_is_learned_too(image, tmp_path, fit):
+    found = fit(image, tmp_path / "run", "--memory-gb", 1e-6)
+    assert (tmp_path / "run" / "cache" / "picture.raw").stat().st_size == smooth().nbytes
+    assert found["psnr"] > 28
 
 
 @pytest.mark.parametrize(

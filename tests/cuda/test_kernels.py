@@ -21,6 +21,7 @@ SORT = ("count", "scan", "scatter")
 KERNELS = {
     "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
     "data/pixels.cu": ["pixels_sample"],
+    "data/picture_pixels.cu": [f"picture_pixels<{t}>" for t in ("uint8_t", "uint16_t", "float")],
     "data/target.cu": ["target_image<3>", "target_image<4>"],
     "encodings/factored.cu": [
         *(

@@ -29,6 +29,7 @@ _CXX = {
     5: "uint32_t",
     6: "double",
     7: "radfield::f16",
+    8: "uint16_t",
 }
 
 

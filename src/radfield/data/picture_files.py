@@ -152,7 +152,7 @@ def _decoded(path: Path, image, cache: Path, memory: int, disk: int) -> np.ndarr
     with replacing(cache) as temporary, open(temporary, "wb") as file:
         for strip in strips:
             file.write(strip)
-    return np.memmap(cache, dtype, "r", shape=(height, width, bands))
+    return np.memmap(cache, dtype, "c", shape=(height, width, bands))
 
 
 def _exr():
