@@ -45,7 +45,7 @@ class Config:
     precision: str = "bf16"  # "bf16" rounds grid entries, features and products to 16 bits
     learning_rate: float = 1e-2  # of grid and network at the start
     final_rate: float = 0.03  # the learning rate ends at this part of it
-    batch: int = 0  # pixels per step; 0: a 32nd of the picture, from 2^16 to 2^20
+    batch: int = 0  # pixels per step; 0: a 64th of the picture, from 2^14 to 2^17
 
 
 @dataclass
@@ -173,7 +173,7 @@ class Training:
         model.check_fits(picture)
         self.values = torch.from_numpy(picture.values)
         self.step, self.seconds, self.errors = 0, 0.0, []
-        self.batch = model.config.batch or min(max(math.prod(model.size) // 32, 1 << 16), 1 << 20)
+        self.batch = model.config.batch or min(max(math.prod(model.size) // 64, 1 << 14), 1 << 17)
         self.stages = Stages()
         model.field.network.grad_into = torch.zeros_like(model.field.network.weights)
         entry = registry.ENCODINGS[model.config.encoding]
