@@ -35,6 +35,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
     "fit-sdf": ("radfield.apps.fit_sdf", "fit a signed distance field to a triangle mesh"),
     "fit-image": ("radfield.apps.fit_image", "fit a field to one picture of any depth and size"),
+    "fit-volume": ("radfield.apps.fit_volume", "fit a field to a dense volume of densities"),
     "decode": ("radfield.apps.decode", "write a fitted picture as a file, at any resolution or a part of it"),
     "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
     "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),

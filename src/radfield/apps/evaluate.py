@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from .runs import check, device_rules, open_run, use_device, write_picture
 
@@ -40,6 +41,8 @@ def run(options: Options) -> dict:
         return _evaluate_sdf(options, about)
     if RunFolder.open(options.run).read_config()["app"] == "picture":
         return _evaluate_picture(options, about)
+    if RunFolder.open(options.run).read_config()["app"] == "volume":
+        return _evaluate_volume(options, about)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)
@@ -73,6 +76,24 @@ def _evaluate_picture(options: Options, about: str) -> dict:
     trained = run_figures(folder)
     stages = trained.pop("stages", {})
     return picture_views.evaluate(folder, model, target, trained, stages)
+
+
+def _evaluate_volume(options: Options, about: str) -> dict:
+    """A fitted volume is measured against its file; --capture says where that is now."""
+    from . import fit_volume, volume, volume_views
+
+    folder = RunFolder.open(options.run)
+    saved = fit_volume.saved_options(folder)
+    kept = {name: saved[name] for name in fit_volume.KEPT}
+    target = fit_volume.open_volume(fit_volume.Options(str(options.capture or saved["volume_file"]), **kept))
+    model = volume.load(folder.path)
+    if target.size != model.size:
+        raise BadInput(f"the volume is {target.size}; the rule: {model.size}, as the one that was fitted")
+    print(f"eval {folder.path.resolve().name}: against its volume, {about}", file=sys.stderr)
+    trained = run_figures(folder)
+    stages = trained.pop("stages", {})
+    lookup = volume.Lookup(target, model.peak)
+    return volume_views.evaluate(folder, model, lookup, kept["extinction"], kept["forward"], trained, stages)
 
 
 def run_figures(folder: RunFolder) -> dict:

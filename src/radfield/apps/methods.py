@@ -15,11 +15,12 @@ from types import ModuleType
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import ngp, picture, sdf, splat
+from . import ngp, picture, sdf, splat, volume
 
 METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat}
-#: what a run can be of; those of `radfield fit-sdf` and `fit-image` have Config, check, config_from, build and load
-KINDS = METHODS | {"sdf": sdf, "picture": picture}
+#: what a run can be of; those of `radfield fit-sdf`, `fit-image` and `fit-volume` have Config, check, config_from,
+#: build and load
+KINDS = METHODS | {"sdf": sdf, "picture": picture, "volume": volume}
 
 
 def method_of(folder: RunFolder) -> ModuleType:

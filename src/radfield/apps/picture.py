@@ -16,7 +16,8 @@ from ..data.picture_files import Picture, integers
 from ..data.picture_pixels import draw_pixels, lattice_of
 from ..encodings import registry
 from ..errors import BadInput
-from ..fields import picture as picture_field
+from ..fields.values import Config as FieldConfig
+from ..fields.values import ValueField
 from ..sampling.random import stream
 from ..training.adam import Adam
 from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
@@ -54,7 +55,7 @@ class Model:
     of the field stands for."""
 
     config: Config
-    field: picture_field.PictureField
+    field: ValueField
     size: tuple[int, int]
     kind: str
     peak: float
@@ -115,8 +116,9 @@ def build(config: Config, *, size: tuple[int, int], channels: int, kind: str, pe
     sizes = {name: getattr(config, name) for name in ("levels", "features", "log2_size", "base_resolution")}
     finest = config.finest_resolution or max(max(size) // 2, config.base_resolution)
     grid = registry.config_of(config.encoding, **sizes, finest_resolution=finest)
-    field = picture_field.PictureField(
-        picture_field.Config(grid=grid, channels=channels, precision=config.precision),
+    field = ValueField(
+        2,
+        FieldConfig(grid=grid, channels=channels, precision=config.precision),
         torch.Generator().manual_seed(seed),
     )
     return Model(config, field, size, kind, peak)

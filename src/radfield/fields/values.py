@@ -1,8 +1,9 @@
-"""A picture: 2D encoding -> MLP (Mueller et al. 2022, Instant-NGP, sec. 5.1, gigapixel images).
+"""Values at points: encoding -> MLP. In two dimensions a picture (Mueller et al. 2022, Instant-NGP, sec. 5.1, gigapixel
+images), in three a volume of densities.
 
-    v(x) = mlp(grid(x)),   a value per channel, in parts of the picture's peak
+    v(x) = mlp(grid(x)),   a value per channel, in parts of the peak
 
-Positions are pixels divided by the picture's longer side, so that cells are square. Letter: M points.
+Positions are pixels or voxels divided by the number along the longest side, so that cells are cubes. Letter: M points.
 """
 
 from __future__ import annotations
@@ -29,17 +30,17 @@ class Config:
     precision: str = "bf16"  # "bf16" rounds grid entries, features and products to 16 bits
 
 
-class PictureField(torch.nn.Module):
+class ValueField(torch.nn.Module):
     """The field. generator: of the initial weights. Raises `BadInput` on options out of range."""
 
-    def __init__(self, config: Config = Config(), generator: torch.Generator | None = None):
+    def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
         super().__init__()
         has_precision = hasattr(config.grid, "precision")
         grid = dataclasses.replace(config.grid, precision=config.precision) if has_precision else config.grid
-        self.config, self.grid = config, registry.build(2, grid, generator)
+        self.config, self.grid = config, registry.build(dimensions, grid, generator)
         network = mlp.Config(width=config.width, hidden_layers=config.layers, bias=True, precision=config.precision)
         self.network = mlp.MLP(self.grid.channels, config.channels, network, generator)
 
     def values(self, x: Tensor) -> Tensor:
-        """[M, channels] float32 at positions `x` [M, 2] in [0, 1]."""
+        """[M, channels] float32 at positions `x` [M, dimensions] in [0, 1]."""
         return self.network(self.grid(x)).float()
