@@ -217,12 +217,12 @@ def _write(options: Options, source: RunFolder, folder: RunFolder, model, counts
 
 
 def _check(options: Options) -> None:
-    finite = all(map(math.isfinite, (*(options.recolor or ()), *(options.move or ()))))
     hue = options.recolor is None or all(0 <= v <= 1 for v in options.recolor)
+    way = options.move is None or all(map(math.isfinite, options.move))
     check(
         [
-            ("recolor", options.recolor, finite and hue, "red, green, blue from 0 to 1"),
-            ("move", options.move, finite, "three finite lengths"),
+            ("recolor", options.recolor, hue, "red, green, blue from 0 to 1"),
+            ("move", options.move, way, "three finite lengths"),
             *device_rules("cpu", options.threads),
         ]
     )
