@@ -18,6 +18,7 @@ from ..data.scene import Images
 from ..distillation.rendered import check_not_empty, drawn, rendered
 from ..errors import BadInput
 from ..gaussians.occupied import occupied
+from ..meshing.mesh import Mesh
 from ..metrics import psnr
 from ..rays import Rays
 from ..training.progress import Progress
@@ -106,23 +107,25 @@ def _light_field(web: Config, model, cameras: Cameras, images: Images) -> dict:
     return {"target": centre, "data": data, **measured}
 
 
-def surface_of(options, folder: RunFolder, model) -> Tensor:
-    """[T, 3, 3]: the triangles of the run's surface, in scene coordinates. Raises `BadInput` where it has none."""
+def surface_of(options, folder: RunFolder, model) -> Mesh:
+    """The run's surface in scene coordinates. Raises `BadInput` where it has none."""
     from . import splat
     from .export_mesh import mesh_of
 
     if isinstance(model, splat.Model):
         raise BadInput(f"{folder.path}: is of Gaussians, which have no surface; the rule: --web.kind light-field")
     mesh, _ = mesh_of(folder, replace(options, resolution=options.web.mesh.resolution, colors=False))
-    return model.transform.points(mesh.vertices)[mesh.triangles].float()
+    return mesh.transformed(model.transform)
 
 
-def _baked_mesh(web: Config, model, corners: Tensor, cameras: Cameras, images: Images) -> dict:
+def _baked_mesh(web: Config, model, surface: Mesh, cameras: Cameras, images: Images) -> dict:
     """The mesh's data for the page, and what was measured of it."""
-    found = baked_mesh.BakedMesh(corners, web.mesh.texels, web.seed)
-    found.paint(model.color)
     rays = [cameras.image_rays(view) for view in range(web.views)]
     joined = Rays(torch.cat([each.origins for each in rays]), torch.cat([each.directions for each in rays]))
+    surface = baked_mesh.seen_part(surface, joined)
+    corners = surface.vertices[surface.triangles].float()
+    found = baked_mesh.BakedMesh(corners, web.mesh.texels, web.seed)
+    found.paint(model.color)
     color = images.pixels[: images.offset[web.views]].float() / 255
     with _budget(web, "distil a mesh") as (used, each):
         steps = baked_mesh.fit(found, joined, color, used, each, web.seed)

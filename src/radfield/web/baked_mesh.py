@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import BadInput
+from ..meshing.mesh import Mesh
 from ..networks import mlp
 from ..rays import Rays
 from ..tracing.bvh import Bvh, trace_triangles
@@ -28,6 +29,8 @@ from .network_texels import round_weights
 FEATURES = 8
 WIDE, TALLEST = 2048, 8192  # texels of the texture along its sides
 BATCH = 1 << 14
+AROUND = 2  # triangles about one that a ray meets that are kept with it
+NO_HIT = "no ray of the run's views meets the mesh; the rule: a run with a surface, and poses that see it"
 TEXEL_RATE, RATE, LAST = 0.05, 5e-3, 0.05
 
 
@@ -121,6 +124,21 @@ class BakedMesh:
         return (self.features.sigmoid() * 255).round().to(torch.uint8)
 
 
+def seen_part(mesh: Mesh, rays: Rays) -> Mesh:
+    """The triangles of `mesh` that rays [N] meet first, and those around them: what lies inside, or below, is not worth
+    its texels. Raises `BadInput` where no ray hits."""
+    hits = trace_triangles(Bvh.of(mesh.vertices, mesh.triangles), rays)
+    kept = torch.zeros(len(mesh.triangles), dtype=torch.bool)
+    kept[hits.index[hits.index >= 0].long()] = True
+    if not kept.any():
+        raise BadInput(NO_HIT)
+    for _ in range(AROUND):
+        corner = torch.zeros(len(mesh.vertices), dtype=torch.bool)
+        corner[mesh.triangles[kept].flatten()] = True
+        kept = corner[mesh.triangles].any(1)
+    return mesh.select(kept)
+
+
 def fit(
     mesh: BakedMesh,
     rays: Rays,
@@ -134,9 +152,7 @@ def fit(
     texel, hit = mesh.meet(rays)
     directions, target, weight = rays.directions[hit], color[hit, :3], color[hit, 3:]
     if not len(texel):
-        raise BadInput(
-            "no ray of the run's views meets the mesh; the rule: a run with a surface, and poses that see it"
-        )
+        raise BadInput(NO_HIT)
     table = torch.nn.Parameter(mesh.features)
     sparse = torch.optim.SparseAdam([table], TEXEL_RATE)
     dense, step = torch.optim.Adam([mesh.network.weights], RATE), 0

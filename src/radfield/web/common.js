@@ -161,6 +161,7 @@ function pixels(camera) {
   let text = "";
   for (let y = height - 1; y >= 0; y--)
     for (let i = 0; i < row; i++) text += String.fromCharCode(found[y * row + i]);
+  show();
   return btoa(text);
 }
 
