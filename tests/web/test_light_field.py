@@ -66,18 +66,18 @@ def test_texels_hold_the_network(field):
     torch.testing.assert_close(h, expected, atol=2e-3, rtol=2e-3)
 
 
-def test_it_learns_a_ball_of_two_colours(field):
+def test_it_learns_a_ball():
+    field = LightField(Config(width=32, layers=3, points=4, frequencies=2), CENTRE, RADIUS)
     inner = torch.tensor([0.1, 0.0, 0.0]) + CENTRE
 
     def batch(step):
         torch.manual_seed(step)
-        rays = towards(2048)
+        rays = towards(2048, 0.12)
         seen = torch.linalg.cross(rays.origins - inner, rays.directions).norm(dim=1) < 0.12
-        target = torch.tensor([0.8, 0.3, 0.1, 1.0]) * seen[:, None]
-        return rays, target
+        return rays, torch.tensor([0.8, 0.3, 0.1, 1.0]) * seen[:, None]
 
     errors = []
-    steps = fit(field, batch, lambda step: step / 120, lambda step, loss: errors.append(loss))
-    assert steps == 120 and sum(errors[-10:]) < 0.2 * sum(errors[:10])
+    steps = fit(field, batch, lambda step: step / 150, lambda step, loss: errors.append(loss))
+    assert steps == 150 and sum(errors[-10:]) / 10 < 0.6 * batch(0)[1].var(0).mean()  # of the mean colour everywhere
     half = field.network.weights.detach().half().float()
     assert torch.equal(field.network.weights.detach(), half)  # as a page reads them
