@@ -17,7 +17,6 @@ from ..cameras import Cameras
 from ..data.scene import Images
 from ..distillation.rendered import check_not_empty, drawn, rendered
 from ..errors import BadInput
-from ..gaussians.occupied import occupied
 from ..meshing.mesh import Mesh
 from ..metrics import psnr
 from ..rays import Rays
@@ -29,6 +28,7 @@ from ..web.page import check_vacant, orbit_of, packed, write_page
 from .run_files import BACKGROUNDS
 from .runs import check, saved_options
 
+GROWN = 1.05  # a ball, beyond where rays end
 HELD_OUT = 4  # views of the run that are measured, not trained on
 
 
@@ -81,7 +81,7 @@ def export_page(options, folder: RunFolder) -> dict:
 
 def _light_field(web: Config, model, cameras: Cameras, images: Images) -> dict:
     """The light field's data for the page, and what was measured of it."""
-    centre, radius = ball_around(model)
+    centre, radius = ball_around(model, cameras, web.seed)
     found = light_field.LightField(web.light_field, centre, radius, web.seed)
     rows = _Pixels(cameras, images, web.views, web.seed)
     with _budget(web, "distil a light field") as (used, each):
@@ -153,15 +153,19 @@ def _baked_mesh(web: Config, model, surface: Mesh, cameras: Cameras, images: Ima
     return {"target": (found.low + found.size / 2).float(), "data": data, **measured}
 
 
-def ball_around(model) -> tuple[Tensor, float]:
-    """(centre [3], radius) of a ball about all of the model that can be seen, in scene coordinates."""
-    if hasattr(model, "gaussians"):
-        side = 2.0 ** (model.cascades - 1)
-        cells = occupied(model.gaussians, 64, 0.5 - side / 2, 0.5 + side / 2).nonzero()
-        box = 0.5 + side * (torch.stack((cells.amin(0), cells.amax(0) + 1)) / 64 - 0.5)
-    else:
-        box = model.grid.occupied_box().cpu()
-    return box.mean(0).float(), float((box[1] - box[0]).norm() / 2)
+def ball_around(model, cameras: Cameras, seed: int) -> tuple[Tensor, float]:
+    """(centre [3], radius) in scene coordinates of a ball about where rays of `cameras` end in the model, but for a few
+    in a thousand; about the outermost cube where none loses half of its light."""
+    from .splat_initial import ends_in
+
+    position, _ = ends_in(model, cameras, 5000, seed)
+    if len(position) < 4:
+        return torch.full((3,), 0.5), 2.0 ** (model.cascades - 1) * 0.75**0.5
+    position = position.double()
+    ends = torch.quantile(position, torch.tensor([0.001, 0.999], dtype=torch.float64), dim=0)
+    centre = ends.mean(0)
+    radius = torch.quantile((position - centre).norm(dim=1), 0.998)
+    return centre.float(), max(GROWN * float(radius), 1e-3)
 
 
 class _Pixels:
