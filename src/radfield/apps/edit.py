@@ -198,6 +198,7 @@ def _vertices(ours, theirs, place) -> tuple[tuple, tuple]:
 def _write(options: Options, source: RunFolder, folder: RunFolder, model, counts: dict) -> None:
     """The run folder: the source's options, and what was done."""
     from ..training import per_image
+    from ..training.checkpoint import counts_in
     from .ngp_training import FieldTraining
 
     config = source.read_config()
@@ -207,11 +208,9 @@ def _write(options: Options, source: RunFolder, folder: RunFolder, model, counts
     config["ngp"]["per_image"] = dataclasses.asdict(per_image.Config())  # corrections of photographs are not kept
     config["scene"]["capture"] = os.path.abspath(source.path / config["scene"]["capture"])
     training = FieldTraining(model, seed=0)
-    try:
-        training.step, training.seconds = int(counts["step"]), float(counts["seconds"])
-        training.rays, training.samples = int(counts["rays"]), int(counts["samples"])
-    except (KeyError, ValueError) as error:
-        raise BadInput(f"{source.checkpoint_path}: its counts are missing or no numbers: {error}") from None
+    kinds = {"step": int, "seconds": float, "rays": int, "samples": int}
+    found = counts_in(source.checkpoint_path, counts, **kinds)
+    training.step, training.seconds, training.rays, training.samples = found
     folder.start({k: v for k, v in config.items() if k not in ("version", "distill")})
     training.save(folder)
 
