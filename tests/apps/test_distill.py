@@ -111,7 +111,8 @@ def test_teachers_that_cannot_teach(trained, tmp_path, refused):
     cases = {
         "newer": (lambda config, *_: config.update(version=99), "has version 99"),
         "untrained": (lambda config, tensors, metadata: metadata.update(step="0"), "is not trained"),
-        "splat": (lambda config, *_: config.update(app="splat"), "run of another method"),
+        "sdf": (lambda config, *_: config.update(app="sdf"), "run of another method"),
+        "splat": (lambda config, *_: config.update(app="splat"), "holds no options of the method splat"),
         "empty": (emptied, "the teacher is empty"),
     }
     for name, (change, rule) in cases.items():

@@ -42,6 +42,7 @@ PROGRAMS: dict[str, tuple[str, str]] = {
     "eval-mesh": ("radfield.apps.eval_mesh", "measure how near a mesh is to another one: Chamfer distance, F-score"),
     "view": ("radfield.apps.view", "look at a run, Gaussians, a mesh or a capture in the browser"),
     "distill": ("radfield.apps.distill", "convert a trained run into another architecture, without its photographs"),
+    "edit": ("radfield.apps.edit", "delete, recolour, move and merge in a run of sparse voxels"),
     "export": ("radfield.apps.export", "write the mesh or the Gaussians of a run to a file that other programs read"),
     "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
     "convert": ("radfield.apps.convert_gaussians", "write a file of Gaussians in another format, filtered or whole"),

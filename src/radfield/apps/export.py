@@ -1,11 +1,11 @@
 """`radfield export`: what other programs read of a run, in the capture's own units and axes: the Gaussians, or the
-surface as a mesh."""
+surface as a mesh; or a page for browsers (export_web.py)."""
 
 from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,16 +13,17 @@ import tyro
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
+from . import export_web
 from .runs import check, device_rules, use_device
 
 
 @dataclass(frozen=True)
 class Options:
-    """Write the mesh or the Gaussians of a run to a file that other programs read."""
+    """Write the mesh or the Gaussians of a run to a file that other programs read, or a page that shows it."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
     # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat or .spz; a mesh: .ply,
-    # .obj or .glb
+    # .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # Gaussians: "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the scene's side
@@ -31,6 +32,7 @@ class Options:
     colors: bool = True  # of a mesh of a radiance field: colours at its points
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
+    web: export_web.Config = field(default_factory=export_web.Config)  # options of a page
 
 
 def run(options: Options) -> dict:
@@ -44,6 +46,8 @@ def run(options: Options) -> dict:
     )
     folder = RunFolder.open(options.run)
     use_device("cpu", options.threads)
+    if not options.file.suffix:
+        return export_web.export_page(options, folder)
     from . import splat
     from .methods import method_of
 

@@ -46,6 +46,9 @@ class Model:
     transform: SceneTransform
     background: str
 
+    #: what it can be compared on with another teacher or student (distillation/comparing.py), and the channels of each
+    comparable = {"rendered": 3}
+
     @property
     def device(self) -> torch.device:
         """Where the Gaussians are."""

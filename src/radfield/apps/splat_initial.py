@@ -62,7 +62,13 @@ def surfaces(
     for step in range(steps):
         ngp.train_step(training, step / steps)
     training.settle()
-    found = [_ends(model, cameras, view) for cameras, view in _small_views(scene.train.cameras, RAYS_EACH * count)]
+    return ends_in(model, scene.train.cameras, count, seed)
+
+
+def ends_in(model, cameras: Cameras, count: int, seed: int) -> tuple[Tensor, Tensor]:
+    """At most `count` points [G, 3] with colours [G, 3] where rays of the views of `cameras` end in a model, in random
+    order."""
+    found = [_ends(model, small, view) for small, view in _small_views(cameras, RAYS_EACH * count)]
     position, color = (torch.cat(parts) for parts in zip(*found, strict=True))
     chosen = torch.randperm(len(position), generator=torch.Generator().manual_seed(seed))[:count]
     return position[chosen], color[chosen]
