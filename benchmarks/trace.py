@@ -1,8 +1,8 @@
 """Milliseconds of ray tracing 100,000 Gaussians at 512 x 512 on two threads, forward and with every gradient.
 
 The Gaussians and the camera are those of rasterise.py; the tree is there before, and `build_ms` and `refit_ms` are its
-own. `forward_backward_ms` goes down to means, scales, quaternions, opacities and colours of degree 0. The first 2 figures
-are comparable with those of Mitsuba's `ellipsoids` under `volprim_rf_basic` on the same scene. Of the tables that follow,
+own. `forward_backward_ms` goes down to means, scales, quaternions, opacities and colours of degree 0. Both figures are
+comparable with those of Mitsuba's `ellipsoids` under `volprim_rf_basic` on the same scene. Of the tables that follow,
 `sizes` has the same ball of fewer and more Gaussians, as much smaller as they are more, and `kernels` has kernels of
 degree 2 and 4. Node visits, tests and hits are per ray that meets the scene; `alone` are the same rays one at a time.
 
@@ -42,7 +42,9 @@ def rays() -> Rays:
     """Those of rasterise.py's camera."""
     y, x = torch.meshgrid(*(torch.arange(SIZE) + 0.5 - SIZE / 2,) * 2, indexing="ij")
     local = torch.stack((x / (1.1 * SIZE), y / (1.1 * SIZE), torch.ones_like(x)), -1).view(-1, 3)
-    return Rays(torch.tensor([0.0, 0.0, -4.0]).expand_as(local).contiguous(), torch.nn.functional.normalize(local, dim=-1))
+    return Rays(
+        torch.tensor([0.0, 0.0, -4.0]).expand_as(local).contiguous(), torch.nn.functional.normalize(local, dim=-1)
+    )
 
 
 def measure(count: int, tracing: Tracing, repeats: int) -> dict:

@@ -1,12 +1,10 @@
 """Ray tracing of particles: parity with float64, laws, bits, bad input."""
 
-import dataclasses
 import math
 
 import pytest
 import torch
 from checks import CPU_ONLY, OpCase, check_op
-from renderers_gaussians import camera, random_gaussians
 from renderers_traced import (
     GEOMETRY,
     NAMES,
@@ -21,16 +19,14 @@ from renderers_traced import (
 
 from radfield.errors import BadInput
 from radfield.rays import Rays
-from radfield.renderers.gaussian_projection import project
-from radfield.renderers.gaussian_raster import rasterise
 from radfield.renderers.gaussian_trace import Tracing, trace_particles
 from radfield.renderers.gaussian_trace_reference import trace_reference
-from radfield.tracing.particle_bvh import DEGREES, Kernel, ParticleBvh
+from radfield.tracing.particle_bvh import DEGREES, GAUSSIAN, Kernel, ParticleBvh
 
 ALONE = Tracing(packets=False)
 
 
-def tree(values, kernel=Kernel()):
+def tree(values, kernel=GAUSSIAN):
     return ParticleBvh.of(*[values[name] for name in GEOMETRY], kernel)
 
 
@@ -61,7 +57,11 @@ def test_rays_with_ends_agree():
 
 @pytest.mark.parametrize("size", (-8.0, 1.0))
 def test_tiny_and_large_particles_agree(size):
-    agrees(particles(200, size=size, spread=0.01 if size < 0 else 0.6), image_rays(32, 24, focal=30 if size < 0 else 1), width=32)
+    agrees(
+        particles(200, size=size, spread=0.01 if size < 0 else 0.6),
+        image_rays(32, 24, focal=30 if size < 0 else 1),
+        width=32,
+    )
 
 
 def _inputs(count, generator):
@@ -138,6 +138,8 @@ def test_a_full_table_hands_its_rays_over():
     ours = gradients(values, rays, weights, Tracing(kernel), width=16)
     theirs = gradients(values, rays, weights, Tracing(kernel, packets=False))
     for name, value in ours.items():
+        if not value.numel():
+            continue
         assert (value - theirs[name]).abs().max() < 1e-4 * theirs[name].abs().max().clamp_min(1e-9), name
 
 
@@ -148,7 +150,7 @@ def test_rays_inside_everything_blend_a_bounded_number():
     rays = image_rays(4, 4, distance=0.0)
     seen = traced(values, rays, width=4)
     most = math.log(1e-3) / math.log(1 - 0.0113)
-    assert 300 < int(seen.hits.min()) and int(seen.hits.max()) <= math.ceil(most)
+    assert int(seen.hits.min()) > 300 and int(seen.hits.max()) <= math.ceil(most)
     assert torch.equal(seen.color, traced(values, rays, ALONE).color)
 
 
@@ -178,26 +180,6 @@ def test_one_gaussian_in_the_middle_has_its_exact_values():
     assert seen.hits.tolist() == [1, 0]
 
 
-def test_it_sees_what_the_rasteriser_sees():
-    view = camera(160, 120, distance=40.0)  # a narrow view of small Gaussians that are many pixels wide
-    view = dataclasses.replace(view, focal=tuple(25 * f for f in (80.0, 85.0)))
-    values = random_gaussians(300, torch.Generator().manual_seed(0), spread=0.4, size=-2.5)
-    colors = torch.rand(300, 3, generator=torch.Generator().manual_seed(1))
-    raster = rasterise(project(**values, camera=view), colors, view.width, view.height)
-    pose = view.world_to_camera
-    y, x = torch.meshgrid(torch.arange(120) + 0.5, torch.arange(160) + 0.5, indexing="ij")
-    local = torch.stack(((x - view.center[0]) / view.focal[0], (y - view.center[1]) / view.focal[1], torch.ones_like(x)), -1)
-    directions = torch.nn.functional.normalize(local.view(-1, 3) @ pose[:3, :3], dim=-1)
-    origin = -pose[:3, :3].T @ pose[:3, 3]
-    streams = {name: values[name].T.contiguous() for name in GEOMETRY}
-    streams |= {"base": ((colors - 0.5) / 0.28209479177387814).T.contiguous(), "rest": torch.zeros(0, 300)}
-    tracing = Tracing(Kernel(min_response=1 / 255), min_transmittance=1e-4)
-    seen = traced(streams, Rays(origin.expand_as(directions).contiguous(), directions), tracing, width=160)
-    error = (seen.color.view(120, 160, 3) - raster.color).square().mean()
-    assert -10 * math.log10(float(error)) > 40
-    assert float(seen.opacity.mean()) > 0.2
-
-
 def test_unsound_particles_are_not_met():
     values = particles(64, degree=0)
     bad = {"means": torch.nan, "scales": torch.inf, "opacities": torch.nan, "quaternions": torch.nan, "base": 0.0}
@@ -225,7 +207,7 @@ def test_flat_particles_are_discs():
 def test_rays_without_direction_are_refused(direction):
     rays = image_rays(16, 4)
     rays.directions[5] = torch.tensor(direction)
-    with pytest.raises(BadInput, match="trace: 1 rays are none; ray 5 .*unit vectors"):
+    with pytest.raises(BadInput, match=r"trace: 1 rays are none; ray 5 .*unit vectors"):
         traced(particles(20), rays, width=16)
 
 
@@ -237,9 +219,7 @@ def test_a_tree_older_than_its_particles_is_refused():
     with pytest.raises(BadInput, match="older than its particles: 1 of 100"):
         traced(values, image_rays(8, 8), bvh=bvh)
     bvh.refit(*[values[name] for name in GEOMETRY])
-    assert torch.equal(
-        traced(values, image_rays(8, 8), bvh=bvh).color, traced(values, image_rays(8, 8), width=8).color
-    )
+    assert torch.equal(traced(values, image_rays(8, 8), bvh=bvh).color, traced(values, image_rays(8, 8), width=8).color)
     with pytest.raises(BadInput, match="older than its particles, of which it has 100"):
         traced(particles(101), image_rays(8, 8), bvh=bvh)
     with pytest.raises(BadInput, match="the tree is one for"):

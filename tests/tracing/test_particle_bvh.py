@@ -7,16 +7,16 @@ from renderers_traced import GEOMETRY, particles
 from radfield.errors import BadInput
 from radfield.renderers.gaussian_projection import rotation_matrices
 from radfield.renderers.gaussian_trace_reference import kernel_radius, kernel_response
-from radfield.tracing.particle_bvh import DEGREES, WIDE, Kernel, ParticleBvh
+from radfield.tracing.particle_bvh import DEGREES, GAUSSIAN, WIDE, Kernel, ParticleBvh
 
 
-def of(values, kernel=Kernel()):
+def of(values, kernel=GAUSSIAN):
     return ParticleBvh.of(*[values[name] for name in GEOMETRY], kernel)
 
 
 def half_sides(values, kernel):
     """[G, 3], in float64."""
-    means, quaternions, scales, opacities = (values[name].double() for name in GEOMETRY)
+    _, quaternions, scales, opacities = (values[name].double() for name in GEOMETRY)
     axes = rotation_matrices(quaternions.T) * scales.T[:, None]
     return axes.square().sum(-1).sqrt() * kernel_radius(opacities, kernel.min_response, kernel.degree)[:, None]
 

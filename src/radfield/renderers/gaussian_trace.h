@@ -159,6 +159,15 @@ RADFIELD_FN Meeting<F> meet(const F (&mean)[3], const F (&whiten)[9], const F (&
   return hit;
 }
 
+// The point again, to more digits: in a flat particle's units its component across is tiny, what the ray was moved by to
+// come there is not, and gradients multiply it by 1 / scale.
+template <class F>
+RADFIELD_FN void refine(Meeting<F>& hit) {
+  const F along = fma(hit.u[0], hit.m[0], fma(hit.u[1], hit.m[1], hit.u[2] * hit.m[2]));
+  const F t = F{} - along * hit.inverse;
+  for (int i = 0; i < 3; ++i) hit.u[i] = fma(t, hit.m[i], hit.u[i]);
+}
+
 // The outward normal of the ellipsoid where the ray enters it, the particle's end by opacity.
 template <class F>
 RADFIELD_FN void entry_normal(const Meeting<F>& hit, const F (&whiten)[9], F radius, F (&normal)[3]) {

@@ -1,4 +1,5 @@
-"""Ray tracing of Gaussians, and of particles with other kernels (Moenne-Loccoz et al. 2024, "3D Gaussian Ray Tracing").
+"""Ray tracing of Gaussians, and of particles with other kernels (Moenne-Loccoz et al. 2024, "3D Gaussian Ray
+Tracing").
 
 A ray o + t d meets particle i, whose inverse axes are A = S^-1 R^T, where its response along the ray is largest:
 
@@ -9,17 +10,18 @@ A ray o + t d meets particle i, whose inverse axes are A = S^-1 R^T, where its r
     color   = sum_i T_i alpha_i color_i(d)             color_i(d) = max(0, 1/2 + sum_k coefficient_k Y_k(d))
     depth   = sum_i T_i alpha_i tau_i                  normals: the same sum of the normals where the ray enters i
 
-until T is at or below `min_transmittance`. The kernels are those of tracing/particle_bvh.py. Unlike a rasterised Gaussian,
-which is a splat on one image, a traced one answers any ray: any lens, mirror or shadow. A particle that reaches around
-the ray's origin counts where its largest response lies ahead. As each alpha is at least `min_response`, a ray blends at
-most ln(min_transmittance) / ln(1 - min_response) particles (608 with the defaults), however many it begins inside.
+until T is at or below `min_transmittance`. The kernels are those of tracing/particle_bvh.py. Unlike a rasterised
+Gaussian, which is a splat on one image, a traced one answers any ray: any lens, mirror or shadow. A particle that
+reaches around the ray's origin counts where its largest response lies ahead. As each alpha is at least `min_response`,
+a ray blends at most ln(min_transmittance) / ln(1 - min_response) particles (608 with the defaults), however many it
+begins inside.
 
-Rays of a tile (8 x 8 pixels of an image, or 64 in a row) that keep together go down the tree once, as packets; others go
-one at a time, k particles at a time. The result is the same. The way back traces again and stores no hits; each gradient
-is a sum in a fixed order, so that no bit depends on the number of threads.
+Rays of a tile (8 x 8 pixels of an image, or 64 in a row) that keep together go down the tree once, as packets; others
+go one at a time, k particles at a time. The result is the same. The way back traces again and stores no hits; each
+gradient is a sum in a fixed order, so that no bit depends on the number of threads.
 
-Letters: G particles, R = 3 ((degree + 1)^2 - 1) rows of coefficients, N rays, T tiles, K rows of sums, I and L of the tree.
-"""
+Letters: G particles, R = 3 ((degree + 1)^2 - 1) rows of coefficients, N rays, T tiles, K rows of sums, I and L of the
+tree."""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..rays import Rays
 from ..tensors import feature_major
-from ..tracing.particle_bvh import Kernel, ParticleBvh, particle_streams
+from ..tracing.particle_bvh import GAUSSIAN, Kernel, ParticleBvh, particle_streams
 from .gaussian_color import rest_rows
 from .gaussian_trace_reference import trace_reference
 
@@ -161,6 +163,9 @@ class Tracing:
                 raise BadInput(f"Tracing: {name} is {getattr(self, name)!r}; the rule: {rule}")
 
 
+DEFAULT = Tracing()
+
+
 class Traced(NamedTuple):
     """What N rays see. Gradients pass through color, opacity and depth."""
 
@@ -242,7 +247,14 @@ def _sums(call: _Call, first: int, last: int, row_start: Tensor, seen: dict, ray
     position, slot_start = memory.empty((k,), torch.int32), torch.empty(g + 1, dtype=torch.int32)
     counts = memory.empty((PARTS, g), torch.int32)
     SORT(position=position, slot_start=slot_start, counts=counts, row_particle=row_particle)
-    shapes = {"means": (3, g), "quaternions": (4, g), "scales": (3, g), "opacities": (g,), "base": (3, g), "rest": (r, g)}
+    shapes = {
+        "means": (3, g),
+        "quaternions": (4, g),
+        "scales": (3, g),
+        "opacities": (g,),
+        "base": (3, g),
+        "rest": (r, g),
+    }
     found = {f"grad_{name}": memory.empty(shape, torch.float32) for name, shape in shapes.items()}
     order = {"position": position, "slot_start": slot_start}
     GATHER(**found, **sums, **order, **call.particles, min_response=call.rays["min_response"])
@@ -265,7 +277,13 @@ def _pack(bvh: ParticleBvh, particles: dict, base: Tensor, rest: Tensor) -> dict
     coefficients = memory.empty((g, len(rest)), torch.float32)
     stale = torch.empty(leaves, dtype=torch.int32)
     kernel = {"min_response": bvh.kernel.min_response, "degree": bvh.kernel.degree}
-    packed = {"block": block, "coefficients": coefficients, "stale": stale, "leaf_box": bvh.leaf_box, "order": bvh.order}
+    packed = {
+        "block": block,
+        "coefficients": coefficients,
+        "stale": stale,
+        "leaf_box": bvh.leaf_box,
+        "order": bvh.order,
+    }
     PACK(**packed, **particles, base=base, rest=rest, **kernel)
     if count := int(stale.sum()):
         found = f"the tree is older than its particles: {count} of {g} stand out of their boxes"
@@ -287,15 +305,15 @@ def trace_particles(
     rest: Tensor,
     rays: Rays,
     *,
-    tracing: Tracing = Tracing(),
+    tracing: Tracing = DEFAULT,
     bvh: ParticleBvh | None = None,
     background: Tensor | None = None,
     width: int | None = None,
     normals: bool = False,
     visits: Tensor | None = None,
 ) -> Traced:
-    """What `rays` see of particles given as streams, float32: means [3, G], quaternions [4, G], scales [3, G], opacities
-    [G], and the coefficients of their colours, base [3, G] and rest [R, G]. Differentiable once by all of these and by
+    """What `rays` see of particles given as streams, float32: means [3, G], quaternions [4, G], scales [3, G],
+    opacities [G], and the coefficients of their colours, base [3, G] and rest [R, G]. Differentiable once by all of these and by
     the rays' origins and directions.
 
     bvh: the tree of these particles, made here where there is none. background: [3], black by default. width: the rays
@@ -324,7 +342,7 @@ def trace_particles(
         arguments = _pack(bvh, particles, base.detach().contiguous(), rest.detach().contiguous())
         arguments |= {"origins": feature_major(rays.origins), "directions": feature_major(rays.directions)}
         arguments |= {name: _limit(getattr(rays, name)) for name in ("near", "far")}
-        degree = int(round((len(rest) // 3 + 1) ** 0.5))
+        degree = round((len(rest) // 3 + 1) ** 0.5)
         arguments |= {**options, "harmonics": degree, "k": tracing.k, "width": width, "packets": tracing.packets}
         call = _Call(arguments, particles, _tiles(n, width), normals, visits)
         color, depth, transmittance, hits, normal = _Trace.apply(*values, rays.origins, rays.directions, call)
@@ -352,7 +370,7 @@ def scene_particles(gaussians: GaussianScene) -> tuple[Tensor, Tensor, Tensor, T
     return gaussians.means, gaussians.quaternions, gaussians.log_scales.exp(), gaussians.opacity_logits.sigmoid()
 
 
-def scene_bvh(gaussians: GaussianScene, kernel: Kernel = Kernel()) -> ParticleBvh:
+def scene_bvh(gaussians: GaussianScene, kernel: Kernel = GAUSSIAN) -> ParticleBvh:
     """The tree of a scene's Gaussians, to trace it several times."""
     return ParticleBvh.of(*scene_particles(gaussians), kernel)
 
@@ -361,14 +379,14 @@ def trace(
     gaussians: GaussianScene,
     rays: Rays,
     *,
-    tracing: Tracing = Tracing(),
+    tracing: Tracing = DEFAULT,
     bvh: ParticleBvh | None = None,
     background: Tensor | None = None,
     width: int | None = None,
     normals: bool = False,
 ) -> Traced:
-    """What `rays`, any at all, see of `gaussians`: colour, opacity, depth, hit counts and normals, differentiable by the
-    scene's parameters and by the rays. The other arguments are those of `trace_particles`.
+    """What `rays`, any at all, see of `gaussians`: colour, opacity, depth, hit counts and normals, differentiable by
+    the scene's parameters and by the rays. The other arguments are those of `trace_particles`.
 
         import torch
         from radfield import Rays, renderers

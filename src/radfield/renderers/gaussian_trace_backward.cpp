@@ -52,7 +52,8 @@ void row_gradient(Tile<Trace>& t, const Packet& p, int r, const vf (&grad)[4], R
   const int64_t at = writer.take(row.number);
   if (at < 0) return;
   const Data g = particle_data(a.block + row.place / PARTICLE_WIDE * BLOCK_ROWS * PARTICLE_WIDE + row.place % PARTICLE_WIDE);
-  const Meeting<vf> hit = meet(g.mean, g.whiten, p.o, p.d);
+  Meeting<vf> hit = meet(g.mean, g.whiten, p.o, p.d);
+  refine(hit);
   const vf response = kernel_response(hit.square, a.degree, t.scale);
   const vf weight = load(p.table->weight + r * W), on_ceiling = g.opacity * response;
   const vf slope = select(on_ceiling < (float)a.max_alpha, load(p.table->slope + r * W), vf{});
@@ -117,7 +118,8 @@ void lone_row(Tile<Trace>& t, int i, const LoneParticle& p, const KEntry& e, flo
   const int64_t at = writer.take(a.order[e.place]);
   if (at < 0) return;
   const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]}, o[3] = {t.rays.o[0][i], t.rays.o[1][i], t.rays.o[2][i]};
-  const Meeting<float> hit = meet(p.mean, p.whiten, o, d);
+  Meeting<float> hit = meet(p.mean, p.whiten, o, d);
+  refine(hit);
   const float response = kernel_response(hit.square, a.degree, t.scale);
   if (!(p.opacity * response < (float)a.max_alpha)) slope = 0;
   const RayGradient& grad = t.gradient[i];

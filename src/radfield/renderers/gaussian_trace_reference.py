@@ -77,7 +77,7 @@ def meetings(means, quaternions, scales, opacities, rays, kernel) -> Meetings:
 def colors(base, rest, directions) -> Tensor:
     """[N, G, 3], of all particles along all rays."""
     coefficients = torch.cat((base[None], rest.view(-1, 3, base.shape[1])))  # [K, 3, G]
-    degree = int(round(len(coefficients) ** 0.5)) - 1
+    degree = round(len(coefficients) ** 0.5) - 1
     values = spherical_harmonics_reference(directions, degree + 1).clone()
     values[:, 0] = HARMONIC_0
     return (0.5 + torch.einsum("nk,kcg->ngc", values, coefficients)).clamp_min(0)

@@ -1,22 +1,23 @@
 """A bounding volume hierarchy over particles: ellipsoids whose response falls off with the distance from their centre.
 
-A particle has a mean, a rotation R (by a quaternion), scales S and an opacity o. At the distance d = |S^-1 R^T (x - mean)|
-from it, in its own units, its response is exp(-4.5 (d / 3)^b) for the degree b = 1, 2 (a Gaussian), 3, 4, 5, 8, or
-max(0, 1 - 0.3296 d) for b = 0 (Moenne-Loccoz et al. 2024, "3D Gaussian Ray Tracing", sec. 4.3, and their code). It is
-bounded where o times response falls to `min_response`: the less opaque, the smaller. Its box is that of the ellipsoid
-there, half as wide as sqrt(sum_j (R_ij s_j)^2) times that distance along axis i, and no larger. Stretched icosahedra,
-which a GPU's triangle units ask for, do not pay here: a ray that meets a box is tested against the particle itself, 16 of
-them at a time, which costs less than one of an icosahedron's 20 triangles.
+A particle has a mean, a rotation R (by a quaternion), scales S and an opacity o. At the distance d = |S^-1 R^T (x -
+mean)| from it, in its own units, its response is exp(-4.5 (d / 3)^b) for the degree b = 1, 2 (a Gaussian), 3, 4, 5, 8,
+or max(0, 1 - 0.3296 d) for b = 0 (Moenne-Loccoz et al. 2024, "3D Gaussian Ray Tracing", sec. 4.3, and their code). It
+is bounded where o times response falls to `min_response`: the less opaque, the smaller. Its box is that of the
+ellipsoid there, half as wide as sqrt(sum_j (R_ij s_j)^2) times that distance along axis i, and no larger. Stretched
+icosahedra, which a GPU's triangle units ask for, do not pay here: a ray that meets a box is tested against the
+particle itself, 16 of them at a time, which costs less than one of an icosahedron's 20 triangles.
 
 The tree has 16 children per node, which are SIMD lanes: an inner node is 16 boxes (x, y, z of the low corners, then of
-the high ones, stream by stream) and 16 numbers, above 0 an inner node, below 0 the leaf -1 - number, 0 nothing. A leaf is
-16 particles, order[16 l : 16 l + 16], and their boxes. It is divided from the top where surface area times leaves is least
-(binned, Wald 2007), along x, y, z or the particles' size, so that large particles part from small ones; ranges are halved
-below 6 levels. Whatever the number of threads the tree is the same. `refit` gives the same tree new boxes.
+the high ones, stream by stream) and 16 numbers, above 0 an inner node, below 0 the leaf -1 - number, 0 nothing. A leaf
+is 16 particles, order[16 l : 16 l + 16], and their boxes. It is divided from the top where surface area times leaves
+is least (binned, Wald 2007), along x, y, z or the particles' size, so that large particles part from small ones;
+ranges are halved below 6 levels. Whatever the number of threads the tree is the same. `refit` gives the same tree new
+boxes.
 
-Particles that a ray can never meet (opacity up to `min_response`, a value that is not finite, a negative scale, no scale
-above 1e-9 or one above 1e9, a mean beyond 1e12, a quaternion of length 0) have empty boxes. A scale counts as at least 1e-5
-of the particle's largest one: what is flat stays flat, in numbers that float32 can hold.
+Particles that a ray can never meet (opacity up to `min_response`, a value that is not finite, a negative scale, no
+scale above 1e-9 or one above 1e9, a mean beyond 1e12, a quaternion of length 0) have empty boxes. A scale counts as at
+least 1e-5 of the particle's largest one: what is flat stays flat, in numbers that float32 can hold.
 
 Letters: G particles, I inner nodes, L leaves.
 """
@@ -83,6 +84,9 @@ class Kernel:
             raise BadInput(f"Kernel: min_response is {self.min_response!r}; the rule: from 1e-6, and below 1")
 
 
+GAUSSIAN = Kernel()
+
+
 def particle_streams(means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor) -> dict[str, Tensor]:
     """Particles [3, G], [4, G], [3, G], [G] as the ops take them."""
     values = {"means": means, "quaternions": quaternions, "scales": scales, "opacities": opacities}
@@ -106,7 +110,7 @@ class ParticleBvh:
 
     @staticmethod
     def of(
-        means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, kernel: Kernel = Kernel()
+        means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, kernel: Kernel = GAUSSIAN
     ) -> ParticleBvh:
         """Builds the tree of particles [3, G], [4, G], [3, G], [G], float32. Raises `BadInput` for none of them, or too
         many."""
@@ -127,8 +131,8 @@ class ParticleBvh:
         return tree
 
     def refit(self, means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor) -> None:
-        """Gives the tree the boxes of the same particles after they have changed. It stays valid however far they moved,
-        but rays visit more of it: build it again now and then (3DGRT: after 15 refits). Raises `BadInput` for another
+        """Gives the tree the boxes of the same particles after they have changed. It stays valid however far they
+        moved, but rays visit more of it: build it again now and then (3DGRT: after 15 refits). Raises `BadInput` for another
         number of particles."""
         if len(opacities) != len(self):
             rule = f"the tree has {len(self)}: build it again"
