@@ -3,8 +3,10 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import radfield
 from radfield.apps import splat
@@ -122,3 +124,23 @@ def test_bad_input(trained, trained_splat, tiny_capture, tmp_path, refused):
     refused("train", tiny_capture, *options, "--splat.densify.prune-opacity", 0, rule="positive")
     refused("train", "--output", trained[0], "--method", "splat", "--resume", rule="--resume keeps the run's 'ngp'")
     assert not (tmp_path / "run").exists()
+
+
+def test_tracing_draws_what_rasterising_draws(trained_splat, tmp_path, command):
+    run, _ = trained_splat
+    for name, options in (("raster", ()), ("traced", ("--tracer",))):
+        code, _, _ = command("render", run, "--output", tmp_path / name, "--views", 1, *options)
+        assert code == 0
+    ours, theirs = (np.asarray(Image.open(tmp_path / name / "000.png"), float) for name in ("traced", "raster"))
+    assert ours.shape == theirs.shape and np.abs(ours - theirs).mean() < 6  # of 255; 2D blur, and order by centres
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.97
+
+
+def test_tracing_takes_any_lens(trained_splat, tmp_path, command, refused):
+    run, _ = trained_splat
+    for lens, size in (("fisheye", (32, 32)), ("equirectangular", (32, 16))):
+        options = ("--views", 1, "--size", 32, "--tracer", "--lens", lens, "--depth")
+        assert command("render", run, "--output", tmp_path / lens, *options)[0] == 0
+        with Image.open(tmp_path / lens / "000.png") as image:
+            assert image.size == size and np.asarray(image).std() > 3
+    refused("render", run, "--output", tmp_path, "--lens", "fisheye", rule="--tracer, which takes any")

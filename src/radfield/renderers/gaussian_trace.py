@@ -20,8 +20,8 @@ Rays of a tile (8 x 8 pixels of an image, or 64 in a row) that keep together go 
 go one at a time, k particles at a time. The result is the same. The way back traces again and stores no hits; each
 gradient is a sum in a fixed order, so that no bit depends on the number of threads.
 
-Letters: G particles, R = 3 ((degree + 1)^2 - 1) rows of coefficients, N rays, T tiles, K rows of sums, I and L of the
-tree."""
+Letters: G particles, R = 3 ((degree + 1)^2 - 1) rows of coefficients, N rays, T tiles.
+"""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from torch.autograd.function import once_differentiable
 from .. import memory
 from ..backend import native
 from ..errors import BadInput
-from ..op import In, InOut, Op, Out, Scalar
 from ..rays import Rays
 from ..tensors import feature_major
 from ..tracing.particle_bvh import GAUSSIAN, Kernel, ParticleBvh, particle_streams
 from .gaussian_color import rest_rows
+from .gaussian_trace_ops import BACKWARD, FORWARD, GATHER, PACK, SORT
 from .gaussian_trace_reference import trace_reference
 
 if TYPE_CHECKING:
@@ -49,97 +49,6 @@ MOST_K = 64
 TILE, SIDE = 64, 8
 PARTS = 8  # of the rows when they are sorted
 ROW_BYTES = 1 << 29  # of rows of sums that are kept at a time
-
-_PARTICLES = (
-    In("means", "f32", "3 G"),
-    In("quaternions", "f32", "4 G"),
-    In("scales", "f32", "3 G"),
-    In("opacities", "f32", "G"),
-)
-_RAYS = (
-    In("origins", "f32", "3 N"),
-    In("directions", "f32", "3 N", "unit vectors"),
-    In("near", "f32", "N", optional=True),
-    In("far", "f32", "N", optional=True),
-    In("box", "f32", "I 6 16"),
-    In("child", "i32", "I 16"),
-    In("leaf_box", "f32", "L 6 16"),
-    In("order", "i32", "G"),
-    In("block", "f32", "L 16 16", "of 16 particles: mean, A, opacity, colour"),
-    In("coefficients", "f32", "G R"),
-    Scalar("min_response", "float"),
-    Scalar("min_transmittance", "float"),
-    Scalar("max_alpha", "float"),
-    Scalar("degree", "int", "of the kernel"),
-    Scalar("harmonics", "int", "bands of the colours' harmonics"),
-    Scalar("k", "int"),
-    Scalar("width", "int", "of the image that the rays are, row by row; 0: none"),
-    Scalar("packets", "int", "whether rays may go together"),
-)
-PACK = Op(
-    "gaussian_trace_pack",
-    Out("block", "f32", "L 16 16"),
-    Out("coefficients", "f32", "G R"),
-    Out("stale", "i32", "L", "particles that stand out of the boxes that the tree has for them"),
-    In("leaf_box", "f32", "L 6 16"),
-    In("order", "i32", "G"),
-    *_PARTICLES,
-    In("base", "f32", "3 G"),
-    In("rest", "f32", "R G"),
-    Scalar("min_response", "float"),
-    Scalar("degree", "int"),
-)
-FORWARD = Op(
-    "gaussian_trace_forward",
-    Out("color", "f32", "N 3"),
-    Out("depth", "f32", "N"),
-    Out("transmittance", "f32", "N"),
-    Out("hits", "i32", "N", "particles blended; -1: no ray"),
-    Out("normals", "f32", "N 3", optional=True),
-    Out("rows", "i32", "T", "rows of sums that the backward pass writes"),
-    Out("visits", "i32", "T 3", "inner nodes, leaves, and tests of particles of W rays or W particles", optional=True),
-    *_RAYS,
-)
-BACKWARD = Op(
-    "gaussian_trace_backward",
-    Out("partial", "f32", "K 16"),
-    Out("partial_rest", "f32", "K R"),
-    Out("row_particle", "i32", "K"),
-    InOut("grad_origins", "f32", "N 3", optional=True),
-    InOut("grad_directions", "f32", "N 3", optional=True),
-    In("row_start", "i64", "T+1"),
-    In("grad_color", "f32", "N 3", optional=True),
-    In("grad_depth", "f32", "N", optional=True),
-    In("grad_transmittance", "f32", "N", optional=True),
-    In("color", "f32", "N 3"),
-    In("depth", "f32", "N"),
-    In("transmittance", "f32", "N"),
-    Scalar("first_tile", "int", "whose rows are the first of `partial`"),
-    Scalar("tiles", "int"),
-    *_RAYS,
-)
-SORT = Op(
-    "gaussian_trace_sort",
-    Out("position", "i32", "K"),
-    Out("slot_start", "i32", "G+1"),
-    Out("counts", "i32", "B G", "on the way"),
-    In("row_particle", "i32", "K"),
-)
-GATHER = Op(
-    "gaussian_trace_gather",
-    Out("grad_means", "f32", "3 G"),
-    Out("grad_quaternions", "f32", "4 G"),
-    Out("grad_scales", "f32", "3 G"),
-    Out("grad_opacities", "f32", "G"),
-    Out("grad_base", "f32", "3 G"),
-    Out("grad_rest", "f32", "R G"),
-    In("partial", "f32", "K 16"),
-    In("partial_rest", "f32", "K R"),
-    In("position", "i32", "K"),
-    In("slot_start", "i32", "G+1"),
-    *_PARTICLES,
-    Scalar("min_response", "float"),
-)
 
 
 @dataclass(frozen=True)
@@ -313,8 +222,8 @@ def trace_particles(
     visits: Tensor | None = None,
 ) -> Traced:
     """What `rays` see of particles given as streams, float32: means [3, G], quaternions [4, G], scales [3, G],
-    opacities [G], and the coefficients of their colours, base [3, G] and rest [R, G]. Differentiable once by all of these and by
-    the rays' origins and directions.
+    opacities [G], and the coefficients of their colours, base [3, G] and rest [R, G]. Differentiable once by all of
+    these and by the rays' origins and directions.
 
     bvh: the tree of these particles, made here where there is none. background: [3], black by default. width: the rays
     are the rows of an image so wide, which is faster. visits: [T, 3] int32 of T tiles, what was visited (see FORWARD).

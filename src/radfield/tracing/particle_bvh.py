@@ -132,8 +132,8 @@ class ParticleBvh:
 
     def refit(self, means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor) -> None:
         """Gives the tree the boxes of the same particles after they have changed. It stays valid however far they
-        moved, but rays visit more of it: build it again now and then (3DGRT: after 15 refits). Raises `BadInput` for another
-        number of particles."""
+        moved, but rays visit more of it: build it again now and then (3DGRT: after 15 refits). Raises `BadInput`
+        for another number of particles."""
         if len(opacities) != len(self):
             rule = f"the tree has {len(self)}: build it again"
             raise BadInput(f"ParticleBvh: there are {len(opacities)} particles; the rule: {rule}")
