@@ -42,7 +42,8 @@ def run(options: Options) -> dict:
     _check(options)
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
-    device, about = use_device(options.device, options.threads)
+    auto = "cpu" if options.tracer else "auto"  # where rays are traced
+    device, about = use_device(auto if options.device == "auto" else options.device, options.threads)
     method = RunFolder.open(options.run).read_config()["app"]
     if options.tracer and method != "splat":
         raise BadInput(f"--tracer with a run of the method {method}; the rule: one of Gaussians, of the method splat")
@@ -52,7 +53,7 @@ def run(options: Options) -> dict:
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)
     if options.tracer:
-        from .splat_traced import TracedModel, with_lens
+        from .splat_tracing import TracedModel, with_lens
 
         model, cameras = TracedModel(model), with_lens(cameras, options.lens)
     _make_folder(options.output)

@@ -33,7 +33,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import memory
-from ..backend import native
+from ..backend import native, on_cuda
 from ..errors import BadInput
 from ..rays import Rays
 from ..tensors import feature_major
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 MOST_K = 64
 TILE, SIDE = 64, 8
 PARTS = 8  # of the rows when they are sorted
-ROW_BYTES = 1 << 29  # of rows of sums that are kept at a time
+ROW_BYTES = 1 << 29  # of rows of sums that are kept at a time: gaussians/memory_cap.py counts on it
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,8 @@ def trace_particles(
     """
     _check(means, quaternions, scales, opacities, base, rest)
     n, width, kernel = len(rays), width or 0, tracing.kernel
+    if on_cuda(means):
+        raise BadInput("trace: the Gaussians are on a GPU; the rule: on the cpu, CUDA kernels there are none yet")
     if width < 0 or (width and n % width):
         raise BadInput(f"trace: width is {width} for {n} rays; the rule: a divisor of their number")
     values = (means, quaternions, scales, opacities, base, rest)
@@ -279,9 +281,12 @@ def scene_particles(gaussians: GaussianScene) -> tuple[Tensor, Tensor, Tensor, T
     return gaussians.means, gaussians.quaternions, gaussians.log_scales.exp(), gaussians.opacity_logits.sigmoid()
 
 
-def scene_bvh(gaussians: GaussianScene, kernel: Kernel = GAUSSIAN) -> ParticleBvh:
-    """The tree of a scene's Gaussians, to trace it several times."""
-    return ParticleBvh.of(*scene_particles(gaussians), kernel)
+def scene_bvh(gaussians: GaussianScene, kernel: Kernel = GAUSSIAN) -> ParticleBvh | None:
+    """The tree of a scene's Gaussians, to trace it several times. None where there are no Gaussians, or where plain
+    torch traces, which needs none."""
+    if not len(gaussians) or not native(gaussians.means):
+        return None
+    return ParticleBvh.of(*(value.detach() for value in scene_particles(gaussians)), kernel)
 
 
 def trace(

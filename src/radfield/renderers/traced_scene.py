@@ -149,8 +149,7 @@ def trace_scene(
     if not 0 <= bounces <= 64:
         raise BadInput(f"trace_scene: bounces is {bounces}; the rule: from 0 to 64")
     with torch.no_grad():
-        if bvh is None and len(gaussians):
-            bvh = scene_bvh(gaussians, tracing.kernel)
+        bvh = bvh or scene_bvh(gaussians, tracing.kernel)
         background = torch.zeros(3) if background is None else background
         scene = _Scene(gaussians, surfaces, sun, background, tracing, bvh)
         color = torch.zeros(len(rays), 3)

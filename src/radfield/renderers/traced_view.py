@@ -115,7 +115,7 @@ def trace_view(
         raise BadInput(f"trace_view: {found}; the rule: at least 0, above 0, and from 1 to {MOST_SAMPLES}")
     width, height = cameras.size[view].tolist()
     rays, generator = view_rays(cameras, view, near=near, shutter=shutter), torch.Generator().manual_seed(0)
-    bvh = bvh or (scene_bvh(gaussians, tracing.kernel) if len(gaussians) else None)
+    bvh = bvh or scene_bvh(gaussians, tracing.kernel)
     color, opacity, depth = 0, 0, 0
     for _ in range(samples):
         bent = lens_rays(rays, cameras.camera_to_world[view], aperture, focus, generator) if aperture > 0 else rays
