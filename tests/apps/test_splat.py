@@ -147,7 +147,7 @@ def test_tracing_takes_any_lens(trained_splat, tmp_path, command, refused):
 
 
 def test_training_by_tracing(trained_splat, tiny_capture, tmp_path, command, refused):
-    """It finds the scene, resumes bit for bit, and what it has found is drawn by tracing from then on."""
+    """It finds the scene, and what it has found is drawn by tracing from then on."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     options = (*TINY, "--splat.renderer", "trace", "--threads", "1")
     code, figures, _ = command("train", tiny_capture, "--output", whole, "--steps", 200, "--json", *options)

@@ -48,7 +48,7 @@ class Statistics:
 
     def add_traced(self, grad_means: Tensor, means: Tensor, position: Tensor) -> None:
         """Of one traced view, which has no projection: the gradient of the centres [3, G] in the scene, times half
-        their distance from the camera, which brings it to about the same units (Moenne-Loccoz et al. 2024, sec. 4.4)."""
+        their distance from the camera, which brings it to about the same units (Moenne-Loccoz et al. 2024)."""
         length = grad_means.norm(dim=0)
         self.gradient += length * (means - position[:, None]).norm(dim=0) / 2
         self.views += length > 0

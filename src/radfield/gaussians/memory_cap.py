@@ -5,7 +5,8 @@
 P numbers describe a Gaussian; its parameters and two moments are kept, a step adds gradients and what the passes of the
 rasteriser hold (80 numbers), and a refinement has all that is kept twice. K entries are in the lists of the tiles: 8
 bytes each, and a row of 64 in the backward pass (on a GPU 24 while they are sorted, before that); a box of a x b pixels
-is in about (a / 16 + 1) (b / 16 + 1) tiles. Where rays are traced, 2^29 bytes of rows of sums (gaussian_trace.py) stand in place of those of the tiles.
+is in about (a / 16 + 1) (b / 16 + 1) tiles. Where rays are traced, 2^29 bytes of rows of sums (gaussian_trace.py) stand
+in place of those of the tiles.
 
 Letters: G Gaussians, K entries of the tiles' lists.
 """
