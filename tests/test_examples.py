@@ -47,3 +47,12 @@ def test_the_demo_refuses_in_one_line(tmp_path):
     done = run("demo.py", "--output", tmp_path, "--seconds", 0, "--size", 8, "--views", 3, "--posed")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("radfield: --seconds is 0")
+
+
+def test_the_ray_tracing_example(tmp_path):
+    done = run("04_ray_tracing.py", tmp_path, "--size", 24)
+    assert done.returncode == 0, done.stderr
+    pictures = [tmp_path / f"{n}.png" for n in ("pinhole", "fisheye", "equirectangular", "aperture", "balls")]
+    assert done.stdout.split() == [str(picture) for picture in pictures]
+    assert len({picture.read_bytes() for picture in pictures}) == len(pictures)
+    assert len((EXAMPLES / "04_ray_tracing.py").read_text().splitlines()) <= 100

@@ -17,6 +17,7 @@ _EXPORTS = {
     "OccupancyGrid": ("radfield.sampling.occupancy", "OccupancyGrid"),
     "Rays": ("radfield.rays", "Rays"),
     "render_view": ("radfield.renderers.volume", "render_view"),
+    "trace": ("radfield.renderers.gaussian_trace", "trace"),
     "BadInput": ("radfield.errors", "BadInput"),
 }
 __all__ = [*_EXPORTS, "__version__"]

@@ -64,3 +64,7 @@ def test_a_depth_picture_is_brightest_where_nearest():
     near, middle, far, nothing = picture[0, :, 0].tolist()
     assert near > middle > far > nothing == 0
     assert not depth_picture(View(torch.zeros(1, 4, 3), torch.zeros(1, 4), depth)).any()
+
+
+def test_only_gaussians_are_traced(trained, tmp_path, refused):
+    refused("render", trained[0], "--output", tmp_path, "--tracer", rule="one of Gaussians, of the method splat")

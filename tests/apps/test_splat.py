@@ -3,8 +3,10 @@
 import json
 import signal
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import radfield
 from radfield.apps import splat
@@ -122,3 +124,37 @@ def test_bad_input(trained, trained_splat, tiny_capture, tmp_path, refused):
     refused("train", tiny_capture, *options, "--splat.densify.prune-opacity", 0, rule="positive")
     refused("train", "--output", trained[0], "--method", "splat", "--resume", rule="--resume keeps the run's 'ngp'")
     assert not (tmp_path / "run").exists()
+
+
+def test_tracing_draws_what_rasterising_draws(trained_splat, tmp_path, command):
+    run, _ = trained_splat
+    for name, options in (("raster", ()), ("traced", ("--tracer",))):
+        code, _, _ = command("render", run, "--output", tmp_path / name, "--views", 1, "--size", 192, *options)
+        assert code == 0
+    ours, theirs = (np.asarray(Image.open(tmp_path / name / "000.png"), float) for name in ("traced", "raster"))
+    error = ((ours - theirs) / 255) ** 2  # the rasteriser blurs by half a pixel, and orders by centres
+    assert -10 * np.log10(error.mean()) > 33
+
+
+def test_tracing_takes_any_lens(trained_splat, tmp_path, command, refused):
+    run, _ = trained_splat
+    for lens, size in (("fisheye", (32, 32)), ("equirectangular", (32, 16))):
+        options = ("--views", 1, "--size", 32, "--tracer", "--lens", lens, "--depth")
+        assert command("render", run, "--output", tmp_path / lens, *options)[0] == 0
+        with Image.open(tmp_path / lens / "000.png") as image:
+            assert image.size == size and np.asarray(image).std() > 3
+    refused("render", run, "--output", tmp_path, "--lens", "fisheye", rule="--tracer, which takes any")
+
+
+def test_training_by_tracing(trained_splat, tiny_capture, tmp_path, command, refused):
+    """It finds the scene, and what it has found is drawn by tracing from then on."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    options = (*TINY, "--splat.renderer", "trace", "--threads", "1")
+    code, figures, _ = command("train", tiny_capture, "--output", whole, "--steps", 200, "--json", *options)
+    assert code == 0 and figures["psnr"] > 18 and figures["gaussians"] > 1600
+    assert command("render", whole, "--output", tmp_path / "view", "--views", 1)[0] == 0
+    assert command("render", whole, "--output", tmp_path / "traced", "--views", 1, "--tracer")[0] == 0
+    ours, theirs = ((tmp_path / name / "000.png").read_bytes() for name in ("view", "traced"))
+    assert ours == theirs
+    refused("train", tiny_capture, "--output", parts, *options, "--splat.cameras", rule="--splat.renderer is trace")
+    assert not parts.exists()

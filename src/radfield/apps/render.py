@@ -27,6 +27,9 @@ class Options:
     frames: int | None = None  # of a video; 60, with --path as many as it says
     fps: int | None = None  # of a video, frames per second; 30, with --path as it says
     size: int | None = None  # longer side of the pictures in pixels; the capture's by default
+    tracer: bool = False  # with runs of Gaussians: trace rays instead of rasterising, which any lens allows
+    # with --tracer: the capture's lens, a fisheye's circle of 180 degrees, or the whole sphere
+    lens: Literal["capture", "fisheye", "equirectangular"] = "capture"
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
     capture: Path | None = None  # where the run's capture is now, if it has moved
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
@@ -39,12 +42,20 @@ def run(options: Options) -> dict:
     _check(options)
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
-    device, about = use_device(options.device, options.threads)
-    if RunFolder.open(options.run).read_config()["app"] == "sdf":
+    auto = "cpu" if options.tracer else "auto"  # where rays are traced
+    device, about = use_device(auto if options.device == "auto" else options.device, options.threads)
+    method = RunFolder.open(options.run).read_config()["app"]
+    if options.tracer and method != "splat":
+        raise BadInput(f"--tracer with a run of the method {method}; the rule: one of Gaussians, of the method splat")
+    if method == "sdf":
         return _sdf(options, path, about)
     folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)
+    if options.tracer:
+        from .splat_tracing import TracedModel, with_lens
+
+        model, cameras = TracedModel(model), with_lens(cameras, options.lens)
     _make_folder(options.output)
     name = "path" if path else options.what
     print(f"render {folder.path.resolve().name}: {name}, {about}", file=sys.stderr)
@@ -191,5 +202,7 @@ def _check(options: Options) -> None:
             *device_rules(options.device, options.threads),
         ]
     )
+    if options.lens != "capture" and not options.tracer:
+        raise BadInput(f"--lens is {options.lens}; the rule: the capture's, but for --tracer, which takes any")
     if (options.what != "views" or options.path) and options.views is not None:
         raise BadInput(f"--views is {options.views}; the rule: none with a video, whose pictures --frames counts")

@@ -26,6 +26,7 @@ from ..training.run_folder import RunFolder
 from .run_files import BACKGROUNDS, scene_from
 from .splat_config import Config, check, config_from, report_background
 from .splat_step import train_step
+from .splat_tracing import TracedModel
 from .splat_training import StepResult, Training
 
 __all__ = ["Config", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "report_background"]
@@ -57,6 +58,8 @@ class Model:
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
         """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3], on the
         model's device."""
+        if self.config.renderer == "trace":
+            return TracedModel(self).render_view(cameras, view, background)
         device = self.device
         background = torch.full((3,), BACKGROUNDS[self.background], device=device) if background is None else background
         cameras, background = cameras.to(device), background.to(device)

@@ -21,6 +21,9 @@ _POSITIVE += ("exposure_rate", "camera_rate")
 class Config:
     """The method's options."""
 
+    # how views are drawn, in training and afterwards: by rasterising, or by tracing rays, which is slower, takes any
+    # lens as it is (the whole sphere, too) and has no blur of its own; on a CPU
+    renderer: Literal["raster", "trace"] = "raster"
     max_gaussians: int = 300_000  # never more
     memory_gb: float = 0.0  # of memory for training Gaussians, never more; 0: 0.4 of the machine's
     # where the first Gaussians are: at the capture's sparse points, on the surfaces that a short NeRF finds, or
@@ -66,7 +69,15 @@ def report_background(config: Config, scene: Scene) -> str:
 
 def check(config: Config) -> None:
     """Raises `BadInput` for options that are out of range."""
+    traced = config.renderer == "trace"
     rules = [
+        ("renderer", config.renderer in ("raster", "trace"), "raster or trace"),
+        (
+            "antialiased",
+            not (traced and config.antialiased),
+            "False where --splat.renderer is trace, which has no blur",
+        ),
+        ("cameras", not (traced and config.cameras), "False where --splat.renderer is trace"),
         ("max_gaussians", 1 <= config.max_gaussians <= 1 << 27, "from 1 to 2^27"),
         ("memory_gb", 0 <= config.memory_gb < math.inf, "positive, or 0 for 0.4 of the machine's"),
         ("initial", config.initial in ("auto", "points", "nerf", "random"), "auto, points, nerf or random"),

@@ -19,6 +19,7 @@ from ..renderers.gaussian_color import rest_rows
 from ..sampling.random import stream
 from .run_files import BACKGROUNDS
 from .splat_config import Config
+from .splat_tracing import see_traced
 from .splat_training import StepResult, Training
 
 _ORDER, _BACKGROUND, _REFINE, _NOISE = 1, 2, 3, 4  # purposes of random numbers
@@ -43,14 +44,12 @@ def _step(training: Training, progress: float) -> StepResult:
     with stages("pixels"):
         view, level = _view(training, training.step), image_level(config, progress)
         background = _background(training)
-        camera = training.camera(view, level)
+        width, height = training.cameras[level].size[view].tolist()
         pixels, mask = training.views(view, _view(training, training.step + 1))
-        target, kept = target_image(pixels, background, (camera.height, camera.width), mask)
+        target, kept = target_image(pixels, background, (height, width), mask)
     with stages("forward"):
         leaves = _leaves(training.model.gaussians, sh_degree(config, progress))
-        options = {"antialiased": config.antialiased, "max_alpha": config.max_alpha, "cap": training.cap}
-        seen = see(leaves, camera, background, **options)
-        seen.projected.mean2d.retain_grad()
+        seen = _see(training, leaves, view, level, background)
         image = _exposed(training, seen, background, view)
         if kept is not None:  # ignored pixels count as right
             target = torch.where(kept[..., None] > 0, target, image.detach())
@@ -69,6 +68,17 @@ def _step(training: Training, progress: float) -> StepResult:
         if progress < config.refine_until:
             _refine(training)
     return StepResult(value, squared)
+
+
+def _see(training: Training, leaves: GaussianScene, view: int, level: int, background: Tensor) -> Seen:
+    config = training.model.config
+    if config.renderer == "trace":
+        training.cap.check_traced(len(leaves), *training.cameras[level].size[view].tolist())
+        return see_traced(leaves, training.cameras[level], view, background, config, training.tree)
+    options = {"antialiased": config.antialiased, "max_alpha": config.max_alpha, "cap": training.cap}
+    seen = see(leaves, training.camera(view, level), background, **options)
+    seen.projected.mean2d.retain_grad()
+    return seen
 
 
 def image_level(config: Config, progress: float) -> int:
@@ -127,7 +137,11 @@ def _optimise(training: Training, leaves: GaussianScene, seen: Seen, view: int, 
         mcmc.regularise(grads, gaussians, config.mcmc, training.size)
     elif progress < config.refine_until:
         height, width = seen.image.alpha.shape
-        training.statistics.add(seen.projected.mean2d.grad, seen.projected.radius, width, height)
+        if seen.projected is None:
+            position = training.cameras[1].camera_to_world[view, :3, 3]
+            training.statistics.add_traced(grads["means"], gaussians.means, position)
+        else:
+            training.statistics.add(seen.projected.mean2d.grad, seen.projected.radius, width, height)
     training.adam.step(gaussians, grads, rates)
     if config.densification == "mcmc":
         mcmc.add_noise(gaussians, rates["means"], config.mcmc, _random(training, _NOISE))
@@ -162,6 +176,7 @@ def _refine(training: Training) -> None:
         order = morton_order(found.means)
         training.adam.select(order, 0)
         model.gaussians = found.select(order)
+        training.tree.forget()
         training.statistics = densify.Statistics(len(found), training.device)
         training.cap.entries = 1.0
         if len(found) >= most:

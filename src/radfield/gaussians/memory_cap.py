@@ -5,7 +5,8 @@
 P numbers describe a Gaussian; its parameters and two moments are kept, a step adds gradients and what the passes of the
 rasteriser hold (80 numbers), and a refinement has all that is kept twice. K entries are in the lists of the tiles: 8
 bytes each, and a row of 64 in the backward pass (on a GPU 24 while they are sorted, before that); a box of a x b pixels
-is in about (a / 16 + 1) (b / 16 + 1) tiles.
+is in about (a / 16 + 1) (b / 16 + 1) tiles. Where rays are traced, 2^29 bytes of rows of sums (gaussian_trace.py) stand
+in place of those of the tiles.
 
 Letters: G Gaussians, K entries of the tiles' lists.
 """
@@ -25,6 +26,7 @@ from ..renderers.gaussian_color import rest_rows
 from ..renderers.gaussian_tiles import TILE
 
 PER_ENTRY, PER_PIXEL = 72, 64
+ROW_BYTES = 1 << 29  # of rows of sums that tracing keeps at a time
 
 
 class MemoryCap:
@@ -53,12 +55,17 @@ class MemoryCap:
         entries = float(x.mul_(y).mul_(radius[:, 0] > 0).sum())
         self.entries = max(self.entries, entries / len(radius))
         need = self.each * len(radius) + PER_ENTRY * entries + PER_PIXEL * width * height
+        self._note(need, f"{len(radius)} Gaussians in {entries:.3g} entries of tiles")
+
+    def check_traced(self, count: int, width: int, height: int) -> None:
+        """The same of a step that is about to trace `count` Gaussians."""
+        self._note(self.each * count + ROW_BYTES + PER_PIXEL * width * height, f"{count} Gaussians by tracing")
+
+    def _note(self, need: float, what: str) -> None:
         self.peak = max(self.peak, int(need))
         if need > self.limit:
-            raise MemoryError(
-                f"{len(radius)} Gaussians in {entries:.3g} entries of tiles need {need / 1e9:.3g} GB; "
-                f"--splat.memory-gb allows {self.limit / 1e9:.3g}"
-            )
+            limit = f"{self.limit / 1e9:.3g}"
+            raise MemoryError(f"{what} need {need / 1e9:.3g} GB; --splat.memory-gb allows {limit}")
 
 
 @contextlib.contextmanager
