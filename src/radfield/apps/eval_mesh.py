@@ -28,7 +28,8 @@ class Options:
 
 
 def run(options: Options) -> dict:
-    """Compares; accuracy is from the mesh to the truth, completeness the other way, chamfer their mean."""
+    """Compares; accuracy is from the mesh to the truth, completeness the other way, chamfer their mean. Holes are the
+    mesh's."""
     check(
         [
             ("samples", options.samples, 100 <= options.samples <= 100_000_000, "from 100 to 100000000"),
@@ -46,6 +47,7 @@ def run(options: Options) -> dict:
     mesh, truth = (_surface(path) for path in (options.mesh, options.truth))
     print(f"eval-mesh {options.mesh.name} against {options.truth.name}: {about}", file=sys.stderr)
     from ..meshing.compare import compare
+    from ..meshing.parts import hole_figures
 
     threshold = 0.005 * truth.diagonal if options.threshold is None else options.threshold
     figures = compare(mesh, truth, threshold, samples=options.samples, seed=options.seed)
@@ -54,6 +56,7 @@ def run(options: Options) -> dict:
         "diagonal": truth.diagonal,
         "chamfer_of_diagonal": figures["chamfer"] / truth.diagonal,
         "samples": options.samples,
+        **hole_figures(mesh.vertices, mesh.triangles),
     }
 
 
