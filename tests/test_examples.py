@@ -47,3 +47,14 @@ def test_the_demo_refuses_in_one_line(tmp_path):
     done = run("demo.py", "--output", tmp_path, "--seconds", 0, "--size", 8, "--views", 3, "--posed")
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("radfield: --seconds is 0")
+
+
+def test_flexicubes_keeps_the_edges_of_a_box():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("flexicubes_example", EXAMPLES / "02_flexicubes.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    before, after = (example.error_of(example.fit(cells=12, steps=steps)) for steps in (0, 60))
+    assert after < 0.3 * before
+    assert len((EXAMPLES / "02_flexicubes.py").read_text().splitlines()) <= 100

@@ -240,3 +240,12 @@ def test_bad_input(ball, fitted, trained, tmp_path, refused):
     refused("train", "--output", fitted, "--resume", rule="a run that `radfield train` made")
     refused("eval-mesh", ball, ball, "--samples", 1, rule="from 100")
     refused("eval-mesh", ball, tmp_path / "points.obj", rule="points.obj")
+
+
+def test_a_mesh_of_rendered_depth(trained, tiny_capture, tmp_path, command, refused):
+    file = tmp_path / "mesh.ply"
+    options = ("--tsdf", "--resolution", 32, "--capture", tiny_capture, "--json")
+    code, figures, _ = command("export", trained[0], file, *options)
+    assert code == 0 and figures["triangles"] > 100
+    assert read_mesh(file)[4].std() > 0.01
+    refused("export", trained[0], file, "--tsdf", "--capture", tmp_path / "no", rule="--capture says where it is")

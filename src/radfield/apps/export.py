@@ -30,6 +30,8 @@ class Options:
     resolution: int = 512  # of a mesh: cells along the longest side of what it covers
     cascades: int = 1  # of a mesh of a radiance field: nested cubes that it covers; 1: where cameras look, 8: all
     density: float = 20.0  # of a mesh of a radiance field: its surface is where the density is this
+    # a mesh of any run, Gaussians too, from depth that is rendered for its training cameras (TSDF fusion)
+    tsdf: bool = False
     # of a mesh: "only" what a training camera sees, or "all"; "auto": only that where the scene has surroundings that
     # the mesh covers, since behind its surfaces a radiance field has any density
     visible: Literal["auto", "only", "all"] = "auto"
@@ -70,7 +72,7 @@ def run(options: Options) -> dict:
     from . import splat
     from .methods import method_of
 
-    return (_gaussians if method_of(folder) is splat else _mesh)(options, folder)
+    return (_gaussians if method_of(folder) is splat and not options.tsdf else _mesh)(options, folder)
 
 
 def _mesh(options: Options, folder: RunFolder) -> dict:

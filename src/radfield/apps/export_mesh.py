@@ -1,5 +1,6 @@
 """The surface of a run as a mesh, in the units and axes of its capture or mesh: of a field with a distance where it is
-0, of a radiance field where the density is a threshold. What `radfield export` calls for these.
+0, of a radiance field where the density is a threshold, of any run (Gaussians too) in the depth of its rendered views.
+What `radfield export` calls for these.
 
 What a model must answer: meshing/level_set.py.
 """
@@ -8,11 +9,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import sys
+from collections.abc import Callable, Iterator
+
+from torch import Tensor
 
 from ..cameras import Cameras
 from ..errors import BadInput, warn
-from ..meshing import level_set, parts
+from ..meshing import fusion, level_set, parts
 from ..meshing.decimate import decimate
 from ..meshing.mesh import Mesh
 from ..meshing.texture import bake, unwrap
@@ -23,6 +28,7 @@ from ..training.run_folder import RunFolder
 from .runs import open_run
 from .surface_colors import colors_of
 
+FUSED_PIXELS = 640  # of the longer side of a view that is fused
 TEXTURED_TRIANGLES = 50_000  # of a mesh with a texture, where nothing is said
 
 
@@ -32,17 +38,39 @@ def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
 
     title = f"export {folder.path.resolve().name}"
     model = load(folder.path)
-    cameras = cameras_of(folder, model, options)
-    with contextlib.ExitStack() as stack:
-        mesh, hint = extract(model, options, _shown(stack, title))
+    if options.tsdf:
+        mesh, color, hint = fused(folder, model, options, title)
+        cameras = None
+    else:
+        cameras = cameras_of(folder, model, options)
+        color = functools.partial(colors_of, model) if hasattr(model, "color") else None
+        with _shown(title) as show:
+            mesh, hint = extract(model, options, show)
     if not len(mesh.triangles):
         raise BadInput(f"{folder.path}: its surface is empty: {hint}")
     mesh, figures = cleaned(mesh, options, cameras)
     mesh = simplified(mesh, options)
-    if options.colors:
-        mesh = colored(model, mesh, options.texture)
+    if options.colors and color is not None:
+        mesh = colored(mesh, color, options.texture)
     mesh = mesh.transformed(model.transform.inverse())
     return mesh, figures | figures_of(mesh)
+
+
+def fused(folder: RunFolder, model, options, title: str):
+    """(the surface in what the training cameras see of a run of any method, what answers its colours, what to try where
+    that is empty)."""
+    cameras = open_run(folder.path, None, capture=options.capture)[2].train.cameras
+    cameras = cameras.scaled(min(1.0, FUSED_PIXELS / float(cameras.size.max())))
+    with _shown(f"{title}: views") as show:
+        views = fusion.DepthViews.of(cameras, model.render_view, show)
+    with _shown(f"{title}: surface") as show:
+        mesh, truncation = fusion.fuse(views, min(options.cascades, model.cascades), options.resolution, show)
+    hint = "no view sees anything; the rule: a longer training, or more --cascades"
+
+    def color(x: Tensor, normals: Tensor) -> Tensor:
+        return views.color_of(x.float(), normals.float(), truncation)
+
+    return mesh, color, hint
 
 
 def cameras_of(folder: RunFolder, model, options) -> Cameras | None:
@@ -99,16 +127,14 @@ def simplified(mesh: Mesh, options) -> Mesh:
     return mesh if wanted is None else decimate(mesh, wanted)
 
 
-def colored(model, mesh: Mesh, texture: int | None) -> Mesh:
-    """The mesh (in scene coordinates) with colours at its points, or with a texture of about `texture` texels a side;
-    as it is where the model knows no colours."""
-    if not hasattr(model, "color"):
-        return mesh
+def colored(mesh: Mesh, color: Callable[[Tensor, Tensor], Tensor], texture: int | None) -> Mesh:
+    """The mesh (in scene coordinates) with colours at its points, or with a texture of about `texture` texels a side.
+    color: sRGB [M, 3] of positions and unit normals, both [M, 3]."""
     normals = mesh.normals()
     if texture is None:
-        return dataclasses.replace(mesh, colors=colors_of(model, mesh.vertices, normals))
+        return dataclasses.replace(mesh, colors=color(mesh.vertices, normals))
     unwrapped, which, size = unwrap(mesh, texture)
-    return bake(unwrapped, normals[which], size, lambda x, n: colors_of(model, x, n))
+    return bake(unwrapped, normals[which], size, color)
 
 
 def figures_of(mesh: Mesh) -> dict:
@@ -122,13 +148,15 @@ def figures_of(mesh: Mesh) -> dict:
     }
 
 
-def _shown(stack: contextlib.ExitStack, title: str):
-    """Shows blocks that are done, from when it is known how many there are."""
-    opened = []
+@contextlib.contextmanager
+def _shown(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows what is done, from when it is known how much there is."""
+    with contextlib.ExitStack() as stack:
+        opened = []
 
-    def show(done: int, blocks: int) -> None:
-        if not opened:
-            opened.append(stack.enter_context(Progress(title, steps=blocks)))
-        opened[0].update(done)
+        def show(done: int, total: int) -> None:
+            if not opened:
+                opened.append(stack.enter_context(Progress(title, steps=total)))
+            opened[0].update(done)
 
-    return show
+        yield show

@@ -18,11 +18,8 @@ from ..renderers import volume
 BEFORE, BEHIND = 8, 24  # steps of the renderer that a ray begins before a point and ends behind it, at most
 
 
-def colors_of(model, x: Tensor, normals: Tensor) -> Tensor | None:
-    """[P, 3] sRGB at surface points x [P, 3] (scene positions) with unit normals [P, 3], 0 where there is none; None
-    for a model without colours."""
-    if not hasattr(model, "color"):
-        return None
+def colors_of(model, x: Tensor, normals: Tensor) -> Tensor:
+    """[P, 3] sRGB at surface points x [P, 3] (scene positions) with unit normals [P, 3], 0 where there is none."""
     towards = -normals.float()
     towards[towards.norm(dim=-1) < 0.5] = torch.tensor([0.0, 0, -1])
     ask = _of_ray if hasattr(model, "grid") and not hasattr(model, "distance") else type(model).color
