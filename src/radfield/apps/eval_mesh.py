@@ -51,17 +51,25 @@ def run(options: Options) -> dict:
 
 
 def _surfaces(options: Options) -> dict:
+    """Both are measured in a box of diagonal 1 around the truth: float32 points far from the origin are not exact."""
     from ..meshing.compare import compare
 
     mesh, truth = (_surface(path) for path in (options.mesh, options.truth))
-    if options.align is not None:
-        mesh = dataclasses.replace(mesh, vertices=_aligned(options, mesh.vertices))
-    threshold = 0.005 * truth.diagonal if options.threshold is None else options.threshold
-    figures = compare(mesh, truth, threshold, samples=options.samples, seed=options.seed)
+    size, middle = truth.diagonal, truth.corners.mean((0, 1))
+    moved = _aligned(options, mesh.vertices)
+    mesh, truth = (
+        dataclasses.replace(each, vertices=(vertices - middle) / size)
+        for each, vertices in ((mesh, moved), (truth, truth.vertices))
+    )
+    threshold = 0.005 * size if options.threshold is None else options.threshold
+    figures = compare(mesh, truth, threshold / size, samples=options.samples, seed=options.seed)
+    in_units = {name: figures[name] * size for name in ("chamfer", "accuracy", "completeness", "largest")}
     return {
         **figures,
-        "diagonal": truth.diagonal,
-        "chamfer_of_diagonal": figures["chamfer"] / truth.diagonal,
+        **in_units,
+        "threshold": threshold,
+        "diagonal": size,
+        "chamfer_of_diagonal": figures["chamfer"],
         "samples": options.samples,
         **_holes(options),
     }
@@ -141,10 +149,12 @@ def _check(options: Options) -> None:
 
 
 def _surface(path: Path):
+    import torch
+
     from ..data.synthetic.mesh import read_mesh
     from ..tracing.surface import Surface
 
-    vertices, triangles = read_mesh(path)[:2]
+    vertices, triangles = read_mesh(path, torch.float64)[:2]
     try:
         return Surface.of(vertices, triangles)
     except BadInput as error:

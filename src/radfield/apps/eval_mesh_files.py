@@ -17,16 +17,18 @@ MOST_POINTS = 50_000_000  # of a mesh, before they are thinned
 
 def mesh_arrays(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(vertices [P, 3] float64, triangles [T, 3]) of a mesh, with triangles and finite coordinates."""
+    import torch
+
     from ..data.synthetic.mesh import read_mesh
 
-    vertices, triangles = (each.numpy() for each in read_mesh(path)[:2])
+    vertices, triangles = (each.numpy() for each in read_mesh(path, torch.float64)[:2])
     if not len(triangles):
         raise BadInput(f"{path}: it has no triangles; the rule: at least one")
     if triangles.min() < 0 or triangles.max() >= len(vertices):
         raise BadInput(f"{path}: triangles name points that there are not; the rule: from 0 to {len(vertices) - 1}")
     if not np.isfinite(vertices).all():
         raise BadInput(f"{path}: a point is not finite; the rule: finite coordinates")
-    return vertices.astype(np.float64), triangles
+    return vertices, triangles
 
 
 def mesh_points(path: Path, spacing: float, align: np.ndarray | None) -> np.ndarray:

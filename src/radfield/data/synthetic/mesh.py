@@ -98,8 +98,9 @@ def load_mesh(path: Path, up: str = "y") -> TexturedMesh:
     )
 
 
-def read_mesh(path: Path):
-    # (vertices [P, 3], triangles [T, 3], uv [P, 2] or None, image [H, W, 3] or None, colours [P, 3] or None)
+def read_mesh(path: Path, dtype=torch.float32):
+    # (vertices [P, 3], triangles [T, 3], uv [P, 2] or None, image [H, W, 3] or None, colours [P, 3] or None); dtype: of
+    # the vertices, float64 where they may lie far from the origin
     if path.suffix.lower() not in ENDINGS:
         raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: a mesh is one of {', '.join(ENDINGS)}")
     if not path.is_file():
@@ -132,7 +133,7 @@ def read_mesh(path: Path):
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path} cannot be read as a mesh: {reason}") from None
-    return torch.from_numpy(vertices).float(), torch.from_numpy(triangles).long(), *look
+    return torch.from_numpy(vertices).to(dtype), torch.from_numpy(triangles).long(), *look
 
 
 def _whole(loaded):
