@@ -50,9 +50,20 @@ def test_the_demo_refuses_in_one_line(tmp_path):
 
 
 def test_the_ray_tracing_example(tmp_path):
-    done = run("04_ray_tracing.py", tmp_path, "--size", 24)
+    done = run("03_ray_tracing.py", tmp_path, "--size", 24)
     assert done.returncode == 0, done.stderr
     pictures = [tmp_path / f"{n}.png" for n in ("pinhole", "fisheye", "equirectangular", "aperture", "balls")]
     assert done.stdout.split() == [str(picture) for picture in pictures]
     assert len({picture.read_bytes() for picture in pictures}) == len(pictures)
-    assert len((EXAMPLES / "04_ray_tracing.py").read_text().splitlines()) <= 100
+    assert len((EXAMPLES / "03_ray_tracing.py").read_text().splitlines()) <= 100
+
+
+def test_flexicubes_keeps_the_edges_of_a_box():
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("flexicubes_example", EXAMPLES / "02_flexicubes.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    before, after = (example.error_of(example.fit(cells=12, steps=steps)) for steps in (0, 60))
+    assert after < 0.3 * before
+    assert len((EXAMPLES / "02_flexicubes.py").read_text().splitlines()) <= 100

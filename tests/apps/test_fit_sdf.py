@@ -6,9 +6,10 @@ import pytest
 import torch
 from tracing_meshes import sphere
 
-from radfield.apps import export_mesh, fit_sdf, sdf, sdf_views
+from radfield.apps import fit_sdf, sdf, sdf_views
 from radfield.data.synthetic.mesh import read_mesh
 from radfield.errors import RadfieldWarning
+from radfield.meshing import level_set
 from radfield.meshing.files import write_mesh
 from radfield.meshing.mesh import Mesh
 from radfield.renderers import sphere_tracing
@@ -168,6 +169,7 @@ def test_a_mesh_of_a_radiance_field(trained, tmp_path, command):
     file = tmp_path / "mesh.glb"
     code, figures, _ = command("export", trained[0], file, "--resolution", 48, "--json")
     assert code == 0 and figures["triangles"] > 100
+    assert {"holes", "hole_length", "longest_hole", "components", "left_out"} <= set(figures)
     colors = read_mesh(file)[4]
     assert colors is not None and colors.std() > 0.01
     code, _, said = command("export", trained[0], file, "--density", 1e9, "--resolution", 16)
@@ -175,12 +177,38 @@ def test_a_mesh_of_a_radiance_field(trained, tmp_path, command):
     assert file.exists()
 
 
+def test_a_mesh_is_simplified_textured_and_cut_to_what_cameras_see(trained, tiny_capture, tmp_path, command):
+    file, options = tmp_path / "mesh.obj", ("--resolution", 32, "--json")
+    whole = command("export", trained[0], tmp_path / "all.ply", *options)[1]
+    few = ("--triangles", 400, "--texture", 64, "--visible", "only", "--capture", tiny_capture)
+    code, figures, said = command("export", trained[0], file, *few, *options)
+    assert code == 0 and 300 < figures["triangles"] <= 400 < whole["triangles"]
+    assert any("of the triangles are seen by a camera" in line for line in said)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["all.ply", "mesh.mtl", "mesh.obj", "mesh.png"]
+    _, triangles, uv, image, _ = read_mesh(file)
+    assert len(triangles) == figures["triangles"] and uv is not None and image.std() > 0.01
+
+
+def test_bad_options_of_a_mesh(trained, fitted, tmp_path, refused):
+    file = tmp_path / "mesh.glb"
+    refused("export", trained[0], file, "--cascades", 9, rule="from 1 to 8")
+    refused("export", trained[0], file, "--smallest", 2, rule="from 0 to 1")
+    refused("export", trained[0], file, "--triangles", 3, rule="4 or more")
+    refused("export", trained[0], file, "--texture", 8, rule="from 16 to 8192")
+    refused("export", trained[0], file, "--texture", 64, "--triangles", 600_000, rule="at most 500000 --triangles")
+    refused("export", trained[0], tmp_path / "mesh.ply", "--texture", 64, rule="one of .obj, .glb")
+    refused("export", trained[0], tmp_path / "a mesh.obj", "--texture", 64, rule="a space in its name")
+    refused("export", trained[0], file, "--visible", "only", "--capture", tmp_path / "no", rule="--capture says where")
+    refused("export", fitted, file, "--visible", "only", rule="a run that `radfield train` made")
+    assert not list(tmp_path.iterdir())
+
+
 def test_blocks_are_kept_around_occupied_cells():
     cells = torch.zeros(16, 16, 16, dtype=torch.bool)
     cells[3, 8, 15] = True
     for reach in (0, 2, 40):
         near = torch.cartesian_prod(*[torch.arange(16)] * 3) - torch.tensor([3, 8, 15])
-        assert torch.equal(export_mesh._grown(cells, reach).view(-1), near.abs().amax(-1) <= reach)
+        assert torch.equal(level_set.grown(cells, reach).view(-1), near.abs().amax(-1) <= reach)
 
 
 def test_an_open_mesh_is_announced(tmp_path, command):
@@ -212,3 +240,12 @@ def test_bad_input(ball, fitted, trained, tmp_path, refused):
     refused("train", "--output", fitted, "--resume", rule="a run that `radfield train` made")
     refused("eval-mesh", ball, ball, "--samples", 1, rule="from 100")
     refused("eval-mesh", ball, tmp_path / "points.obj", rule="points.obj")
+
+
+def test_a_mesh_of_rendered_depth(trained, tiny_capture, tmp_path, command, refused):
+    file = tmp_path / "mesh.ply"
+    options = ("--tsdf", "--resolution", 32, "--capture", tiny_capture, "--json")
+    code, figures, _ = command("export", trained[0], file, *options)
+    assert code == 0 and figures["triangles"] > 100
+    assert read_mesh(file)[4].std() > 0.01
+    refused("export", trained[0], file, "--tsdf", "--capture", tmp_path / "no", rule="--capture says where it is")

@@ -16,6 +16,8 @@ from ..training.run_folder import RunFolder
 from . import export_web
 from .runs import check, device_rules, use_device
 
+MOST_TEXTURED = 500_000  # triangles that are laid out for a texture
+
 
 @dataclass(frozen=True)
 class Options:
@@ -26,10 +28,23 @@ class Options:
     # .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # Gaussians: "saved": only what lies in the viewer's crop box, if any
-    resolution: int = 512  # of a mesh: cells along the scene's side
+    resolution: int = 512  # of a mesh: cells along the longest side of what it covers
+    cascades: int = 1  # of a mesh of a radiance field: nested cubes that it covers; 1: where cameras look, 8: all
     density: float = 20.0  # of a mesh of a radiance field: its surface is where the density is this
+    # a mesh of any run, Gaussians too, from depth that is rendered for its training cameras (TSDF fusion)
+    tsdf: bool = False
+    # of a mesh: "only" what a training camera sees, or "all"; "auto": only that where the scene has surroundings that
+    # the mesh covers, since behind its surfaces a radiance field has any density
+    visible: Literal["auto", "only", "all"] = "auto"
+    capture: Path | None = None  # where the run's capture is now, if it moved
+    smallest: float = (
+        0.001  # of a mesh: connected parts with less than this part of the largest one's area are left out
+    )
     largest: bool = False  # of a mesh: only the connected part with the most triangles
-    colors: bool = True  # of a mesh of a radiance field: colours at its points
+    triangles: int | None = None  # of a mesh: simplified to about so many
+    colors: bool = True  # of a mesh: colours, where the run has some
+    # of a mesh: colours as an image of about so many texels a side, instead of at its points; in .glb, or beside .obj
+    texture: int | None = None
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
     web: export_web.Config = field(default_factory=export_web.Config)  # options of a page
@@ -40,7 +55,17 @@ def run(options: Options) -> dict:
     check(
         [
             ("resolution", options.resolution, 8 <= options.resolution <= 2048, "from 8 to 2048"),
+            ("cascades", options.cascades, 1 <= options.cascades <= 8, "from 1 to 8"),
+            ("smallest", options.smallest, 0 <= options.smallest <= 1, "from 0 to 1"),
             ("density", options.density, 0 < options.density < math.inf, "positive"),
+            ("triangles", options.triangles, options.triangles is None or options.triangles >= 4, "4 or more"),
+            ("texture", options.texture, options.texture is None or 16 <= options.texture <= 8192, "from 16 to 8192"),
+            (
+                "texture",
+                options.texture,
+                options.texture is None or (options.triangles or 0) <= MOST_TEXTURED,
+                f"at most {MOST_TEXTURED} --triangles with it",
+            ),
             *device_rules("cpu", options.threads),
         ]
     )
@@ -51,17 +76,28 @@ def run(options: Options) -> dict:
     from . import splat
     from .methods import method_of
 
-    return (_gaussians if method_of(folder) is splat else _mesh)(options, folder)
+    return (_gaussians if method_of(folder) is splat and not options.tsdf else _mesh)(options, folder)
 
 
 def _mesh(options: Options, folder: RunFolder) -> dict:
     from ..meshing.files import check_ending, write_mesh
     from .export_mesh import mesh_of
 
-    check_ending(options.file)
+    check_ending(options.file, textured=options.texture is not None and options.colors)
+    _need_packages(options)
     mesh, figures = mesh_of(folder, options)
     write_mesh(options.file, mesh)
     return {"file": str(options.file), **figures, "bytes": options.file.stat().st_size}
+
+
+def _need_packages(options: Options) -> None:
+    """Raises `BadInput` for a package that will be missing, before anything takes time."""
+    from ..meshing.optional import optional
+
+    if options.triangles is not None or options.texture is not None:
+        optional("fast_simplification", "--triangles" if options.texture is None else "--texture")
+    if options.texture is not None:
+        optional("xatlas", "--texture")
 
 
 def _gaussians(options: Options, folder: RunFolder) -> dict:

@@ -1,115 +1,162 @@
-"""The surface of a run as a mesh, in the units and axes of its capture or mesh: of a signed distance field where it is
-0, of a radiance field where the density is a threshold. What `radfield export` calls for these."""
+"""The surface of a run as a mesh, in the units and axes of its capture or mesh: of a field with a distance where it is
+0, of a radiance field where the density is a threshold, of any run (Gaussians too) in the depth of its rendered views.
+What `radfield export` calls for these.
+
+What a model must answer: meshing/level_set.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
+import functools
+import sys
+from collections.abc import Callable, Iterator
 
-import torch
 from torch import Tensor
 
-from ..errors import BadInput
-from ..meshing.marching_cubes import Lattice, marching_cubes
+from ..cameras import Cameras
+from ..errors import BadInput, warn
+from ..meshing import fusion, level_set, parts
+from ..meshing.decimate import decimate
 from ..meshing.mesh import Mesh
-from ..sampling import occupancy_reference
+from ..meshing.texture import bake, unwrap
+from ..meshing.visibility import seen
 from ..tracing.surface import count_open_edges
 from ..training.progress import Progress
 from ..training.run_folder import RunFolder
-from . import sdf, sdf_views
+from .runs import open_run
+from .surface_colors import colors_of
 
-_PER_CALL = 1 << 17
-_NOTHING = 1e-10  # density of empty space, whose logarithm is asked for
+FUSED_PIXELS = 640  # of the longer side of a view that is fused
+TEXTURED_TRIANGLES = 50_000  # of a mesh with a texture, where nothing is said
 
 
 def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
     """(the mesh, figures about it). options: those of `radfield export`. Raises `BadInput` where it has no surface."""
-    is_sdf = folder.read_config()["app"] == "sdf"
-    with contextlib.ExitStack() as stack:
-        show = _shown(stack, f"export {folder.path.resolve().name}")
-        if is_sdf:
-            model = sdf.load(folder.path)
-            mesh = sdf_views.extract(model, options.resolution, show)
-            hint = "the field is nowhere 0; the rule: a run that was fitted for longer"
-        else:
-            model, mesh = _of_density(folder, options, show)
-            hint = f"no density is above {options.density:g}; the rule: a lower --density, or a longer training"
+    from .methods import load
+
+    title = f"export {folder.path.resolve().name}"
+    model = load(folder.path)
+    if options.tsdf:
+        mesh, color, hint = fused(folder, model, options, title)
+        cameras = None
+    else:
+        cameras = cameras_of(folder, model, options)
+        color = functools.partial(colors_of, model) if hasattr(model, "color") else None
+        with _shown(title) as show:
+            mesh, hint = extract(model, options, show)
     if not len(mesh.triangles):
         raise BadInput(f"{folder.path}: its surface is empty: {hint}")
+    mesh, figures = cleaned(mesh, options, cameras)
+    mesh = simplified(mesh, options)
+    if options.colors and color is not None:
+        mesh = colored(mesh, color, options.texture)
+    mesh = mesh.transformed(model.transform.inverse())
+    return mesh, figures | figures_of(mesh)
+
+
+def fused(folder: RunFolder, model, options, title: str):
+    """(the surface in what the training cameras see of a run of any method, what answers its colours, what to try where
+    that is empty)."""
+    cameras = open_run(folder.path, None, capture=options.capture)[2].train.cameras
+    cameras = cameras.scaled(min(1.0, FUSED_PIXELS / float(cameras.size.max())))
+    with _shown(f"{title}: views") as show:
+        views = fusion.DepthViews.of(cameras, model.render_view, show)
+    with _shown(f"{title}: surface") as show:
+        mesh, truncation = fusion.fuse(views, min(options.cascades, model.cascades), options.resolution, show)
+    hint = "no view sees anything; the rule: a longer training, or more --cascades"
+
+    def color(x: Tensor, normals: Tensor) -> Tensor:
+        return views.color_of(x.float(), normals.float(), truncation)
+
+    return mesh, color, hint
+
+
+def cameras_of(folder: RunFolder, model, options) -> Cameras | None:
+    """The training cameras in scene coordinates where the mesh shall be what they see, else None. Where that was left
+    to us and the capture is not there, everything stays, and it is said."""
+    surroundings = not hasattr(model, "distance") and options.cascades > 1 and model.cascades > 1
+    if options.visible == "all" or (options.visible == "auto" and not surroundings):
+        return None
+    try:
+        return open_run(folder.path, None, capture=options.capture)[2].train.cameras
+    except BadInput as error:
+        if options.visible == "only" or options.capture is not None:
+            raise
+        warn(f"{error}; the mesh keeps what no camera sees")
+        return None
+
+
+def extract(model, options, progress=None) -> tuple[Mesh, str]:
+    """(the model's surface in scene coordinates, what to try where that is empty)."""
+    if hasattr(model, "distance"):
+        hint = "the field is nowhere 0; the rule: a run that was trained for longer"
+        return level_set.mesh_of_distance(model.distance, model.box, options.resolution, progress), hint
+    cells = level_set.occupied_cells(model.grid, min(options.cascades, model.cascades))
+    hint = f"no density is above {options.density:g}; the rule: a lower --density, or a longer training"
+    return level_set.mesh_of_density(model.density, cells, options.density, options.resolution, progress), hint
+
+
+def cleaned(mesh: Mesh, options, cameras: Cameras | None = None) -> tuple[Mesh, dict]:
+    """(the mesh without what none of `cameras` sees and the parts that are not wanted, how many parts there are and how
+    many are left out)."""
+    if cameras is not None:
+        visible = seen(mesh, cameras)
+        print(f"export: {float(visible.float().mean()):.0%} of the triangles are seen by a camera", file=sys.stderr)
+        if not bool(visible.any()):
+            raise BadInput("no camera of the capture sees the surface; the rule: --visible all keeps it")
+        mesh = mesh.select(visible)
     components = len(mesh.components().unique())
     if options.largest:
-        mesh = mesh.largest()
-    if options.colors and not is_sdf:
-        mesh = dataclasses.replace(mesh, colors=_colors(model, mesh))
-    mesh = mesh.transformed(model.transform.inverse())
-    return mesh, {
+        mesh, left_out = mesh.largest(), components - 1
+    else:
+        mesh, left_out = parts.without_small_parts(mesh, options.smallest)
+    if left_out:
+        why = "all but the largest" if options.largest else f"smaller than {options.smallest:g} of the largest"
+        print(f"export: {left_out} of {components} connected parts left out ({why})", file=sys.stderr)
+    return mesh, {"components": components - left_out, "left_out": left_out}
+
+
+def simplified(mesh: Mesh, options) -> Mesh:
+    """The mesh with about as many triangles as asked for; with a texture, no more than are laid out in a minute."""
+    wanted = options.triangles
+    if wanted is None and options.texture is not None and len(mesh.triangles) > TEXTURED_TRIANGLES:
+        wanted = TEXTURED_TRIANGLES
+        print(f"export: simplified to about {wanted} triangles for the texture (--triangles)", file=sys.stderr)
+    return mesh if wanted is None else decimate(mesh, wanted)
+
+
+def colored(mesh: Mesh, color: Callable[[Tensor, Tensor], Tensor], texture: int | None) -> Mesh:
+    """The mesh (in scene coordinates) with colours at its points, or with a texture of about `texture` texels a side.
+    color: sRGB [M, 3] of positions and unit normals, both [M, 3]."""
+    normals = mesh.normals()
+    if texture is None:
+        return dataclasses.replace(mesh, colors=color(mesh.vertices, normals))
+    unwrapped, which, size = unwrap(mesh, texture)
+    return bake(unwrapped, normals[which], size, color)
+
+
+def figures_of(mesh: Mesh) -> dict:
+    """What is reported of a mesh; lengths in its unit. Points that a texture has twice count once."""
+    _, place = mesh.vertices.unique(dim=0, return_inverse=True)
+    return {
         "vertices": len(mesh.vertices),
         "triangles": len(mesh.triangles),
-        "components": components,
-        "open_edges": count_open_edges(mesh.triangles, len(mesh.vertices)),
+        "open_edges": count_open_edges(place[mesh.triangles], len(mesh.vertices)),
+        **parts.hole_figures(mesh.vertices, mesh.triangles),
     }
 
 
-def _shown(stack: contextlib.ExitStack, title: str):
-    """Shows blocks that are done, from when it is known how many there are."""
-    opened = []
+@contextlib.contextmanager
+def _shown(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows what is done, from when it is known how much there is."""
+    with contextlib.ExitStack() as stack:
+        opened = []
 
-    def show(done: int, blocks: int) -> None:
-        if not opened:
-            opened.append(stack.enter_context(Progress(title, steps=blocks)))
-        opened[0].update(done)
+        def show(done: int, total: int) -> None:
+            if not opened:
+                opened.append(stack.enter_context(Progress(title, steps=total)))
+            opened[0].update(done)
 
-    return show
-
-
-def _of_density(folder: RunFolder, options, show) -> tuple:
-    from . import ngp
-
-    model = ngp.load(folder.path)
-    occupied = occupied_cells(model.grid)
-    level = math.log(options.density)
-
-    def value(x: Tensor) -> Tensor:
-        parts = [level - model.density(part).float().clamp_min(_NOTHING).log() for part in x.split(_PER_CALL)]
-        return torch.cat(parts) if parts else x.new_empty(0)
-
-    def near(centres: Tensor, radius: float) -> Tensor:
-        cells = occupied.shape[0]
-        reach = min(math.ceil(radius * cells), cells)
-        grown = _grown(occupied, reach)
-        return grown[tuple((centres * cells).long().clamp(0, cells - 1).T)]
-
-    lattice = Lattice.of(torch.zeros(3), torch.ones(3), options.resolution)
-    return model, marching_cubes(value, lattice, near, show)
-
-
-def occupied_cells(grid) -> Tensor:
-    """[R, R, R] bool: the cells of the innermost cascade, x first, that an occupancy grid has as occupied."""
-    side = grid.config.resolution
-    bits = (grid.bitfield[:, None] >> torch.arange(8)) & 1
-    cells = bits.flatten()[: side**3].nonzero()[:, 0]
-    _, place = occupancy_reference.coordinates_of(cells, side)
-    occupied = torch.zeros(side, side, side, dtype=torch.bool)
-    occupied[tuple(place.long().T)] = True
-    return occupied
-
-
-def _grown(cells: Tensor, reach: int) -> Tensor:
-    """The cells within `reach` of one along each axis, by sums along the axes."""
-    side = cells.shape[0]
-    up, down = (torch.arange(side) + reach).clamp_max(side - 1), torch.arange(side) - reach - 1
-    for axis in range(3):
-        total = cells.cumsum(axis, dtype=torch.int32)
-        before = total.index_select(axis, down.clamp_min(0)).movedim(axis, -1) * (down >= 0)
-        cells = total.index_select(axis, up) > before.movedim(-1, axis)
-    return cells
-
-
-def _colors(model, mesh: Mesh) -> Tensor:
-    """[P, 3] sRGB, each as seen from straight in front of the surface: colours along other directions, or along one for
-    all, are those of reflections and of the inside, and come out dark."""
-    x, towards = mesh.vertices.float(), -mesh.normals().float()
-    towards[towards.norm(dim=-1) < 0.5] = torch.tensor([0.0, 0, -1])
-    parts = zip(x.split(_PER_CALL), towards.split(_PER_CALL), strict=True)
-    return torch.cat([model.color(a, b).float() for a, b in parts])
+        yield show

@@ -82,10 +82,12 @@ def run(options: Options) -> dict:
 def open_surface(path: Path):
     """(the mesh's surface in scene coordinates, the similarity that leads there). Says what is unusual about the mesh.
     BadInput, in one line, where it is none."""
+    import torch
+
     from ..data.synthetic.mesh import read_mesh
     from ..tracing.surface import Surface
 
-    vertices, triangles = read_mesh(path)[:2]
+    vertices, triangles = read_mesh(path, torch.float64)[:2]
     try:
         surface = Surface.of(vertices, triangles)
         transform = sdf.scene_of(surface)

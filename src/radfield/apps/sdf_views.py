@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..cameras import Cameras, look_at
 from ..meshing.compare import compare, overlap
-from ..meshing.marching_cubes import Lattice, marching_cubes
+from ..meshing.level_set import asked, mesh_of_distance
 from ..meshing.mesh import Mesh
 from ..rays import Rays
 from ..renderers.sphere_tracing import shade
@@ -22,24 +22,16 @@ OVERLAP_POINTS = 1 << 20
 CHAMFER_RESOLUTION = 256
 DISTANCE = 2.0  # of cameras from the middle of the scene
 FILLED = 0.5  # of a picture's height, by the mesh's
-_MARGIN = 1 / 512  # what a trained field may be off by where blocks are left out
-_SLOPE = 1.2
-_PER_CALL = 1 << 18
 
 
 def distances(model: Model, x: Tensor) -> Tensor:
     """f [M] at scene positions x [M, 3], in parts that fit the memory."""
-    return torch.cat([model.distance(part) for part in x.split(_PER_CALL)]) if len(x) else x.new_empty(0)
+    return asked(model.distance, x)
 
 
 def extract(model: Model, resolution: int, progress=None) -> Mesh:
     """The surface in scene coordinates, with `resolution` cells along the longest side of the mesh's box."""
-    lattice = Lattice.of(*model.box, resolution)
-
-    def near(centres: Tensor, radius: float) -> Tensor:
-        return distances(model, centres).abs() <= _SLOPE * radius + _MARGIN
-
-    return marching_cubes(lambda x: distances(model, x), lattice, near, progress)
+    return mesh_of_distance(model.distance, model.box, resolution, progress)
 
 
 def measure(model: Model, surface: Surface) -> dict:

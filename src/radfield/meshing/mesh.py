@@ -13,11 +13,13 @@ from ..geometry import SceneTransform
 @dataclass(frozen=True)
 class Mesh:
     """vertices: [P, 3] float64; triangles: [T, 3] int64, counter-clockwise seen from outside; colors: [P, 3] sRGB in
-    [0, 1], or None."""
+    [0, 1], or None. uv: [P, 2] in [0, 1], v upwards, and image: [H, W, 3] uint8 sRGB, the texture; or None both."""
 
     vertices: Tensor
     triangles: Tensor
     colors: Tensor | None = None
+    uv: Tensor | None = None
+    image: Tensor | None = None
 
     def transformed(self, transform: SceneTransform) -> Mesh:
         """The mesh after a similarity."""
@@ -33,18 +35,8 @@ class Mesh:
         return torch.nn.functional.normalize(total, dim=-1)
 
     def components(self) -> Tensor:
-        """[P]: the least number of the points that triangles connect with each one (labels hooked at their roots, and
-        paths halved: Shiloach and Vishkin 1982)."""
-        label = torch.arange(len(self.vertices))
-        while True:
-            of_corners = label[self.triangles]
-            least = of_corners.amin(1, keepdim=True).expand(-1, 3)
-            new = label.scatter_reduce(0, of_corners.reshape(-1), least.reshape(-1), "amin")
-            while not torch.equal(halved := new[new], new):
-                new = halved
-            if torch.equal(new, label):
-                return label
-            label = new
+        """[P]: the least number of the points that triangles connect with each one."""
+        return connected(self.triangles, len(self.vertices))
 
     def largest(self) -> Mesh:
         """The component with the most triangles."""
@@ -55,4 +47,20 @@ class Mesh:
     def select(self, kept: Tensor) -> Mesh:
         """Only the triangles that `kept` [T] marks, with their points."""
         used, triangles = self.triangles[kept].unique(return_inverse=True)
-        return Mesh(self.vertices[used], triangles, None if self.colors is None else self.colors[used])
+        colors, uv = (None if each is None else each[used] for each in (self.colors, self.uv))
+        return Mesh(self.vertices[used], triangles, colors, uv, self.image)
+
+
+def connected(groups: Tensor, points: int) -> Tensor:
+    """[points]: the least number of the points that `groups` [T, k] connect with each one (labels hooked at their
+    roots, and paths halved: Shiloach and Vishkin 1982)."""
+    label = torch.arange(points)
+    while True:
+        of_corners = label[groups]
+        least = of_corners.amin(1, keepdim=True).expand_as(of_corners)
+        new = label.scatter_reduce(0, of_corners.reshape(-1), least.reshape(-1), "amin")
+        while not torch.equal(halved := new[new], new):
+            new = halved
+        if torch.equal(new, label):
+            return label
+        label = new

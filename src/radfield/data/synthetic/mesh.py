@@ -1,6 +1,7 @@
 """Textured triangle meshes from OBJ, PLY and GLB files, brought to the size of a scene.
 
-Letters: N rays, T triangles, P points. Colours of textures and points are sRGB; the texture repeats.
+Letters: N rays, T triangles, P points. Colours of textures and points are sRGB, but for those of points in GLB files,
+which are linear light (glTF 2.0, 3.7.2.1); the texture repeats.
 """
 
 from __future__ import annotations
@@ -97,8 +98,9 @@ def load_mesh(path: Path, up: str = "y") -> TexturedMesh:
     )
 
 
-def read_mesh(path: Path):
-    # (vertices [P, 3], triangles [T, 3], uv [P, 2] or None, image [H, W, 3] or None, colours [P, 3] or None)
+def read_mesh(path: Path, dtype=torch.float32):
+    # (vertices [P, 3], triangles [T, 3], uv [P, 2] or None, image [H, W, 3] or None, colours [P, 3] or None); dtype: of
+    # the vertices, float64 where they may lie far from the origin
     if path.suffix.lower() not in ENDINGS:
         raise BadInput(f"{path}: ends in {path.suffix!r}; the rule: a mesh is one of {', '.join(ENDINGS)}")
     if not path.is_file():
@@ -119,28 +121,40 @@ def read_mesh(path: Path):
             kind = path.suffix.lower()[1:]
             if kind == "glb":
                 check_glb(file)
-            mesh = trimesh.load_mesh(file, file_type=kind, resolver=Inside(str(path)), process=False)
-        mesh = mesh.to_geometry() if isinstance(mesh, trimesh.Scene) else mesh
-        vertices, triangles, look = np.array(mesh.vertices), np.array(mesh.faces), _look_of(mesh)
+            options = {"file_type": kind, "resolver": Inside(str(path)), "process": False}
+            mesh = _whole(trimesh.load_mesh(file, **options))
+            if kind == "glb" and getattr(mesh.visual, "uv", 0) is None:
+                file.seek(0)  # trimesh forgets the colours of points that have a material without a texture
+                plain = _whole(trimesh.load_mesh(file, **options, skip_materials=True))
+                mesh = plain if plain.visual.kind == "vertex" else mesh
+        vertices, triangles, look = np.array(mesh.vertices), np.array(mesh.faces), _look_of(mesh, kind == "glb")
     # Everything, on purpose: trimesh's parsers check little, and a damaged file makes them raise whatever Python, numpy
     # and Pillow have (index, key, type, attribute, struct, recursion, ...), some of it only when the mesh is asked.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise BadInput(f"{path} cannot be read as a mesh: {reason}") from None
-    return torch.from_numpy(vertices).float(), torch.from_numpy(triangles).long(), *look
+    return torch.from_numpy(vertices).to(dtype), torch.from_numpy(triangles).long(), *look
 
 
-def _look_of(mesh):
-    # (uv, image, colours) of a trimesh, None where it has none
+def _whole(loaded):
+    # one trimesh of all that a file holds
+    return loaded.to_geometry() if hasattr(loaded, "to_geometry") else loaded
+
+
+def _look_of(mesh, linear: bool):
+    # (uv, image, colours) of a trimesh, None where it has none; linear: whether colours of points are (as in glTF)
     material = getattr(mesh.visual, "material", None)
     uv = getattr(mesh.visual, "uv", None)
     image = getattr(material, "baseColorTexture", None) or getattr(material, "image", None)
     if uv is not None and image is not None and len(uv) == len(mesh.vertices):
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
         return torch.from_numpy(np.array(uv)).float(), decode_srgb(pixels), None
+    linear &= material is None  # a material's own colour has been made sRGB
     colors = np.array(mesh.visual.to_color().vertex_colors) if material is not None else mesh.visual.vertex_colors
     colors = torch.from_numpy(np.array(colors)[:, :3]).float() / 255
-    return None, None, decode_srgb(colors) if len(colors) == len(mesh.vertices) else None
+    if len(colors) != len(mesh.vertices):
+        return None, None, None
+    return None, None, colors if linear else decode_srgb(colors)
 
 
 def _smooth_normals(bvh: Bvh) -> Tensor:

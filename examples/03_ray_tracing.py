@@ -1,6 +1,6 @@
 """Gaussians seen by rays: any lens, and mirrors, glass and shadows among them.
 
-    .venv/bin/python examples/04_ray_tracing.py OUTPUT [--gaussians FILE.ply] [--size 256]
+    .venv/bin/python examples/03_ray_tracing.py OUTPUT [--gaussians FILE.ply] [--size 256]
 
 Without a file it makes a small scene of Gaussians. It writes pictures into the folder OUTPUT: through a pinhole, a
 fisheye lens of 180 degrees, a whole sphere around the camera, a lens with an aperture, and one with a mirror ball, a
