@@ -171,6 +171,7 @@ def test_errors_of_the_source_name_kernel_file_and_line():
 CPU_ONLY = (
     *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
     *("mesh_distance", "mesh_winding", "wide_bvh_build"),
+    *("neus_alpha_forward", "neus_alpha_backward", "slope_adam"),
 )
 
 
