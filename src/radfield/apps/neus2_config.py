@@ -38,7 +38,7 @@ class Config:
     fine_step: float = 1.0  # and this many times longer from half of the budget on
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
-    uniform_cells: int = 1 << 17  # cells evaluated per update of the occupancy grid, taking turns over all cells
+    uniform_cells: int = 1 << 18  # cells evaluated per update of the occupancy grid, taking turns over all cells
     occupied_cells: int = 1 << 16  # and at random among the occupied ones
 
 

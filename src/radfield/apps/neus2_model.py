@@ -110,7 +110,8 @@ def build(
     surface = NeuralSurface(neural_surface.Config(grid=grid, **options), generator)
     outside = _outside(config, cascades, generator) if with_outside(config, cascades) else None
     cells = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
-    grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, threshold=0.002, **cells))
+    # what a cell holds follows from one question, nearly: an old answer is soon forgotten
+    grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, decay=0.3, threshold=0.002, **cells))
     render = volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near)
     return Model(config, surface, outside, grid, render, transform, background)
 

@@ -44,7 +44,8 @@ def train_step(training: Training, progress: float) -> StepResult:
     model.field.levels = levels_in_use(config, progress)
     with stages("occupancy"):
         if training.step % config.occupancy_interval == 0:
-            whole = {"uniform": model.grid.config.cells} if training.step == 0 else {}
+            soon = training.step in (0, *(config.occupancy_interval * k for k in (2, 4, 8, 16)))
+            whole = {"uniform": model.grid.config.cells} if soon else {}
             model.grid.update(model.density, seed=training.seed, **whole)
     with stages("pixels"):
         color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
@@ -57,7 +58,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("loss"):
         loss, error = _loss(training, seen, pixels)
         eikonal = float(seen.stretch.mean()) if len(seen.stretch) else 0.0
-        value = float(loss) + config.eikonal * eikonal
+        value = loss.item() + config.eikonal * eikonal
         if not math.isfinite(value):
             raise FloatingPointError(f"the loss of step {training.step} is {value}")
         loss.backward()
