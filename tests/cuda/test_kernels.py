@@ -172,6 +172,7 @@ CPU_ONLY = (
     *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
     *("mesh_distance", "mesh_winding", "wide_bvh_build"),
     *("neus_alpha_forward", "neus_alpha_backward", "slope_adam"),
+    *("grid_jacobian_forward", "grid_jacobian_pull", "grid_jacobian_push"),
 )
 
 

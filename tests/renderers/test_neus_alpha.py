@@ -68,7 +68,7 @@ def plane(sharpness, annealed=1.0, tilt=0.0, steps=400):
 @pytest.mark.parametrize("tilt", [0.0, 0.7])
 def test_a_plane_is_seen_where_it_is(tilt):
     # NeuS, sec. 3.1: unbiased, the weights peak at the zero level; their integral is 1 - Phi(f_end) / Phi(f_start)
-    found, seen = plane(200.0, tilt=tilt)
+    _, seen = plane(200.0, tilt=tilt)
     assert abs(float(seen.depth / seen.opacity) - 1 / math.cos(tilt)) < 5e-3
     assert abs(float(seen.opacity) - 1) < 1e-4
     assert abs(int(seen.weights.argmax()) * 0.005 - 1 / math.cos(tilt)) < 0.02
@@ -123,5 +123,5 @@ def test_gradient_by_the_cosine_while_annealing():
 
 
 def test_annealing_out_of_range_is_refused():
-    with pytest.raises(BadInput, match="annealed is 1.5"):
+    with pytest.raises(BadInput, match=r"annealed is 1\.5"):
         neus_alpha(**inputs(3, torch.Generator().manual_seed(0), 1.5))

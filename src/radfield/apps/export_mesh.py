@@ -17,7 +17,7 @@ from ..sampling import occupancy_reference
 from ..tracing.surface import count_open_edges
 from ..training.progress import Progress
 from ..training.run_folder import RunFolder
-from . import sdf, sdf_views
+from . import neus2, sdf, sdf_views
 
 _PER_CALL = 1 << 17
 _NOTHING = 1e-10  # density of empty space, whose logarithm is asked for
@@ -25,13 +25,13 @@ _NOTHING = 1e-10  # density of empty space, whose logarithm is asked for
 
 def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
     """(the mesh, figures about it). options: those of `radfield export`. Raises `BadInput` where it has no surface."""
-    is_sdf = folder.read_config()["app"] == "sdf"
+    app = folder.read_config()["app"]
     with contextlib.ExitStack() as stack:
         show = _shown(stack, f"export {folder.path.resolve().name}")
-        if is_sdf:
-            model = sdf.load(folder.path)
+        if app in ("sdf", "neus2"):
+            model = (sdf if app == "sdf" else neus2).load(folder.path)
             mesh = sdf_views.extract(model, options.resolution, show)
-            hint = "the field is nowhere 0; the rule: a run that was fitted for longer"
+            hint = getattr(model, "empty", "the field is nowhere 0; the rule: a run that was fitted for longer")
         else:
             model, mesh = _of_density(folder, options, show)
             hint = f"no density is above {options.density:g}; the rule: a lower --density, or a longer training"
@@ -40,7 +40,7 @@ def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
     components = len(mesh.components().unique())
     if options.largest:
         mesh = mesh.largest()
-    if options.colors and not is_sdf:
+    if options.colors and app != "sdf":
         mesh = dataclasses.replace(mesh, colors=_colors(model, mesh))
     mesh = mesh.transformed(model.transform.inverse())
     return mesh, {

@@ -51,7 +51,8 @@ def check(config: Config) -> None:
     """Raises `BadInput` for options of the method that are out of range."""
     if config.encoding not in ENCODINGS:
         raise BadInput(
-            f"--neus2.encoding is {config.encoding!r}; the rule: {', '.join(ENCODINGS)} (normals need second derivatives)"
+            f"--neus2.encoding is {config.encoding!r}; the rule: one with second derivatives, which normals need: "
+            f"{', '.join(ENCODINGS)}"
         )
     rules = [
         ("levels", 1 <= config.levels <= 32, "from 1 to 32"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -15,10 +16,15 @@ from ..fields import neural_surface, radiance, surface_passes
 from ..fields.neural_surface import NeuralSurface
 from ..geometry import SceneTransform
 from ..renderers import surface_volume, volume
-from ..sampling import occupancy
+from ..sampling import occupancy, occupancy_reference
 from .neus2_config import Config
 from .run_files import BACKGROUNDS
 
+VANISHED = (
+    "the surface vanished: no ray meets it. What to try: a larger --neus2.radius (is the object larger than the first "
+    "sphere?), a smaller --neus2.learning-rate, --neus2.mask 0.1 where there are masks; and look at the capture with "
+    "`radfield data inspect`: the object must be inside the unit cube"
+)
 POINTS_PER_CALL = 1 << 17
 #: a cell counts as near as its middle is, less this: half of a cell's diagonal, in cells
 _REACH = 0.5 * math.sqrt(3)
@@ -41,17 +47,41 @@ class Model:
     background: str
 
     device = torch.device("cpu")
+    empty = VANISHED  # what to say where a mesh has no triangles
 
     @property
     def cascades(self) -> int:
         """How many nested cubes hold the scene."""
         return self.grid.config.cascades
 
+    @property
+    def box(self) -> tuple[Tensor, Tensor]:
+        """(low, high), [3] float64 each, of where the surface may be."""
+        return torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+
     @torch.no_grad()
-    def signed_distance(self, x: Tensor) -> Tensor:
-        """f [M], negative inside, at x [M, 3] in the unit cube, in scene units."""
+    def distance(self, x: Tensor) -> Tensor:
+        """f [M], negative inside, at x [M, 3] in the unit cube, in scene units; where no camera looks, and nothing is
+        known, at least a hundredth: outside."""
         parts = [surface_passes.distance(self.field, part) for part in x.split(POINTS_PER_CALL)]
-        return torch.cat(parts) if parts else x.new_empty(0)
+        f = torch.cat(parts) if parts else x.new_empty(0)
+        return f if self._unseen is None else torch.where(self._is_unseen(x), f.clamp_min(0.01), f)
+
+    @cached_property
+    def _unseen(self) -> Tensor | None:
+        """[G, G, G] bool: the cells of the unit cube that no training camera sees; None where there are none."""
+        side = self.grid.config.resolution
+        cells = (self.grid.values[: side**3] == occupancy.UNSEEN).nonzero()[:, 0]
+        if not len(cells):
+            return None
+        _, place = occupancy_reference.coordinates_of(cells, side)
+        unseen = torch.zeros(side, side, side, dtype=torch.bool)
+        unseen[tuple(place.long().T)] = True
+        return unseen
+
+    def _is_unseen(self, x: Tensor) -> Tensor:
+        side = self.grid.config.resolution
+        return self._unseen[tuple((x * side).long().clamp(0, side - 1).T)]
 
     @torch.no_grad()
     def normals(self, x: Tensor) -> Tensor:

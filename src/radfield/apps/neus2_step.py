@@ -23,18 +23,13 @@ from ..renderers import surface_volume, volume
 from ..sampling.march import march
 from ..sampling.random import stream
 from .neus2_config import Config
+from .neus2_model import VANISHED
 from .neus2_training import StepResult, Training
 from .run_files import BACKGROUNDS
 
 STOP = 1e-4  # transmittance at which a training ray ends
 _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
 _RGB = 3 / 5  # the sum over channels, divided by 5
-
-VANISHED = (
-    "the surface vanished: no ray meets it any more. What to try: a larger --neus2.radius (the object is larger than "
-    "the first sphere), a smaller --neus2.learning-rate, --neus2.mask 0.1 where there are masks; and look at the "
-    "capture with `radfield data inspect`: the object must be inside the unit cube"
-)
 
 
 def train_step(training: Training, progress: float) -> StepResult:
@@ -56,7 +51,7 @@ def train_step(training: Training, progress: float) -> StepResult:
         annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
         seen = surface_volume.ask(model.field, model.outside, samples, annealed)
     with stages("loss"):
-        loss, error = _loss(training, seen, pixels)
+        loss, error = frame_loss(training, seen.composited(STOP), pixels, samples.ray_count)
         eikonal = float(seen.stretch.mean()) if len(seen.stretch) else 0.0
         value = loss.item() + config.eikonal * eikonal
         if not math.isfinite(value):
@@ -97,10 +92,9 @@ def _march(training: Training, rays, progress: float):
     return samples
 
 
-def _loss(training: Training, seen: surface_volume.Seen, pixels) -> tuple[Tensor, float]:
-    """The part of the loss that is of rays, and the mean squared error of their colours."""
-    n = seen.samples.ray_count
-    result = seen.composited(STOP)
+def frame_loss(training: Training, result, pixels, n: int) -> tuple[Tensor, float]:
+    """Of what the first n rays see, `result`: the part of the loss that is of rays, and the mean squared error of their
+    colours."""
     color = result.color + (1 - result.opacity)[:, None] * pixels.background[:n]
     wanted = pixels.color[:n]
     loss = _RGB * huber(color, wanted)
@@ -111,7 +105,7 @@ def _loss(training: Training, seen: surface_volume.Seen, pixels) -> tuple[Tensor
 
 
 def mask_loss(opacity: Tensor, alpha: Tensor) -> Tensor:
-    """Mean cross-entropy of the rays' opacities W [N] with the mask m [N]; its gradient is (W - m) / (W (1 - W)) / N."""
+    """Mean cross-entropy of the rays' opacities W [N] and the mask m [N]; its gradient is (W - m) / (W (1 - W)) / N."""
     inside = opacity.clamp(_SURE, 1 - _SURE)
     # the gradient passes the clamp, or an opacity of 0 inside the mask would never be told
     inside = opacity + (inside - opacity).detach()

@@ -11,9 +11,10 @@ from ..data.resident import source_of
 from ..data.scene import Images, Scene
 from ..encodings import registry
 from ..encodings.slope_gradients import SlopeGradients
+from ..errors import BadInput, warn
 from ..sampling.march import SampleBuffers
 from ..training.adam import Adam
-from .neus2_model import Model
+from .neus2_model import VANISHED, Model
 from .ngp_training import FieldTraining, adam_group, network_groups
 
 
@@ -37,6 +38,7 @@ class Training(FieldTraining):
 
     def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
         super().__init__(model, seed)
+        check_masks(scene)
         self.images = source_of(scene.train.images, seed=seed, memory=memory)
         self.has_alpha = scene.has_alpha
         self.buffers = SampleBuffers(2 * model.config.batch_samples)
@@ -72,3 +74,28 @@ class Training(FieldTraining):
         """What metrics.jsonl has of this method alone."""
         steps = max(len(results), 1)
         return {"eikonal": sum(r.eikonal for r in results) / steps, "sharpness": self.model.field.sharpness}
+
+    def figures(self) -> dict:
+        """Figures of the whole training; says where it has lost the surface."""
+        if not has_surface(self.model):
+            warn(VANISHED)
+        return super().figures() | {"sharpness": self.model.field.sharpness}
+
+
+def has_surface(model: Model) -> bool:
+    """Whether the surface has an inside and an outside, at 64^3 points."""
+    side = (torch.arange(64) + 0.5) / 64
+    f = model.distance(torch.cartesian_prod(side, side, side))
+    return bool((f < 0).any() and (f > 0).any())
+
+
+def check_masks(scene: Scene) -> None:
+    """Raises `BadInput` where masks say of every pixel that it is not the object."""
+    images = scene.train.images
+    if not scene.has_alpha or not isinstance(images, Images):
+        return
+    if not bool((images.pixels[:, 3] > 0).any()):
+        raise BadInput(
+            f"{scene.path}: the masks of all training views are black: no pixel shows the object; the rule: white "
+            "where it is, or --masks none"
+        )

@@ -68,8 +68,8 @@ class SlopeGradients(SampleGradients):
     def adam_step(
         self, *, parameter: Tensor, m: Tensor, v: Tensor, shadow: Tensor | None, bad: Tensor, **rates
     ) -> None:
-        """Adam's step on the table [E, F]; arguments as those of `training.adam.STEP`. A hash grid's level is summed and
-        applied at once, in cache; others' gradients are written whole."""
+        """Adam's step on the table [E, F]; arguments as those of `training.adam.STEP`. A level of a hash grid is summed
+        and applied at once, in cache; others' gradients are written whole."""
         state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}
         fused = native(parameter) and self.grid.ops is hash_grid.OPS and self._largest() <= LARGEST_LEVEL
         if not fused or self._noted is None:

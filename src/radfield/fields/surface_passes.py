@@ -8,12 +8,13 @@ network sees beside those. Streams are [channels, M].
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from ..encodings import spherical_harmonics
+from ..encodings import grid_jacobian, spherical_harmonics
+from ..encodings.grid_jacobian import Jacobian
 from ..networks import mlp_passes
 from ..tensors import feature_major, streams
 from .neural_surface import Answer, NeuralSurface
@@ -25,6 +26,7 @@ class Tape:
 
     x: Tensor  # [3, M]
     encoded: Tensor  # [C, M]
+    jacobian: Jacobian  # of the levels in use
     position: Tensor  # [P, M]
     slope: Tensor  # [C, M] df/d encoded
     between: Tensor  # [G, M] outputs of the SDF network
@@ -52,7 +54,7 @@ def distance(surface: NeuralSurface, x: Tensor) -> Tensor:
 def geometry(surface: NeuralSurface, x: Tensor) -> Tape:
     """Distances and normals at x [M, 3] in [0, 1], without colours."""
     xs = feature_major(x)
-    encoded, position = encode(surface, xs), position_streams(surface, xs)
+    (encoded, jacobian), position = encode_with_slopes(surface, xs), position_streams(surface, xs)
     network = surface.sdf_network
     between, head = streams(x, network.layers.outputs, encoded.dtype), streams(x, 1)
     mlp_passes.forward(network, encoded, position, between, head)
@@ -66,13 +68,9 @@ def geometry(surface: NeuralSurface, x: Tensor) -> Tape:
         grad_x1=by_position,
         parameters=False,
     )
-    normal = streams(x, 3)
-    grid = surface.active
-    grid.ops.backward_x(
-        grad_x=normal, grad_features=slope[: grid.channels], x=xs, table=_table(surface), tangent=None, **_of(grid)
-    )
+    normal = jacobian.pull(slope[: len(jacobian.features)])
     normal += by_position[:3]
-    return Tape(xs, encoded, position, slope, between, head[0], normal)
+    return Tape(xs, encoded, jacobian, position, slope, between, head[0], normal)
 
 
 def forward(surface: NeuralSurface, x: Tensor, directions: Tensor) -> Tape:
@@ -86,9 +84,7 @@ def forward(surface: NeuralSurface, x: Tensor, directions: Tensor) -> Tape:
     seen[harmonics + 3 :] = tape.normal
     logits = streams(x, 3)
     mlp_passes.forward(surface.color_network, tape.between, seen, logits)
-    return Tape(
-        tape.x, tape.encoded, tape.position, tape.slope, tape.between, tape.f, tape.normal, seen=seen, logits=logits
-    )
+    return replace(tape, seen=seen, logits=logits)
 
 
 def backward(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_normal: Tensor, grad_logits: Tensor) -> None:
@@ -117,18 +113,33 @@ def backward(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_normal: Te
     surface.grid.grad_into.add_slopes(active, *grads, tape.x, towards)
 
 
+def position_gradient(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_logits: Tensor) -> Tensor:
+    """[3, M] the gradient by x of what f and the colours' logits have the gradients [M] and [3, M] of; that by way of
+    the normal, which is of second order, is left out (NeuS2, sec. 3.5). Parameters get none."""
+    harmonics = surface.harmonics.channels
+    grad_between, grad_seen = (torch.empty_like(each) for each in (tape.between, tape.seen))
+    color = {"grad_y": grad_logits, "grad_x0": grad_between, "grad_x1": grad_seen, "parameters": False}
+    mlp_passes.backward(surface.color_network, tape.between, tape.seen, **color)
+    grad_encoded, by_position = torch.empty_like(tape.encoded), torch.empty_like(tape.position)
+    mlp_passes.backward(
+        surface.sdf_network,
+        tape.encoded,
+        tape.position,
+        grad_y=grad_between,
+        grad_head=grad_f[None],
+        grad_x0=grad_encoded,
+        grad_x1=by_position,
+        parameters=False,
+    )
+    pulled = tape.jacobian.pull(grad_encoded[: len(tape.jacobian.features)])
+    return pulled + by_position[:3] + grad_seen[harmonics : harmonics + 3]
+
+
 def _tangent(surface: NeuralSurface, tape: Tape, towards: Tensor) -> tuple[Tensor, Tensor]:
     """(J e [C, M], e [P, M]): the tangent of the SDF network's inputs, from the gradient e of the normal [3, M]."""
-    grid, along = surface.active, torch.empty_like(tape.encoded)
-    grid.ops.forward(
-        features=along[: grid.channels],
-        x=tape.x,
-        table=_table(surface),
-        tangent=towards,
-        count=None,
-        **_of(grid),
-    )
-    along[grid.channels :] = 0.0
+    along, active = torch.empty_like(tape.encoded), len(tape.jacobian.features)
+    tape.jacobian.push(towards, along[:active])
+    along[active:] = 0.0
     if surface.position == 3:
         return along, towards
     return along, torch.cat((towards, torch.zeros_like(towards)))
@@ -148,13 +159,21 @@ def _share_position(surface: NeuralSurface) -> None:
 def encode(surface: NeuralSurface, x: Tensor) -> Tensor:
     """[C, M] the grid's features at streams x [3, M]; those of levels that are not in use are 0."""
     grid = surface.active
-    dtype = torch.bfloat16 if surface.config.precision == "bf16" else torch.float32
-    encoded = streams(x.T, surface.grid.channels, dtype)
+    encoded = streams(x.T, surface.grid.channels, _dtype(surface))
     grid.ops.forward(
         features=encoded[: grid.channels], x=x, table=_table(surface), tangent=None, count=None, **_of(grid)
     )
     encoded[grid.channels :] = 0.0
     return encoded
+
+
+def encode_with_slopes(surface: NeuralSurface, x: Tensor) -> tuple[Tensor, Jacobian]:
+    """`encode`, and the derivatives of the features."""
+    grid = surface.active
+    encoded = streams(x.T, surface.grid.channels, _dtype(surface))
+    jacobian = grid_jacobian.encode(grid, x, _table(surface), encoded[: grid.channels])
+    encoded[grid.channels :] = 0.0
+    return encoded, jacobian
 
 
 def position_streams(surface: NeuralSurface, x: Tensor) -> Tensor:
@@ -171,6 +190,10 @@ def position_streams(surface: NeuralSurface, x: Tensor) -> Tensor:
 def _table(surface: NeuralSurface) -> Tensor:
     stored = surface.grid.stored()
     return surface.grid.table.detach() if stored is None else stored
+
+
+def _dtype(surface: NeuralSurface) -> torch.dtype:
+    return torch.bfloat16 if surface.config.precision == "bf16" else torch.float32
 
 
 def _of(grid) -> dict:

@@ -191,6 +191,7 @@ struct Backward {
   // ---- blocks of panels
 
   void weight_gradients(int panels, int first = 0) {
+    if (!a.grad_parameters) return;
     const int64_t from = first * step;
     for (int l = 0; l < s.layers; ++l) {
       const Layer& layer = s.layer[l];

@@ -256,8 +256,8 @@ def longest_step(config: Config, grid: OccupancyGrid) -> float:
 
 @dataclass(frozen=True)
 class View:
-    """A rendered view: color [H, W, 3] sRGB in [0, 1], opacity [H, W], depth [H, W] in scene units along the ray. normal
-    [H, W, 3]: of surfaces that know theirs, the mean along the ray; else it follows from depth (viewer/pictures.py)."""
+    """A rendered view: color [H, W, 3] sRGB in [0, 1], opacity [H, W], depth [H, W] in scene units along the ray;
+    normal [H, W, 3] of surfaces that know theirs, the mean along the ray (else it follows from depth: pictures.py)."""
 
     color: Tensor
     opacity: Tensor
