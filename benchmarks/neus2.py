@@ -8,8 +8,10 @@ synthetic  `radfield data synth` of a scene of solids, trained for --seconds or 
            the mesh to the truth. Normals: angles at the points they see.
 sequence   --frames frames of the scene, each turned by 5 degrees and moved by 0.05 more: errors of the motions found,
            and each frame's time in parts of the first one's.
-capture    a capture with masks (--capture), trained likewise: PSNR inside the mask of its held-out views, the mesh's
-           parts and open edges, and pictures of the mesh from four sides (--pictures FOLDER).
+capture    a capture with masks (--capture, a folder without splits of its own), trained without the views --held-out:
+           PSNR inside their masks, the mesh's parts and open edges.
+
+--pictures FOLDER writes a held-out view beside its photograph, and the mesh from four sides.
 
     python benchmarks/neus2.py step|synthetic|sequence|capture [--precision bf16|f32] [--json] [--save FILE]
         [--scene solids] [--views 60] [--size 200] [--seconds 300 | --steps 2000] [--capture FOLDER] [--pictures FOLDER]
@@ -18,6 +20,8 @@ capture    a capture with masks (--capture), trained likewise: PSNR inside the m
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import tempfile
 from pathlib import Path
 
@@ -25,10 +29,13 @@ import torch
 from common import median_seconds, report
 from torch import Tensor
 
-from radfield.apps import neus2, neus2_sequence, sdf_views, train
-from radfield.apps.runs import use_device
+from radfield.apps import neus2, neus2_sequence, sdf_views
+from radfield.apps.evaluate import evaluate_views
+from radfield.apps.loop import take_steps
+from radfield.apps.runs import use_device, write_picture
 from radfield.cpu import library
 from radfield.data import load
+from radfield.data.scene import Images, Views
 from radfield.data.synthetic import synthetic_scene, write_synthetic_capture, write_synthetic_sequence
 from radfield.encodings.slope_gradients import SlopeGradients
 from radfield.geometry import SceneTransform
@@ -39,6 +46,7 @@ from radfield.tracing.bvh import Bvh, trace_triangles
 from radfield.tracing.solids_reference import solid_distance
 from radfield.tracing.surface import Surface, count_open_edges
 from radfield.training.adam import Adam
+from radfield.training.run_folder import RunFolder
 from radfield.training.stages import Stages
 
 RAYS, PER_RAY = 8192, 32
@@ -109,13 +117,38 @@ def measure_step(precision: str) -> dict:
     return {"precision": precision, "samples": count, "samples_per_s": count / seconds, "milliseconds": stages}
 
 
-def trained(options, capture: Path, folder: Path):
-    """(figures of `radfield train`, the model) of a capture."""
+def trained(options, scene) -> tuple[dict, neus2.Model]:
+    """(figures, model) of a training on a scene's views, measured on those that it holds out."""
+    config = neus2.Config(precision=options.precision, **options.set)
+    neus2.check(config)
+    place = {"cascades": scene.cascades, "transform": scene.transform, "background": scene.background}
+    training = neus2.Training(neus2.build(config, **place), scene, 0)
     budget = {"steps": options.steps, "seconds": None if options.steps else options.seconds}
-    config = neus2.Config(precision=options.precision)
-    method = {"method": "neus2", "neus2": config, "output": folder, "threads": options.threads}
-    figures = train.run(train.Options(capture=capture, **method, **budget))
-    return figures, neus2.load(folder)
+    budget = argparse.Namespace(**budget, checkpoint_seconds=1e9)
+    with tempfile.TemporaryDirectory() as folder:
+        run = RunFolder.create(Path(folder) / "run")
+        run.start({"app": "neus2"})
+        step = lambda progress: neus2.train_step(training, progress)  # noqa: E731
+        take_steps(budget, training, run, f"train {scene.name}", step, shown=neus2.SHOWN)
+    figures = {"steps": training.step, "training_seconds": training.seconds, **training.figures()}
+    measured, views = evaluate_views(training.model, scene, "val")
+    if options.pictures:
+        options.pictures.mkdir(parents=True, exist_ok=True)
+        write_picture(options.pictures / "view.png", torch.cat(views[0][1:], 1))
+    return {**figures, **measured}, training.model
+
+
+def holding_out(scene, numbers: list[int]):
+    """The scene, all of whose views are for training, with some of them held out."""
+    rest = [i for i in range(len(scene.train)) if i not in numbers]
+    return dataclasses.replace(scene, train=_views(scene.train, rest), val=_views(scene.train, numbers))
+
+
+def _views(views: Views, numbers: list[int]) -> Views:
+    images = Images.allocate([tuple(views.images.size[i].tolist()) for i in numbers], views.images.channels)
+    for k, i in enumerate(numbers):
+        images[k].copy_(views.images[i])
+    return Views(views.cameras[numbers], images, [views.names[i] for i in numbers])
 
 
 def seen_truth(synthetic, scene, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -164,9 +197,9 @@ def measure_synthetic(options) -> dict:
         folder, synthetic = Path(temporary) / "capture", synthetic_scene(options.scene)
         size = (options.size, options.size)
         write_synthetic_capture(folder, synthetic, views=options.views, val_views=4, size=size)
-        figures, model = trained(options, folder, Path(temporary) / "run")
         scene = load(folder)
-        mesh = sdf_views.extract(model, RESOLUTION)
+    figures, model = trained(options, scene)
+    mesh = sdf_views.extract(model, RESOLUTION)
     points, normals = seen_truth(synthetic, scene, generator)
     diagonal = float((points.amax(0) - points.amin(0)).norm())
     completeness = Surface.of(mesh.vertices, mesh.triangles).distance(points.contiguous())
@@ -197,7 +230,11 @@ def measure_sequence(options) -> dict:
         shared = {"views": options.views, "val_views": 1, "size": size}
         motions = write_synthetic_sequence(folder, options.scene, options.frames, **shared)
         budget = {"steps": options.steps, "seconds": None if options.steps else options.seconds}
-        chosen = {"neus2": neus2.Config(precision=options.precision), "threads": options.threads, **budget}
+        chosen = {
+            "neus2": neus2.Config(precision=options.precision, **options.set),
+            "threads": options.threads,
+            **budget,
+        }
         found = neus2_sequence.run(neus2_sequence.Options(folder, Path(temporary) / "run", **chosen))["frames"]
     angles, places = [], []
     for frame, motion in zip(found, motions, strict=True):
@@ -220,8 +257,8 @@ def measure_sequence(options) -> dict:
 
 def measure_capture(options) -> dict:
     """A real capture with masks."""
-    with tempfile.TemporaryDirectory() as temporary:
-        figures, model = trained(options, options.capture, Path(temporary) / "run")
+    held_out = [int(number) for number in options.held_out.split(",")]
+    figures, model = trained(options, holding_out(load(options.capture, holdout=0), held_out))
     mesh = sdf_views.extract(model, RESOLUTION)
     if options.pictures:
         pictures_of(model, mesh, options.pictures)
@@ -247,8 +284,6 @@ def mesh_figures(mesh) -> dict:
 
 def pictures_of(model, mesh, folder: Path) -> None:
     """The mesh from four sides, beside one another."""
-    from radfield.apps.runs import write_picture
-
     folder.mkdir(parents=True, exist_ok=True)
     bvh = Bvh.of(mesh.vertices.float(), mesh.triangles.int())
     size = mesh.vertices.amax(0) - mesh.vertices.amin(0)
@@ -269,6 +304,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--capture", type=Path)
+    parser.add_argument("--held-out", default="8,13,16,21,26,31,34", help="numbers of views")
+    parser.add_argument("--set", type=json.loads, default={}, help="options of the method, as a JSON object")
     parser.add_argument("--pictures", type=Path)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", type=Path)

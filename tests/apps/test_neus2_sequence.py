@@ -15,7 +15,7 @@ from radfield.geometry import SceneTransform
 SMALL = (
     *("--neus2.levels", 4, "--neus2.log2-size", 13, "--neus2.finest-resolution", 128, "--neus2.radius", 0.15),
     *("--neus2.batch-samples", 8192, "--neus2.uniform-cells", 65536, "--neus2.occupied-cells", 8192),
-    *("--steps", 300, "--motion-steps", 60, "--later", 0.1, "--resolution", 64, "--json"),
+    *("--steps", 200, "--motion-steps", 50, "--later", 0.1, "--resolution", 64, "--json"),
 )
 
 

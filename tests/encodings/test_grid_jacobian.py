@@ -40,7 +40,7 @@ def test_agrees_with_reference(options, count):
 
 @pytest.mark.parametrize("encoding", ["hash", "simplex", "tiled"])
 def test_pull_and_push_are_those_of_the_matrix(encoding):
-    levels, table = made(encoding)
+    levels, table = made(encoding, finest_resolution=100)
     x = points(200)
     _, jacobian = encoded(levels, table, x)
     _, slopes = grid_jacobian.jacobian_reference(x.T.double(), table.double(), levels)
