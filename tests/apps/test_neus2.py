@@ -13,8 +13,8 @@ from PIL import Image
 from radfield.apps import neus2
 from radfield.apps.neus2_step import levels_in_use, mask_loss
 from radfield.data import load
+from radfield.data.synthetic.mesh import read_mesh
 from radfield.errors import BadInput, RadfieldWarning
-from radfield.meshing import files
 from radfield.renderers import surface_volume
 from radfield.tracing.surface import Surface
 
@@ -68,10 +68,8 @@ def test_mesh_is_in_the_captures_units_and_near_the_solids(run, tmp_path, comman
 
     code, figures, _ = command("export", run[0], tmp_path / "mesh.ply", "--resolution", 64, "--largest", "--json")
     assert code == 0 and figures["triangles"] > 500
-    mesh = files.read_mesh(tmp_path / "mesh.ply") if hasattr(files, "read_mesh") else None
-    if mesh is None:
-        pytest.skip("no reader of meshes here")
-    x = Surface.of(mesh.vertices, mesh.triangles).sample(2000, torch.Generator().manual_seed(0)).double()
+    vertices, triangles, *_ = read_mesh(tmp_path / "mesh.ply")
+    x = Surface.of(vertices, triangles).sample(2000, torch.Generator().manual_seed(0)).double()
     solids = synthetic_scene("solids").tables["opaque"]
     ends = zip(solids.first.tolist()[:-1], solids.first.tolist()[1:], strict=True)
     distance = torch.stack([solid_distance(solids, range(a, b), x)[0] for a, b in ends]).amin(0).abs()
