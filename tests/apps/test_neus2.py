@@ -147,6 +147,16 @@ def test_levels_come_one_by_one():
     assert all(a <= b <= a + 1 for a, b in itertools.pairwise(levels))
 
 
+def test_sharpness_is_held_back_at_first(scene):
+    found = []
+    for sharpen in (0.5, 0.0):
+        training = training_of(scene, sharpen=sharpen)
+        training.model.field.log_sharpness.data.fill_(0.6)
+        neus2.train_step(training, 0.1)
+        found.append(training.model.field.sharpness)
+    assert math.isclose(found[0], 20 * 30**0.2, rel_tol=1e-4) and found[1] > 300
+
+
 def test_masks_gradient():
     # (W - m) / (W (1 - W)), where NeuS2's published code has (m - sigmoid(W)) W
     opacity = torch.tensor([0.2, 0.7, 0.5], requires_grad=True)

@@ -32,6 +32,7 @@ class Config:
     eikonal: float = 0.05  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
+    sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
     first_levels: float = 0.4  # part of the levels that are trained at first
     all_levels: float = 0.25  # part of the budget after which all are
     coarse_step: float = 4.0  # training steps along rays are this many times longer than render steps at the start
@@ -69,6 +70,7 @@ def check(config: Config) -> None:
         ("eikonal", 0 <= config.eikonal < math.inf, "not negative"),
         ("mask", 0 <= config.mask < math.inf, "not negative"),
         ("anneal", 0 <= config.anneal <= 1, "from 0 to 1"),
+        ("sharpen", 0 <= config.sharpen <= 1, "from 0 to 1"),
         ("first_levels", 0 < config.first_levels <= 1, "above 0, at most 1"),
         ("all_levels", 0 <= config.all_levels <= 1, "from 0 to 1"),
         ("coarse_step", 1 <= config.coarse_step <= 64, "from 1 to 64"),

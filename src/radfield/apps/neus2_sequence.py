@@ -163,8 +163,9 @@ class _Sequence:
             "seconds": None if options.seconds is None else options.seconds * part,
             "steps": None if options.steps is None else max(round(options.steps * part), 1),
         }
-        if not (first or options.restart_levels):
-            self.model.config = dataclasses.replace(options.neus2, first_levels=1.0)
+        if not first:  # the surface is there, and sharp
+            levels = {} if options.restart_levels else {"first_levels": 1.0}
+            self.model.config = dataclasses.replace(options.neus2, sharpen=0.0, **levels)
         step = lambda progress: neus2.train_step(training, progress)  # noqa: E731
         shown = {"shown": neus2.SHOWN}
         take_steps(dataclasses.replace(options, **budget), training, folder, f"train {name}", step, **shown)

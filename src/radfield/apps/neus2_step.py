@@ -29,6 +29,7 @@ from .run_files import BACKGROUNDS
 
 STOP = 1e-4  # transmittance at which a training ray ends
 _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
+_SHARP = 30.0
 _RGB = 3 / 5  # the sum over channels, divided by 5
 
 
@@ -64,10 +65,21 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("optimiser"):
         _check_gradients(training)
         training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
+        _hold_sharpness(training, progress)
     training.step += 1
     kept = samples.ray_count
     training.rays = _next_rays(kept, len(samples), config.batch_samples)
     return StepResult(error, kept, len(samples), len(samples), eikonal)
+
+
+def _hold_sharpness(training: Training, progress: float) -> None:
+    """Keeps the sharpness below a bound that rises from where it starts to `_SHARP` times that. A surface that is sharp
+    at once is looked for next to the first sphere alone: what stands apart from that is never met by a sample."""
+    config = training.model.config
+    if progress < config.sharpen:
+        start = training.model.field.config.sharpness
+        most = math.log(start) + math.log(_SHARP) * progress / config.sharpen
+        training.model.field.log_sharpness.data.clamp_(max=most / 10)
 
 
 def levels_in_use(config: Config, progress: float) -> int:
