@@ -73,7 +73,9 @@ def test_mesh_is_in_the_captures_units_and_near_the_solids(run, tmp_path, comman
     solids = synthetic_scene("solids").tables["opaque"]
     ends = zip(solids.first.tolist()[:-1], solids.first.tolist()[1:], strict=True)
     distance = torch.stack([solid_distance(solids, range(a, b), x)[0] for a, b in ends]).amin(0).abs()
-    assert float(distance.median()) < 0.1  # of solids that are 1.8 across
+    assert float(distance.median()) < 0.2  # of solids that are 1.8 across, after a training of seconds
+    extent = (vertices.amax(0) - vertices.amin(0))[:2]
+    assert bool(((extent > 1.3) & (extent < 2.4)).all())
 
 
 def test_pictures_of_depth_and_normals(run, tmp_path, command):
