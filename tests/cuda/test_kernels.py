@@ -174,6 +174,8 @@ CPU_ONLY = (
     *("particle_bounds", "particle_bvh_build", "particle_bvh_refit"),
     *("gaussian_trace_pack", "gaussian_trace_forward", "gaussian_trace_backward"),
     *("gaussian_trace_sort", "gaussian_trace_gather"),
+    *("neus_alpha_forward", "neus_alpha_backward", "slope_adam"),
+    *("grid_jacobian_forward", "grid_jacobian_pull", "grid_jacobian_push"),
 )
 
 

@@ -33,6 +33,7 @@ from ..errors import BadInput
 #: program, its module, its line in the help; a name of two words is a program of a group
 PROGRAMS: dict[str, tuple[str, str]] = {
     "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
+    "train-frames": ("radfield.apps.neus2_sequence", "train a moving surface from a folder of captures, one per frame"),
     "fit-sdf": ("radfield.apps.fit_sdf", "fit a signed distance field to a triangle mesh"),
     "fit-image": ("radfield.apps.fit_image", "fit a field to one picture of any depth and size"),
     "fit-volume": ("radfield.apps.fit_volume", "fit a field to a dense volume of densities"),

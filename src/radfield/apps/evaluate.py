@@ -111,7 +111,7 @@ def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[
     count = min(limit or len(views), len(views))
     background = background_color(model.background, model.device)
     cameras = views.cameras.to(model.device)
-    shown, values, seconds = [], [], 0.0
+    shown, values, inside, seconds = [], [], [], 0.0
     for i in range(count):
         began = time.perf_counter()
         render = model.render_view(cameras, i).color.clamp(0, 1).cpu()  # waits for a GPU to be done
@@ -122,10 +122,15 @@ def evaluate_views(model, scene, split: str, limit: int | None = None) -> tuple[
             render, truth = render.where(kept[..., None], 0), truth.where(kept[..., None], 0)
         values.append((_psnr(render, truth, kept), float(ssim(render, truth)) if min(truth.shape[:2]) >= 11 else None))
         shown.append((views.names[i], render, truth))
+        if views.images.channels == 4:  # what is the object's alone
+            mask = views.images[i][..., 3] > 127
+            mask = mask if kept is None else mask & kept
+            inside += [_psnr(render, truth, mask)] if bool(mask.any()) else []
     width, height = views.cameras.size[0].tolist()
     similarities = [s for _, s in values if s is not None]
     figures = {
         "psnr": sum(p for p, _ in values) / count,
+        **({"psnr_inside": sum(inside) / len(inside)} if inside else {}),
         "ssim": sum(similarities) / len(similarities) if similarities else None,
         "views": count,
         "split": split,

@@ -91,7 +91,7 @@ def cameras_of(folder: RunFolder, model, options) -> Cameras | None:
 def extract(model, options, progress=None) -> tuple[Mesh, str]:
     """(the model's surface in scene coordinates, what to try where that is empty)."""
     if hasattr(model, "distance"):
-        hint = "the field is nowhere 0; the rule: a run that was trained for longer"
+        hint = getattr(model, "empty", "the field is nowhere 0; the rule: a run that was trained for longer")
         return level_set.mesh_of_distance(model.distance, model.box, options.resolution, progress), hint
     cells = level_set.occupied_cells(model.grid, min(options.cascades, model.cascades))
     hint = f"no density is above {options.density:g}; the rule: a lower --density, or a longer training"

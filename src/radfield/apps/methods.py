@@ -15,9 +15,9 @@ from types import ModuleType
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import ngp, picture, sdf, splat, volume
+from . import neus2, ngp, picture, sdf, splat, volume
 
-METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat}
+METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat, "neus2": neus2}
 #: what a run can be of; those of `radfield fit-sdf`, `fit-image` and `fit-volume` have Config, check, config_from,
 #: build and load
 KINDS = METHODS | {"sdf": sdf, "picture": picture, "volume": volume}

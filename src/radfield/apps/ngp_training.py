@@ -108,9 +108,14 @@ class FieldTraining:
             "marched_per_s": sum(r.marched for r in results) / seconds,
             "rays_per_s": sum(r.rays for r in results) / seconds,
             "occupied": self.model.grid.occupied_fraction(),
+            **self.more_figures(results),
         }
         folder.append_metrics(step=self.step, **figures)
         return figures
+
+    def more_figures(self, results: list) -> dict:
+        """What a method adds to the figures of some steps."""
+        return {}
 
     def figures(self) -> dict:
         """Figures of the whole training."""

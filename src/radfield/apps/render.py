@@ -31,6 +31,7 @@ class Options:
     # with --tracer: the capture's lens, a fisheye's circle of 180 degrees, or the whole sphere
     lens: Literal["capture", "fisheye", "equirectangular"] = "capture"
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
+    normals: bool = False  # with views: also write normals, each component from -1 to 1 as 0 to 255
     capture: Path | None = None  # where the run's capture is now, if it has moved
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
@@ -125,6 +126,10 @@ def _sized(cameras, size: int | None):
 
 
 def _write_views(options: Options, model, cameras) -> dict:
+    import torch
+
+    from ..viewer.pictures import NORMALS, picture_of
+
     files, seconds = [], 0.0
     for i, (view, took) in enumerate(_rendered(options, model, cameras)):
         seconds += took
@@ -133,6 +138,9 @@ def _write_views(options: Options, model, cameras) -> dict:
         if options.depth:
             files.append(options.output / f"{i:03d}_depth.png")
             write_picture(files[-1], depth_picture(view))
+        if options.normals:
+            files.append(options.output / f"{i:03d}_normals.png")
+            write_picture(files[-1], torch.from_numpy(picture_of(view, NORMALS, cameras[i])))
     return {"files": [str(f) for f in files], "views": len(cameras), "seconds_per_view": seconds / len(cameras)}
 
 

@@ -22,7 +22,7 @@ import tyro
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import ngp, splat
+from . import neus2, ngp, splat
 from .loop import budget_of, budget_rules, take_steps, with_budget
 from .methods import METHODS
 from .run_files import scene_from
@@ -41,7 +41,7 @@ class Options:
     # --resume the run's by default
     capture: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[CAPTURE]")] = None
     output: Path | None = None  # folder of the run; by default runs/NAME, with a number where it is taken
-    method: Literal["ngp", "splat"] = "ngp"  # the method: a radiance field, or 3D Gaussians
+    method: Literal["ngp", "splat", "neus2"] = "ngp"  # the method: a radiance field, 3D Gaussians, or a surface
     seconds: float | None = None  # stop after this much training (decoding, evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps; without --seconds and --steps: 120 seconds
     seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
@@ -63,6 +63,7 @@ class Options:
     json: bool = False  # print the figures as one JSON object
     ngp: ngp.Config = field(default_factory=ngp.Config)  # options of the method ngp
     splat: splat.Config = field(default_factory=splat.Config)  # options of the method splat
+    neus2: neus2.Config = field(default_factory=neus2.Config)  # options of the method neus2
 
     @property
     def of_method(self):

@@ -140,13 +140,21 @@ struct Run {
   }
 };
 
-// Adds each of n samples to its entries.
-template <int C, int F>
-RADFIELD_SIMD void add_samples(float* grad, const uint32_t (&entries)[C][W], const vf (&w)[C], const vf (&g)[F], int n) {
+// Whether the arguments have `slopes` [C, M], whose gradients of the table along `tangent` are added to the others'.
+template <class Args>
+constexpr bool HAS_SLOPES = requires(const Args& a) { a.slopes; };
+
+// Adds each of n samples to its entries; with SLOPES, those along a tangent too.
+template <bool SLOPES, int C, int F>
+RADFIELD_SIMD void add_samples(float* grad, const uint32_t (&entries)[C][W], const vf (&w)[C], const vf (&g)[F],
+                               const vf (&along)[C], const vf (&slopes)[F], int n) {
   alignas(64) float values[C][W * F];
   for (int c = 0; c < C; ++c) {
     vi products[F], records[F];
-    for (int f = 0; f < F; ++f) products[f] = (vi)(w[c] * g[f]);
+    for (int f = 0; f < F; ++f) {
+      if constexpr (SLOPES) products[f] = (vi)fma(along[c], slopes[f], w[c] * g[f]);
+      else products[f] = (vi)(w[c] * g[f]);
+    }
     make_records<F>(products, records);
     for (int f = 0; f < F; ++f) store((int32_t*)values[c] + f * W, records[f]);
   }
@@ -158,40 +166,52 @@ RADFIELD_SIMD void add_samples(float* grad, const uint32_t (&entries)[C][W], con
 template <class Lookup, int F, class Args>
 void add_gradient(const Args& a, int64_t l, float* grad) {
   constexpr int D = Lookup::D, C = Lookup::C;
+  constexpr bool SLOPES = HAS_SLOPES<Args>;
   const Lookup lookup(a, l);
   Run<C, F> run;
   typename Lookup::Last last = {};  // cells of the vector before
   for (int64_t i = 0; i < a.M; i += W) {
     const int n = (int)(a.M - i < W ? a.M - i : W);
-    vf x[D], tangent[D], g[F], w[C];
+    vf x[D], tangent[D], g[F], w[C], along[C], slopes[F];
     vi nonzero = {};
     for (int f = 0; f < F; ++f) {
-      g[f] = load_stream(a.grad_features, a.grad_features_type, (l * F + f) * a.M + i, n);
+      const int64_t at = (l * F + f) * a.M + i;
+      g[f] = load_stream(a.grad_features, a.grad_features_type, at, n);
       nonzero |= (vi)g[f] << 1;  // the sign of a zero does not count
+      if constexpr (SLOPES) slopes[f] = load_stream(a.slopes, a.slopes_type, at, n), nonzero |= (vi)slopes[f] << 1;
     }
     if (!any(nonzero != 0)) continue;  // samples behind a surface
     load_point(x, a.x, a.M, i, n);
     if (a.tangent) load_point(tangent, a.tangent, a.M, i, n);
     const auto cell = lookup.find(x);
     const vi moved = lookup.moved(cell, last);
-    for (int c = 0; c < C; ++c) w[c] = a.tangent ? lookup.weight_along(cell, c, tangent) : lookup.weight(cell, c);
+    for (int c = 0; c < C; ++c) {
+      w[c] = a.tangent && !SLOPES ? lookup.weight_along(cell, c, tangent) : lookup.weight(cell, c);
+      if constexpr (SLOPES) along[c] = lookup.weight_along(cell, c, tangent);
+    }
     uint32_t starts = (mask_bits(moved) | !run.open) & ((1u << n) - 1);
     alignas(64) uint32_t entries[C][W];
     if (starts != 0)
       for (int c = 0; c < C; ++c) store((int32_t*)entries[c], lookup.entry(cell, c));
     if (starts == 0) {
       run.add(w, g);
+      if constexpr (SLOPES) run.add(along, slopes);
     } else if (__builtin_popcount(starts) > FEW_RUNS) {
       run.finish(grad);
-      add_samples<C, F>(grad, entries, w, g, n);
+      add_samples<SLOPES>(grad, entries, w, g, along, slopes, n);
     } else {
       for (int begin = 0; begin < n;) {
         if (starts >> begin & 1) run.finish(grad), run.start(entries, begin);
         starts &= ~1u << begin;
         const int end = starts ? __builtin_ctz(starts) : W;
         vf part[F];
-        for (int f = 0; f < F; ++f) part[f] = select((vi)(lanes() >= begin) & (vi)(lanes() < end), g[f], vf{});
+        const vi mine = (vi)(lanes() >= begin) & (vi)(lanes() < end);
+        for (int f = 0; f < F; ++f) part[f] = select(mine, g[f], vf{});
         run.add(w, part);
+        if constexpr (SLOPES) {
+          for (int f = 0; f < F; ++f) part[f] = select(mine, slopes[f], vf{});
+          run.add(along, part);
+        }
         begin = end;
       }
     }

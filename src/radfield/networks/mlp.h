@@ -38,6 +38,10 @@ struct MlpBackward {
   int64_t x0_type;
   const void* x1;
   int64_t x1_type;
+  const void* tangent0;
+  int64_t tangent0_type;
+  const void* tangent1;
+  int64_t tangent1_type;
   const int64_t* count;
   const float* parameters;
   const int64_t* layers;

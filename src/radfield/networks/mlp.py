@@ -61,6 +61,8 @@ BACKWARD = Op(
     In("grad_head", "f32", "H M", "is added to that of the first outputs", optional=True),
     In("x0", _STREAM, "A M"),
     In("x1", _STREAM, "B M", optional=True),
+    In("tangent0", _STREAM, "A M", "CPU only: adds the gradient of dy_0/dx along this and", optional=True),
+    In("tangent1", _STREAM, "B M", "this; activations relu or none, without skip layers", optional=True),
     In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     *_NETWORK,
     Scalar("kernel", "int"),
@@ -91,6 +93,8 @@ def _(a):
 
 @BACKWARD.cuda
 def _(a):
+    if a.tangent0:
+        raise BadInput("mlp_backward: tangent0 is given; the rule: none on CUDA")
     mma = products(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest + a.channels
     pack = per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")

@@ -1,6 +1,11 @@
 // The MLP's backward pass. A block of panels is computed forward again, then backward, and then the weight gradients of
 // the block, one product per layer. Weight gradients of a fixed chunk of samples have one owner; chunks are added up in
 // their order: the same bits with any number of threads.
+//
+// With tangents t of the inputs the parameters also get the gradient of s = dy_0/dx t. Where activations are piecewise
+// linear, with D_l their derivatives (0 or 1), t_l+1 = D_l W_l t_l and b_l = D_l W_l+1^T b_l+1 from b = (1, 0, ..) at the
+// top, that is ds/dW_l = b_l t_l^T (NeuS2, Wang et al. 2023, sec. 3.2): one more panel behind each panel of samples, whose
+// rows are t_l and b_l, adds it to the same products.
 #pragma once
 #include "mlp_panels.h"
 
@@ -43,7 +48,7 @@ struct Backward {
   const MlpBackward& a;
   const Shape& s;
   Runner<K>& run;
-  const Inputs inputs;
+  const Inputs inputs, tangents;
   const OutputGradients outputs;
   float* dw;               // this chunk's gradients, laid out as the parameters
   Row* x[MAX_LAYERS];      // rows of a block's first panel: each layer's inputs
@@ -57,7 +62,7 @@ struct Backward {
 
   Backward(const MlpBackward& a, const Shape& s, Runner<K>& run, float* dw)
       : a(a), s(s), run(run), inputs{a.x0, a.x1, a.x0_type, a.x1_type, a.A, a.B, a.M},
-        outputs{a, s.layer[s.layers - 1].outputs}, dw(dw) {}
+        tangents{a.tangent0, a.tangent1, a.tangent0_type, a.tangent1_type, a.A, a.B, a.M}, outputs{a, s.layer[s.layers - 1].outputs}, dw(dw) {}
 
   static int64_t panel_rows(const Shape& s) {
     int64_t n = 0;
@@ -88,10 +93,10 @@ struct Backward {
     if constexpr (K::SHARED) return (Word*)g[l] + (panel + p) * step;
     else return grad_words[l & 1] + p * Runner<K>::words_of(s.widest);
   }
-  RADFIELD_SIMD void put(int l, int panel, int p, int o, Channel u, Channel v) {
+  RADFIELD_SIMD void put(int l, int panel, int p, int o, Channel u, Channel v, bool with_bias = true) {
     Row* rows = K::SHARED ? nullptr : g[l] + (panel + p) * step;
     K::put(gradient_words(l, panel, p), rows, o / 2, u, v);
-    if (!a.bias) return;
+    if (!a.bias || !with_bias) return;
     float* sums = bias_sums + (int64_t)(l * s.widest + o) * W;
     store(sums, load(sums) + (u.low + u.high)), store(sums + W, load(sums + W) + (v.low + v.high));
   }
@@ -152,16 +157,50 @@ struct Backward {
     }
   }
 
+  // ---- the group's tangents, `behind` panels behind its samples
+
+  RADFIELD_SIMD Channel through(Channel u, int l, int panel, int o) const {
+    return a.activation == RELU ? K::keep_positive(u, x[l + 1] + panel * step, o) : u;
+  }
+  void run_tangents(const Group<K>& group, int panel, int behind) {
+    const int own = panel + behind, top = s.layers - 1;
+    for (int l = 0; l < s.layers; ++l) run.rows[l] = x[l] + own * step;
+    run.load_inputs(tangents, group);
+    for (int l = 0; l < top; ++l) {
+      Word* to = run.layer_words(l + 1, 0);
+      Row* row = run.layer_rows(l + 1, 0);
+      K::product(run.packed.forward[l], nullptr, run.layer_words(l, 0), run.words_step(), group.count,
+                 s.layer[l].outputs_padded, s.layer[l].inputs, [&](int p, int o, Channel u, Channel v) RADFIELD_LANES {
+                   K::put(to + p * run.words_step(), row ? row + p * step : nullptr, o / 2,
+                          through(u, l, panel + p, o), through(v, l, panel + p, o + 1));
+                 });
+    }
+    for (int p = 0; p < group.count; ++p)
+      for (int o = 0; o < s.layer[top].outputs_padded; o += 2) {
+        const Channel chosen = o == 0 ? Channel{vf{} + 1.0f, vf{} + 1.0f} : Channel{};
+        put(top, own, p, o, chosen, Channel{}, false);
+      }
+    for (int l = top; l > 0; --l)
+      K::product(run.packed.transposed[l], nullptr, gradient_words(l, own, 0),
+                 K::SHARED ? step : Runner<K>::words_of(s.widest), group.count, s.layer[l].inputs,
+                 s.layer[l].outputs_padded, [&](int p, int o, Channel u, Channel v) RADFIELD_LANES {
+                   put(l - 1, own, p, o, through(u, l - 1, panel + p, o), through(v, l - 1, panel + p, o + 1), false);
+                 });
+  }
+
   // ---- blocks of panels
 
-  void weight_gradients(int panels) {
+  void weight_gradients(int panels, int first = 0) {
+    if (!a.grad_parameters) return;
+    const int64_t from = first * step;
     for (int l = 0; l < s.layers; ++l) {
       const Layer& layer = s.layer[l];
       const int stride = s.logical_inputs(l);
       float* to = dw + (layer.weights - a.parameters);
-      if (layer.hidden) K::weight_gradient(to, stride, g[l], x[l], layer.outputs, layer.hidden, panels, step, step, turned);
+      const Row *grad = g[l] + from, *values = x[l] + from;
+      if (layer.hidden) K::weight_gradient(to, stride, grad, values, layer.outputs, layer.hidden, panels, step, step, turned);
       if (layer.inputs > layer.hidden_padded)
-        K::weight_gradient(to + layer.hidden, stride, g[l], x[l] + layer.hidden_padded * PW, layer.outputs, s.channels,
+        K::weight_gradient(to + layer.hidden, stride, grad, values + layer.hidden_padded * PW, layer.outputs, s.channels,
                            panels, step, step, turned);
     }
   }
@@ -174,16 +213,21 @@ struct Backward {
   void chunk(int64_t begin, int64_t end, int block) {
     memset(bias_sums, 0, sizeof(float) * (size_t)s.layers * s.widest * W);
     int filled = 0;  // panels of the block
+    if (a.tangent0) block /= 2;  // its other half is for tangents
     for (int64_t i = begin; i < end;) {
       Group<K> group;
       for (; !group.full() && filled + group.count < block && i < end; i += PW) {
         const int n = (int)(end - i < PW ? end - i : PW);
-        if (outputs.any(i, n)) group.add(i, n);
+        if (a.tangent0 || outputs.any(i, n)) group.add(i, n);
         else for (int c = 0; c < s.channels; ++c) store_grad_input(c, i, n, Channel{});  // samples behind a surface
       }
       if (group.count) run_group(group, filled);
+      if (group.count && a.tangent0) run_tangents(group, filled, block);
       filled += group.count;
-      if (filled == block || (i >= end && filled)) weight_gradients(filled), filled = 0;
+      if (filled < block && (i < end || !filled)) continue;
+      weight_gradients(filled);
+      if (a.tangent0) weight_gradients(filled, block);
+      filled = 0;
     }
     finish_bias();
   }
@@ -203,7 +247,8 @@ void backward(const MlpBackward& a) {
   Packed<K> packed(shape, a.packed);
   packed.fill(shape);
   const int64_t fitting = BLOCK_BYTES / (Backward<K>::panel_rows(shape) * (int64_t)sizeof(typename K::Row));
-  const int block = (int)(fitting < 1 ? 1 : fitting > MAX_BLOCK ? MAX_BLOCK : fitting);
+  const int fewest = a.tangent0 ? 2 : 1;
+  const int block = (int)(fitting < fewest ? fewest : fitting > MAX_BLOCK ? MAX_BLOCK : fitting);
   parallel_for(a.R, [&](int64_t r) {
     Runner<K> run(shape, packed, a.activation, true);
     Backward<K> back(a, shape, run, a.partial + r * a.P);

@@ -191,15 +191,25 @@ def render_rays(
     """
     if fused.applies(field, rays.origins):
         return _render_fused(field, grid, rays, background, config)
+    color, opacity, depth = seen_along(lambda samples: _ask(field, samples, config), grid, rays, config)
+    return color + (1 - opacity)[:, None] * background, opacity, depth
+
+
+def seen_along(
+    ask, grid: OccupancyGrid, rays: Rays, config: Config, channels: int = 3
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `render_rays` returns, in front of black: ask(samples) composites samples of any field, of so many channels.
+
+    Rays advance a few samples at a time and leave when they end."""
     n, device = len(rays), rays.origins.device
-    color, opacity, depth = (torch.zeros(*shape, device=device) for shape in ((n, 3), (n,), (n,)))
+    color, opacity, depth = (torch.zeros(*shape, device=device) for shape in ((n, channels), (n,), (n,)))
     alive, near = torch.arange(n, device=device), torch.full((n,), config.near, device=device)
     near = near if rays.near is None else near.maximum(rays.near)
     count = 4
     while len(alive):
         part = Rays(rays.origins[alive], rays.directions[alive], near, None if rays.far is None else rays.far[alive])
         samples = _march(grid, part, config, max_per_ray=count)
-        seen = _ask(field, samples, config)
+        seen = ask(samples)
         left = 1 - opacity[alive]
         color[alive] += left[:, None] * seen.color
         depth[alive] += left * seen.depth
@@ -208,7 +218,6 @@ def render_rays(
         near = samples.t_end[(samples.ray_start[1:][going] - 1).long()]
         alive = alive[going]
         count = min(2 * count, 128)
-    color += (1 - opacity)[:, None] * background
     return color, opacity, depth / opacity.clamp(min=1e-6)
 
 
@@ -247,15 +256,18 @@ def longest_step(config: Config, grid: OccupancyGrid) -> float:
 
 @dataclass(frozen=True)
 class View:
-    """A rendered view: color [H, W, 3] sRGB in [0, 1], opacity [H, W], depth [H, W] in scene units along the ray."""
+    """A rendered view: color [H, W, 3] sRGB in [0, 1], opacity [H, W], depth [H, W] in scene units along the ray;
+    normal [H, W, 3] of surfaces that know theirs, the mean along the ray (else it follows from depth: pictures.py)."""
 
     color: Tensor
     opacity: Tensor
     depth: Tensor
+    normal: Tensor | None = None
 
     def cpu(self) -> View:
         """The same view on the CPU."""
-        return View(self.color.cpu(), self.opacity.cpu(), self.depth.cpu())
+        normal = None if self.normal is None else self.normal.cpu()
+        return View(self.color.cpu(), self.opacity.cpu(), self.depth.cpu(), normal)
 
 
 RAYS_PER_CALL = 1 << 15
@@ -263,13 +275,18 @@ RAYS_PER_CALL = 1 << 15
 
 def render_view(field, grid: OccupancyGrid, cameras: Cameras, view: int, background: Tensor, config: Config) -> View:
     """Renders one view of `cameras` at its own size, on `background` [3]. Cameras, field and grid are on one device."""
+    parts = [render_rays(field, grid, rays, background, config) for rays in view_rays(cameras, view)]
+    color, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
     width, height = cameras.size[view].tolist()
-    device, parts = cameras.size.device, []
-    for begin in range(0, width * height, RAYS_PER_CALL):
-        index = torch.arange(begin, min(begin + RAYS_PER_CALL, width * height), device=device)
+    return View(color.view(height, width, 3), opacity.view(height, width), depth.view(height, width))
+
+
+def view_rays(cameras: Cameras, view: int, count: int = RAYS_PER_CALL):
+    """Yields the rays of a view's pixels, row by row, `count` at a time."""
+    width, height = cameras.size[view].tolist()
+    device = cameras.size.device
+    for begin in range(0, width * height, count):
+        index = torch.arange(begin, min(begin + count, width * height), device=device)
         pixel = torch.stack([index % width + 0.5, index.div(width, rounding_mode="floor") + 0.5], 1)
         views = torch.full((len(index),), view, dtype=torch.int32, device=device)
-        rays = camera_rays(cameras, views, pixel)
-        parts.append(render_rays(field, grid, rays, background, config))
-    color, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
-    return View(color.view(height, width, 3), opacity.view(height, width), depth.view(height, width))
+        yield camera_rays(cameras, views, pixel)

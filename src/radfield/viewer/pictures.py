@@ -51,6 +51,8 @@ def depth_colors(view: View) -> Tensor:
 def normal_colors(view: View, camera: Cameras) -> Tensor:
     """[H, W, 3]: the unit normal towards the camera in scene coordinates, each component from -1 to 1 as 0 to 1."""
     height, width = view.depth.shape
+    if view.normal is not None:
+        return (0.5 + 0.5 * torch.nn.functional.normalize(view.normal, dim=-1)) * (view.opacity > _SEEN)[..., None]
     if min(height, width) < 2:
         return torch.zeros(height, width, 3)
     shape = torch.tensor([[width, height]])

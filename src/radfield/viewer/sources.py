@@ -20,7 +20,7 @@ from ..camera_rays import camera_rays
 from ..cameras import Cameras
 from ..geometry import SceneTransform, intersect_box
 from ..rays import Rays
-from ..renderers import sphere_tracing, volume
+from ..renderers import sphere_tracing, surface_volume, volume
 from ..sampling.march import march
 from .crop import Box
 
@@ -99,8 +99,10 @@ class RadianceSource:
         if look.hasty:
             longer = {"step": config.step * HASTE, "cone": config.cone * HASTE}
             config = dataclasses.replace(config, **longer, stop=HASTY_STOP)
-        found = volume.render_rays(model.field, model.grid, rays, self.background(look), config)
-        return Answer(*(each.cpu() for each in found))
+        return Answer(*(each.cpu() for each in self._seen(rays, self.background(look), config)))
+
+    def _seen(self, rays: Rays, background: Tensor, config: volume.Config) -> tuple[Tensor, Tensor, Tensor]:
+        return volume.render_rays(self.model.field, self.model.grid, rays, background, config)
 
     def _march(self, rays: Rays, **options):
         config = self.model.render
@@ -126,6 +128,18 @@ class RadianceSource:
         color = (0.35 + 0.4 * shade)[:, None] * x.new_tensor([0.55, 0.8, 1.0]) * (1.3 / (1 + 0.3 * t))[:, None]
         color = torch.where(hit[:, None], color.clamp(0, 1), self.background(look))
         return Answer(color.cpu(), opacity.cpu(), t.cpu())
+
+
+class SurfaceSource(RadianceSource):
+    """A surface with colours (`apps/neus2.py: Model`), drawn as it is trained."""
+
+    def _seen(self, rays: Rays, background: Tensor, config: volume.Config) -> tuple[Tensor, Tensor, Tensor]:
+        model = self.model
+        each = surface_volume.RAYS_PER_CALL
+        parts = [rays[begin : begin + each] for begin in range(0, max(len(rays), 1), each)]
+        given = (background, config)
+        found = [surface_volume.render_rays(model.field, model.outside, model.grid, p, *given)[:3] for p in parts]
+        return tuple(torch.cat(each) for each in zip(*found, strict=True))
 
 
 class GaussianSource:
@@ -223,8 +237,11 @@ class PhotographSource:
 
 def source_of(model):
     """The source of a model of `radfield train` or `radfield fit-sdf`."""
-    kind = GaussianSource if hasattr(model, "gaussians") else DistanceSource if hasattr(model, "distance") else None
-    return (kind or RadianceSource)(model)
+    if hasattr(model, "gaussians"):
+        return GaussianSource(model)
+    if hasattr(model, "outside"):
+        return SurfaceSource(model)
+    return (DistanceSource if hasattr(model, "distance") else RadianceSource)(model)
 
 
 def moved(camera: Cameras, start: SceneTransform, end: SceneTransform) -> Cameras:

@@ -1,0 +1,41 @@
+"""NeuS2 (Wang et al. 2023): a surface from photographs, as a signed distance field on a hash grid.
+
+`build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `load` reads what was trained.
+The options are in `neus2_config.py`, the model in `neus2_model.py`, a step in `neus2_step.py`, the state of training in
+`neus2_training.py`. It computes on the CPU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..errors import BadInput
+from ..training.checkpoint import load_checkpoint
+from ..training.run_folder import RunFolder
+from .neus2_config import Config, check, config_from, report_background
+from .neus2_model import Model, build
+from .neus2_step import train_step
+from .neus2_training import StepResult, Training
+from .run_files import load_tensors, restore, scene_from
+
+__all__ = ["Config", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "report_background"]
+__all__ += ["train_step"]
+
+SHOWN = ("samples_per_s", "psnr", "sharpness")  # figures beside the progress bar
+RATE = "--neus2.learning-rate"
+
+
+def load(run: str | Path, device="cpu") -> Model:
+    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run."""
+    if str(device) not in ("cpu", "auto"):
+        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for the method neus2")
+    folder = RunFolder.open(run)
+    model = build(config_from(folder.read_config()), **scene_from(folder))
+    tensors, _ = load_checkpoint(folder.checkpoint_path)
+    restore(model, tensors)
+    load_tensors(folder, model.tensors(), tensors)
+    model.field.grid.loaded()
+    if model.outside is not None:
+        model.outside.grid.loaded()
+    model.grid.refresh()
+    return model

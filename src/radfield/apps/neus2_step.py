@@ -1,0 +1,141 @@
+"""A step of the method `neus2` (neus2.py).
+
+loss = mean over rays of sum_channels huber(color - seen, 0.1) / 5 + eikonal mean over samples of (|n| - 1)^2
+       + mask mean over rays of BCE(opacity, alpha)                              (NeuS2, sec. 3.3; its configuration)
+
+The mask's term has its own gradient, (W - m) / (W (1 - W)); NeuS2's published code has another.
+Letters: N rays, M samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import torch
+from torch import Tensor
+
+from ..camera_rays import camera_rays
+from ..data.resident import draw_pixels
+from ..errors import BadInput
+from ..losses import huber, mse
+from ..renderers import surface_volume, volume
+from ..sampling.march import march
+from ..sampling.random import stream
+from .neus2_config import Config
+from .neus2_model import VANISHED
+from .neus2_training import StepResult, Training
+from .run_files import BACKGROUNDS
+
+STOP = 1e-4  # transmittance at which a training ray ends
+_SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
+_SHARP = 30.0
+_RGB = 3 / 5  # the sum over channels, divided by 5
+
+
+def train_step(training: Training, progress: float) -> StepResult:
+    """One step; `progress` in [0, 1] is the part of the budget used. Raises `FloatingPointError`, with the model as
+    before the step, when the loss or a gradient is not finite, and `BadInput` where no surface is left."""
+    model, config, stages = training.model, training.model.config, training.stages
+    model.field.levels = levels_in_use(config, progress)
+    with stages("occupancy"):
+        if training.step % config.occupancy_interval == 0:
+            soon = training.step in (0, *(config.occupancy_interval * k for k in (2, 4, 8, 16)))
+            whole = {"uniform": model.grid.config.cells} if soon else {}
+            model.grid.update(model.density, seed=training.seed, **whole)
+    with stages("pixels"):
+        color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
+        pixels = draw_pixels(training.images, training.rays, seed=training.seed, step=training.step, background=color)
+        rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
+        samples = _march(training, rays, progress)
+    with stages("forward"):
+        annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
+        seen = surface_volume.ask(model.field, model.outside, samples, annealed)
+    with stages("loss"):
+        loss, error = frame_loss(training, seen.composited(STOP), pixels, samples.ray_count)
+        eikonal = float(seen.stretch.mean()) if len(seen.stretch) else 0.0
+        value = loss.item() + config.eikonal * eikonal
+        if not math.isfinite(value):
+            raise FloatingPointError(f"the loss of step {training.step} is {value}")
+        loss.backward()
+    with stages("backward"):
+        weight = config.eikonal / max(len(seen.stretch), 1)
+        by_sharpness = surface_volume.backward(model.field, seen, weight)
+        training.grad_sharpness.fill_(10 * seen.sharpness * by_sharpness)  # s = e^(10 v)
+    with stages("optimiser"):
+        _check_gradients(training)
+        training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
+        _hold_sharpness(training, progress)
+    training.step += 1
+    kept = samples.ray_count
+    training.rays = _next_rays(kept, len(samples), config.batch_samples)
+    return StepResult(error, kept, len(samples), len(samples), eikonal)
+
+
+def _hold_sharpness(training: Training, progress: float) -> None:
+    """Keeps the sharpness below a bound that rises from where it starts to `_SHARP` times that. A surface that is sharp
+    at once is looked for next to the first sphere alone: what stands apart from that is never met by a sample."""
+    config = training.model.config
+    if progress < config.sharpen:
+        start = training.model.field.config.sharpness
+        most = math.log(start) + math.log(_SHARP) * progress / config.sharpen
+        training.model.field.log_sharpness.data.clamp_(max=most / 10)
+
+
+def levels_in_use(config: Config, progress: float) -> int:
+    """From the coarsest on; all from `all_levels` of the budget on (NeuS2, sec. 3.3; there by steps)."""
+    part = config.first_levels + (1 - config.first_levels) * progress / max(config.all_levels, 1e-9)
+    return min(max(math.ceil(part * config.levels), 1), config.levels)
+
+
+def _march(training: Training, rays, progress: float):
+    """The samples of as many rays as the buffers hold."""
+    model, config = training.model, training.model.config
+    scale = max(config.coarse_step ** (1 - 2 * progress), config.fine_step)
+    render = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
+    if render.near > 0:
+        rays = dataclasses.replace(rays, near=torch.full((len(rays),), render.near))
+    longest = volume.longest_step(render, model.grid)
+    seed = stream(training.seed, 3, training.step)
+    lengths = {"step": render.step, "cone": render.cone, "max_step": longest}
+    samples = march(rays, model.grid, **lengths, jitter_seed=seed, buffers=training.buffers)
+    if not len(samples):
+        raise BadInput(VANISHED)
+    return samples
+
+
+def frame_loss(training: Training, result, pixels, n: int) -> tuple[Tensor, float]:
+    """Of what the first n rays see, `result`: the part of the loss that is of rays, and the mean squared error of their
+    colours."""
+    color = result.color + (1 - result.opacity)[:, None] * pixels.background[:n]
+    wanted = pixels.color[:n]
+    loss = _RGB * huber(color, wanted)
+    weight = training.model.config.mask
+    if weight and training.has_alpha:
+        loss = loss + weight * mask_loss(result.opacity, pixels.alpha[:n])
+    return loss, float(mse(color.detach(), wanted))
+
+
+def mask_loss(opacity: Tensor, alpha: Tensor) -> Tensor:
+    """Mean cross-entropy of the rays' opacities W [N] and the mask m [N]; its gradient is (W - m) / (W (1 - W)) / N."""
+    inside = opacity.clamp(_SURE, 1 - _SURE)
+    # the gradient passes the clamp, or an opacity of 0 inside the mask would never be told
+    inside = opacity + (inside - opacity).detach()
+    return -(alpha * inside.log() + (1 - alpha) * (1 - inside).log()).mean()
+
+
+def _check_gradients(training: Training) -> None:
+    """A bad gradient anywhere shows in the networks' too, since every gradient passes through them."""
+    model = training.model
+    networks = model.field.networks + (() if model.outside is None else model.outside.networks)
+    for network in networks:
+        if not network.grad_into.isfinite().all():
+            raise FloatingPointError(f"a gradient of step {training.step} is not finite")
+    if not training.grad_sharpness.isfinite().all():
+        raise FloatingPointError(f"the sharpness's gradient of step {training.step} is not finite")
+
+
+def _next_rays(rays: int, samples: int, wanted: int) -> int:
+    """Rays that would have filled the batch, in multiples of 64; at most doubled at a time."""
+    scale = min(max(wanted / max(samples, 1), 0.5), 2.0)
+    return min(max(int(rays * scale) // 64 * 64, 256), 1 << 17)

@@ -1,0 +1,96 @@
+"""The features of a grid together with their derivatives by the position: for fields whose normals are rendered and
+trained, which need features, J^T g and J e of the same points (fields/surface_passes.py).
+
+    J = dfeatures/dx  [C, D],     pull(g) = J^T g,     push(e) = J e
+
+Of a hash grid in three dimensions J is found with the features, in one pass over the table, and kept; a table's entries
+are read once instead of three times. Other interpolations answer pull and push by their own kernels, from the table.
+
+Letters: M samples, D dimensions, C = L F channels, J = C D rows (row c D + d is the derivative of channel c by x_d).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..backend import native
+from ..op import In, Op, Out, Scalar
+from ..tensors import streams
+from . import hash_grid
+from .hash_grid import GridLevels
+
+_STREAM = "f32 bf16"
+FORWARD = Op(
+    "grid_jacobian_forward",
+    Out("features", _STREAM, "C M"),
+    Out("jacobian", _STREAM, "J M"),
+    In("x", "f32", "D M", "positions, clamped to [0, 1], where they do not move"),
+    In("table", _STREAM, "E F"),
+    In("levels", "i64", "L 4"),
+    In("scales", "f32", "L"),
+    Scalar("smoothstep", "int"),
+)
+PULL = Op(
+    "grid_jacobian_pull",
+    Out("pulled", "f32", "D M"),
+    In("jacobian", _STREAM, "J M"),
+    In("values", _STREAM, "C M"),
+)
+PUSH = Op(
+    "grid_jacobian_push",
+    Out("pushed", _STREAM, "C M"),
+    In("jacobian", _STREAM, "J M"),
+    In("tangent", "f32", "D M"),
+)
+
+
+@dataclass(frozen=True)
+class Jacobian:
+    """J at M points, by `stored` [J, M], or where that is None by the kernels of the grid. features: [C, M]."""
+
+    levels: GridLevels
+    x: Tensor  # [D, M]
+    table: Tensor  # [E, F] as it was read
+    features: Tensor
+    stored: Tensor | None
+
+    def pull(self, values: Tensor) -> Tensor:
+        """J^T values [D, M], of values [C, M]."""
+        out = streams(self.x.T, len(self.x))
+        if self.stored is not None:
+            PULL(pulled=out, jacobian=self.stored, values=values)
+        else:
+            given = {"grad_features": values, "x": self.x, "table": self.table, "tangent": None}
+            self.levels.ops.backward_x(grad_x=out, **given, **self.levels.tables(self.x.device))
+        return out
+
+    def push(self, tangent: Tensor, out: Tensor) -> None:
+        """Writes J tangent to out [C, M], of tangent [D, M]."""
+        if self.stored is not None:
+            PUSH(pushed=out, jacobian=self.stored, tangent=tangent)
+        else:
+            given = {"x": self.x, "table": self.table, "tangent": tangent, "count": None}
+            self.levels.ops.forward(features=out, **given, **self.levels.tables(self.x.device))
+
+
+def encode(levels: GridLevels, x: Tensor, table: Tensor, features: Tensor) -> Jacobian:
+    """Writes the features [C, M] at x [D, M], from `table` (float32, or its 16-bit copy); returns J, in the features'
+    type."""
+    tables = levels.tables(x.device)
+    if not (levels.ops is hash_grid.OPS and levels.dimensions == 3 and native(x)):
+        levels.ops.forward(features=features, x=x, table=table, tangent=None, count=None, **tables)
+        return Jacobian(levels, x, table, features, None)
+    stored = streams(x.T, 3 * levels.channels, features.dtype)
+    FORWARD(features=features, jacobian=stored, x=x, table=table, **tables)
+    return Jacobian(levels, x, table, features, stored)
+
+
+def jacobian_reference(x: Tensor, table: Tensor, levels: GridLevels) -> tuple[Tensor, Tensor]:
+    """The specification: features [M, C] and J [M, C, D] at x [M, D] of any float type, by autograd."""
+    x = x.detach().requires_grad_()
+    features = levels.ops.reference(x, table, levels)
+    rows = [torch.autograd.grad(channel.sum(), x, retain_graph=True)[0] for channel in features.T]
+    return features.detach(), torch.stack(rows, 1)

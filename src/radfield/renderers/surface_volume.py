@@ -1,0 +1,164 @@
+"""Rendering a neural surface, and a radiance field around it (NeuS, sec. 3; its supplement for the outside).
+
+Samples in the unit cube are the surface's, others, where there are cascades, those of a radiance field `outside`. Both
+become densities and colours that `composite` takes together, in the order of their distance.
+
+Letters: N rays, M samples, A of them in the unit cube, B outside. Streams are [channels, M].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..cameras import Cameras
+from ..fields import surface_passes
+from ..fields.neural_surface import NeuralSurface
+from ..rays import Rays, Samples
+from ..sampling.occupancy import OccupancyGrid
+from . import neus_alpha, volume
+from .composite import Composited, composite
+from .volume import View
+
+RAYS_PER_CALL = 1 << 13  # fewer than of a radiance field, whose samples take less memory
+_LARGEST_LOGIT = 15.0  # of the outside's density, as composite_raw bounds its gradient
+
+
+@dataclass(frozen=True)
+class Part:
+    """The samples of one of the two fields. index: [A] int64 which they are, None for all."""
+
+    index: Tensor | None
+    x: Tensor  # [A, 3]
+    directions: Tensor  # [A, 3]
+    t_start: Tensor  # [A]
+    t_end: Tensor  # [A]
+
+    def streams(self) -> dict:
+        """What neus_alpha takes."""
+        return {
+            "directions": self.directions.T.contiguous(),
+            "t_start": self.t_start.contiguous(),
+            "t_end": self.t_end.contiguous(),
+        }
+
+
+def divided(samples: Samples, with_outside: bool) -> tuple[Part, Part | None]:
+    """The samples in the unit cube, and the others."""
+    whole = samples.x, samples.directions, samples.t_start, samples.t_end
+    if not with_outside:
+        return Part(None, *whole), None
+    is_inside = ((samples.x >= 0) & (samples.x <= 1)).all(1)
+    rows = is_inside.nonzero()[:, 0], (~is_inside).nonzero()[:, 0]
+    return tuple(Part(row, *(each[row] for each in whole)) for row in rows)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the fields say of samples, and what the backward pass needs. sigma, rgb: leaves of the graph that leads to
+    the loss."""
+
+    samples: Samples
+    inside: Part
+    tape: surface_passes.Tape
+    answers: dict  # of neus_alpha
+    sigma: Tensor  # [M]
+    rgb: Tensor  # [3, M]
+    outside: Part | None = None
+    outside_sigma: Tensor | None = None  # [B], in a graph
+    outside_rgb: Tensor | None = None  # [B, 3], in a graph
+    sharpness: float = 0.0
+    annealed: float = 1.0
+
+    @property
+    def stretch(self) -> Tensor:
+        """[A] (|n| - 1)^2."""
+        return self.answers["stretch"]
+
+    def composited(self, stop: float) -> Composited:
+        """What the rays see, in front of black; differentiable."""
+        given = self.sigma, self.rgb.T, self.samples.t_start, self.samples.t_end, self.samples.ray_start
+        return composite(*given, stop=stop)
+
+
+def ask(surface: NeuralSurface, outside, samples: Samples, annealed: float = 1.0) -> Seen:
+    """The forward pass at samples; `outside`: a radiance field, or None where all samples are in the unit cube."""
+    inside, others = divided(samples, outside is not None)
+    tape = surface_passes.forward(surface, inside.x, inside.directions)
+    s = surface.sharpness
+    found = neus_alpha.answers(tape.f, tape.normal, tape.logits, inside.streams(), s, annealed)
+    if others is None:
+        sigma, rgb = found["sigma"], found["rgb"]
+        return Seen(samples, inside, tape, found, _leaf(sigma), _leaf(rgb), sharpness=s, annealed=annealed)
+    logit, features = outside.geometry(others.x)
+    outside_sigma = logit.clamp_max(_LARGEST_LOGIT).exp()
+    outside_rgb = outside.color_logits(features, others.directions).sigmoid()
+    sigma, rgb = torch.empty(len(samples)), torch.empty(3, len(samples))
+    sigma[inside.index], rgb[:, inside.index] = found["sigma"], found["rgb"]
+    sigma[others.index], rgb[:, others.index] = outside_sigma.detach(), outside_rgb.detach().T
+    more = {"outside": others, "outside_sigma": outside_sigma, "outside_rgb": outside_rgb}
+    return Seen(samples, inside, tape, found, _leaf(sigma), _leaf(rgb), **more, sharpness=s, annealed=annealed)
+
+
+def _leaf(x: Tensor) -> Tensor:
+    return x.detach().requires_grad_()
+
+
+def backward(surface: NeuralSurface, seen: Seen, eikonal: float) -> float:
+    """Adds the gradients of both fields' parameters, after the loss's own backward pass left those of sigma and rgb;
+    eikonal: the gradient of each stretch. Returns the gradient by the sharpness."""
+    grad_sigma, grad_rgb = seen.sigma.grad, seen.rgb.grad
+    if seen.outside is not None:
+        row = seen.outside.index
+        if len(row):
+            given = [grad_sigma[row], grad_rgb[:, row].T]
+            torch.autograd.backward([seen.outside_sigma, seen.outside_rgb], given)
+        grad_sigma, grad_rgb = grad_sigma[seen.inside.index], grad_rgb[:, seen.inside.index].contiguous()
+    tape = seen.tape
+    shape = seen.inside.streams(), seen.sharpness, seen.annealed
+    found = neus_alpha.gradients(grad_sigma, grad_rgb, eikonal, tape.f, tape.normal, seen.answers["rgb"], *shape)
+    surface_passes.backward(surface, tape, found["grad_f"], found["grad_normal"], found["grad_logits"])
+    return float(found["grad_sharpness"].sum())
+
+
+@torch.no_grad()
+def render_rays(
+    surface: NeuralSurface,
+    outside,
+    grid: OccupancyGrid,
+    rays: Rays,
+    background: Tensor,
+    config: volume.Config,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Colour [N, 3] on `background` [3], opacity [N], mean depth [N] (0 where all is empty) and mean normal [N, 3], of
+    the surface alone."""
+
+    def seen(samples: Samples) -> Composited:
+        found = ask(surface, outside, samples)
+        normal = found.tape.normal
+        if found.inside.index is not None:
+            normal = torch.zeros(3, len(samples)).index_copy(1, found.inside.index, normal)
+        both = torch.cat((found.rgb, normal)).T
+        given = samples.t_start, samples.t_end, samples.ray_start
+        return composite(found.sigma, both, *given, stop=config.stop)
+
+    both, opacity, depth = volume.seen_along(seen, grid, rays, config, channels=6)
+    return both[:, :3] + (1 - opacity)[:, None] * background, opacity, depth, both[:, 3:]
+
+
+def _rays(cameras: Cameras, view: int):
+    return volume.view_rays(cameras, view, RAYS_PER_CALL)
+
+
+def render_view(
+    surface: NeuralSurface, outside, grid: OccupancyGrid, cameras: Cameras, view: int, background: Tensor, config
+) -> View:
+    """One view of `cameras` (in scene coordinates) at its own size, on `background` [3]."""
+    given = (background, config)
+    parts = [render_rays(surface, outside, grid, rays, *given) for rays in _rays(cameras, view)]
+    color, opacity, depth, normal = (torch.cat(part) for part in zip(*parts, strict=True))
+    width, height = cameras.size[view].tolist()
+    shape = (height, width)
+    return View(color.view(*shape, 3), opacity.view(shape), depth.view(shape), normal.view(*shape, 3))

@@ -1,0 +1,223 @@
+"""The method neus2: training, figures, pictures, meshes, resuming, and what it refuses."""
+
+import dataclasses
+import itertools
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from radfield.apps import neus2
+from radfield.apps.neus2_step import levels_in_use, mask_loss
+from radfield.data import load
+from radfield.data.synthetic.mesh import read_mesh
+from radfield.errors import BadInput, RadfieldWarning
+from radfield.renderers import surface_volume
+from radfield.tracing.surface import Surface
+
+TINY = (
+    *("--method", "neus2", "--neus2.levels", 4, "--neus2.log2-size", 12, "--neus2.finest-resolution", 128),
+    *("--neus2.batch-samples", 16384, "--neus2.uniform-cells", 65536, "--neus2.occupied-cells", 8192),
+)
+SMALL = neus2.Config(levels=4, log2_size=12, finest_resolution=128, batch_samples=4096, uniform_cells=65536)
+
+
+@pytest.fixture(scope="module")
+def scene(tiny_capture):
+    return load(tiny_capture)
+
+
+def training_of(scene, seed=0, **options):
+    config = dataclasses.replace(SMALL, **options)
+    neus2.check(config)
+    place = {"cascades": scene.cascades, "transform": scene.transform, "background": "white"}
+    return neus2.Training(neus2.build(config, **place, seed=seed), scene, seed)
+
+
+@pytest.fixture(scope="module")
+def run(tiny_capture, tmp_path_factory):
+    """A finished run and its figures."""
+    from radfield.apps.command_line import main
+
+    folder = tmp_path_factory.mktemp("neus2") / "run"
+    arguments = ["train", tiny_capture, "--output", folder, "--steps", 150, "--json", *TINY]
+    with pytest.MonkeyPatch.context() as patch:
+        printed = []
+        patch.setattr("builtins.print", lambda *words, **options: printed.append(words))
+        assert main([str(each) for each in arguments]) == 0
+    return folder, json.loads(printed[-1][0])
+
+
+def test_it_learns_what_the_views_show(run):
+    folder, figures = run
+    assert figures["psnr"] > 15.5 and figures["psnr_inside"] > 12
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    late = [line["loss"] for line in steps[-3:]]
+    assert sum(late) / 3 < 0.8 * steps[0]["loss"]
+    assert steps[-1]["sharpness"] > 20 and steps[-1]["eikonal"] < 0.1
+    assert {"forward", "backward", "optimiser", "occupancy"} <= set(lines[-1]["summary"]["stages"])
+
+
+def test_mesh_is_in_the_captures_units_and_near_the_solids(run, tmp_path, command):
+    from radfield.data.synthetic import synthetic_scene
+    from radfield.tracing.solids_reference import solid_distance
+
+    code, figures, _ = command("export", run[0], tmp_path / "mesh.ply", "--resolution", 64, "--largest", "--json")
+    assert code == 0 and figures["triangles"] > 500
+    vertices, triangles, *_ = read_mesh(tmp_path / "mesh.ply")
+    x = Surface.of(vertices, triangles).sample(2000, torch.Generator().manual_seed(0)).double()
+    solids = synthetic_scene("solids").tables["opaque"]
+    ends = zip(solids.first.tolist()[:-1], solids.first.tolist()[1:], strict=True)
+    distance = torch.stack([solid_distance(solids, range(a, b), x)[0] for a, b in ends]).amin(0).abs()
+    assert float(distance.median()) < 0.2  # of solids that are 1.8 across, after a training of seconds
+    extent = (vertices.amax(0) - vertices.amin(0))[:2]
+    assert bool(((extent > 1.3) & (extent < 2.4)).all())
+
+
+def test_pictures_of_depth_and_normals(run, tmp_path, command):
+    given = ("render", run[0], "--output", tmp_path / "views", "--views", 1, "--depth", "--normals", "--json")
+    assert command(*given)[0] == 0
+    names = sorted(path.name for path in (tmp_path / "views").iterdir())
+    assert names == ["000.png", "000_depth.png", "000_normals.png"]
+    with Image.open(tmp_path / "views" / "000_normals.png") as picture:
+        normals = torch.tensor(np.array(picture)).view(-1, 3).float() / 127.5 - 1
+    seen = normals[normals.norm(dim=1) < 1.1]
+    assert len(seen) > 200 and float((seen.norm(dim=1) - 1).abs().max()) < 0.02
+
+
+def test_eval_gives_the_figures_of_training(run, command):
+    code, figures, _ = command("eval", run[0], "--json")
+    assert code == 0
+    assert math.isclose(figures["psnr_inside"], run[1]["psnr_inside"], abs_tol=1e-3)
+
+
+def test_viewer_draws_what_render_does(run):
+    from radfield.apps.runs import open_run
+    from radfield.viewer.sources import Look, SurfaceSource, source_of
+
+    _, model, scene = open_run(run[0], None)
+    source = source_of(model)
+    assert isinstance(source, SurfaceSource)
+    camera = scene.val.cameras[0]
+    width, height = camera.size[0].tolist()
+    answer = source.ask(Look(), camera, torch.arange(width * height))
+    expected = model.render_view(scene.val.cameras, 0)
+    assert torch.allclose(answer.color, expected.color.view(-1, 3), atol=1e-5)
+
+
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(scene, tmp_path):
+    from radfield.training.run_folder import RunFolder
+
+    whole = training_of(scene)
+    for step in range(12):
+        neus2.train_step(whole, step / 12)
+    first = training_of(scene)
+    for step in range(6):
+        neus2.train_step(first, step / 12)
+    folder = RunFolder.create(tmp_path / "run")
+    folder.start({"app": "neus2"})
+    first.save(folder)
+    second = training_of(scene, seed=0)
+    second.load(folder)
+    for step in range(6, 12):
+        neus2.train_step(second, step / 12)
+    ours, theirs = second.tensors(), whole.tensors()
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert torch.equal(ours[name], value), name
+
+
+def test_steps_do_not_depend_on_threads(scene, threads):
+    def run():
+        training = training_of(scene)
+        for step in range(4):
+            neus2.train_step(training, step / 4)
+        return [value.clone() for value in training.model.tensors().values()]
+
+    for ours, theirs in threads(run):
+        assert torch.equal(ours, theirs)
+
+
+def test_levels_come_one_by_one():
+    config = neus2.Config(levels=8, first_levels=0.4, all_levels=0.25)
+    levels = [levels_in_use(config, progress / 100) for progress in range(101)]
+    assert levels[0] == 4 and levels[25] == levels[-1] == 8
+    assert all(a <= b <= a + 1 for a, b in itertools.pairwise(levels))
+
+
+def test_sharpness_is_held_back_at_first(scene):
+    found = []
+    for sharpen in (0.5, 0.0):
+        training = training_of(scene, sharpen=sharpen)
+        training.model.field.log_sharpness.data.fill_(0.6)
+        neus2.train_step(training, 0.1)
+        found.append(training.model.field.sharpness)
+    assert math.isclose(found[0], 20 * 30**0.2, rel_tol=1e-4) and found[1] > 300
+
+
+def test_masks_gradient():
+    # (W - m) / (W (1 - W)), where NeuS2's published code has (m - sigmoid(W)) W
+    opacity = torch.tensor([0.2, 0.7, 0.5], requires_grad=True)
+    alpha = torch.tensor([1.0, 0.0, 0.25])
+    (grad,) = torch.autograd.grad(mask_loss(opacity, alpha), opacity)
+    w = opacity.detach()
+    assert torch.allclose(grad, (w - alpha) / (w * (1 - w)) / 3, rtol=1e-5)
+    nothing = torch.zeros(1, requires_grad=True)
+    (grad,) = torch.autograd.grad(mask_loss(nothing, torch.ones(1)), nothing)
+    assert float(grad) < -100  # an opacity of 0 inside the mask is told to grow
+
+
+def test_a_field_around_the_object_is_trained_where_there_is_room(scene):
+    larger = dataclasses.replace(scene, cascades=2, has_alpha=False)
+    training = training_of(larger)
+    before = [p.detach().clone() for p in training.model.outside.parameters()]
+    neus2.train_step(training, 0.0)
+    assert any(not torch.equal(a, b) for a, b in zip(before, training.model.outside.parameters(), strict=True))
+    rays, model = scene.val.cameras.image_rays(0)[1000:1032], training.model
+    given = (rays, torch.ones(3), model.render)
+    color, opacity, _, normal = surface_volume.render_rays(model.field, model.outside, model.grid, *given)
+    assert bool(color.isfinite().all() & normal.isfinite().all()) and float(opacity.max()) > 0.1
+    assert training_of(larger, outside="none").model.outside is None
+    with pytest.raises(BadInput, match="outside is field; the rule: none or auto"):
+        training_of(scene, outside="field")
+
+
+def test_masks_that_show_nothing_are_refused(scene):
+    pixels = scene.train.images.pixels.clone()
+    pixels[:, 3] = 0
+    images = dataclasses.replace(scene.train.images, pixels=pixels)
+    black = dataclasses.replace(scene, train=dataclasses.replace(scene.train, images=images))
+    with pytest.raises(BadInput, match="masks of all training views are black"):
+        training_of(black)
+
+
+def test_a_surface_that_vanished_is_said(scene, tmp_path):
+    training = training_of(scene)
+    network = training.model.field.sdf_network
+    fan_in, fan_out, offset, _ = network.layers.table[-1].tolist()
+    with torch.no_grad():  # far outside everywhere
+        network.weights[offset + fan_in * fan_out] = 100.0
+    with pytest.warns(RadfieldWarning, match="the surface vanished"):
+        training.figures()
+    training.model.grid.values.fill_(-1.0)
+    training.model.grid.refresh()
+    training.step = 1  # no update of the grid
+    with pytest.raises(BadInput, match="the surface vanished"):
+        neus2.train_step(training, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "rule"),
+    [
+        ("--neus2.encoding", "triplane", "one with second derivatives, which normals need"),
+        ("--neus2.radius", 0.9, "--neus2.radius is 0.9; the rule: from 0.01 to 0.5"),
+        ("--neus2.eikonal", -1, "--neus2.eikonal is -1.0; the rule: not negative"),
+        ("--neus2.precision", "f16", "the rule: f32 or bf16"),
+    ],
+)
+def test_options_out_of_range_are_refused(option, value, rule, tiny_capture, tmp_path, refused):
+    refused("train", tiny_capture, "--method", "neus2", "--output", tmp_path / "run", option, value, rule=rule)

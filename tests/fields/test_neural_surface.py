@@ -1,0 +1,158 @@
+"""The neural surface: its passes on native kernels against automatic differentiation in float64, and its start."""
+
+import pytest
+import torch
+
+from radfield import backend
+from radfield.encodings import hash_grid, registry
+from radfield.encodings.slope_gradients import SlopeGradients
+from radfield.errors import BadInput
+from radfield.fields import neural_surface, surface_passes
+from radfield.fields.neural_surface import Config, NeuralSurface
+
+
+def surface(encoding="hash", seed=0, **options):
+    sizes = {"levels": 4, "features": 2, "log2_size": 10, "base_resolution": 4, "finest_resolution": 40}
+    config = Config(grid=registry.config_of(encoding, **sizes), **options)
+    generator = torch.Generator().manual_seed(seed)
+    made = NeuralSurface(config, generator)
+    made.grid.grad_into = SlopeGradients(made.grid.grid)
+    with torch.no_grad():  # as after some training: every path carries something
+        made.grid.table.uniform_(-0.3, 0.3, generator=generator)
+        for network in made.networks:
+            network.weights += 0.1 * torch.randn(network.weights.shape, generator=generator)
+            network.grad_into = torch.zeros_like(network.weights)
+        keep_shared(made)
+    return made
+
+
+def keep_shared(made):
+    """Makes the two parts of the position's weights equal again."""
+    if made.position == 6:
+        fan_in, fan_out = made.sdf_network.layers.table[0, :2].tolist()
+        first = made.sdf_network.weights[: fan_in * fan_out].view(fan_out, fan_in)
+        first[:, made.grid.channels + 3 :] = first[:, made.grid.channels : made.grid.channels + 3]
+
+
+def points(count, generator):
+    x = torch.rand(count, 3, generator=generator)
+    d = torch.nn.functional.normalize(torch.randn(count, 3, generator=generator), dim=-1)
+    return x, d
+
+
+def weights(count, generator):
+    return tuple(torch.randn(size, count, generator=generator) for size in (1, 3, 3))
+
+
+def both(made, count):
+    """Answers and gradients of both ways, of a random combination of all answers and of the eikonal term."""
+    generator = torch.Generator().manual_seed(3)
+    x, d = points(count, generator)
+    by_f, by_normal, by_logits = weights(count, generator)
+    tape = surface_passes.forward(made, x, d)
+    length = tape.normal.norm(dim=0)
+    eikonal = 2 * (length - 1) * tape.normal / length
+    surface_passes.backward(made, tape, by_f[0], by_normal + eikonal, by_logits)
+    ours = {"table": made.grid.grad_into.gradient(made.grid.table)}
+    ours |= {"sdf": made.sdf_network.grad_into, "color": made.color_network.grad_into}
+
+    leaves = {"table": made.grid.table, "sdf": made.sdf_network.weights, "color": made.color_network.weights}
+    leaves = {k: v.detach().double().requires_grad_() for k, v in leaves.items()}
+    at = x.double().requires_grad_()
+    with backend.use("reference"):
+        answer = neural_surface.reference(made, at, d.double(), leaves)
+    loss = (answer.f * by_f[0].double()).sum() + (answer.normal * by_normal.T.double()).sum()
+    loss = loss + (answer.logits * by_logits.T.double()).sum() + (answer.normal.norm(dim=1) - 1).square().sum()
+    theirs = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    return tape.answer, answer, ours, theirs
+
+
+def off(ours, theirs):
+    return float((ours.double() - theirs).abs().max() / theirs.abs().max())
+
+
+@pytest.mark.parametrize("options", [{}, {"layers": 2, "color_layers": 1}, {"width": 32, "features": 8}])
+@pytest.mark.parametrize("encoding", ["hash", "simplex"])
+def test_values_and_gradients_equal_those_of_automatic_differentiation(encoding, options):
+    answer, expected, ours, theirs = both(surface(encoding, **options), 700)
+    for name in ("f", "normal", "logits"):
+        assert off(getattr(answer, name), getattr(expected, name).detach()) < 1e-4, name
+    for name, value in ours.items():
+        assert off(value, theirs[name]) < 1e-4, name
+
+
+def test_levels_that_are_not_in_use_are_zero_and_get_no_gradient():
+    made = surface()
+    made.levels = 2
+    answer, expected, ours, theirs = both(made, 300)
+    assert off(answer.normal, expected.normal.detach()) < 1e-4
+    assert off(ours["table"], theirs["table"]) < 1e-4
+    assert float(ours["table"][int(made.grid.grid.levels[2, 0]) :].abs().max()) == 0
+
+
+def test_bf16_stays_close():
+    made = surface(precision="bf16")
+    answer, expected, ours, theirs = both(made, 2000)
+    assert off(answer.f, expected.f.detach()) < 2e-2
+    normal = expected.normal.detach()
+    assert float((answer.normal - normal).abs().mean()) < 0.02 * float(normal.abs().mean())
+    # the reference has the position's second part at 0, and all of the gradient at the first
+    fan_in, fan_out = made.sdf_network.layers.table[0, :2].tolist()
+    ours["sdf"][: fan_in * fan_out].view(fan_out, fan_in)[:, made.grid.channels + 3 :] = 0
+    for name, value in ours.items():
+        assert float((value.double() - theirs[name]).norm() / theirs[name].norm()) < 0.05, name
+
+
+def test_position_parts_share_their_weights():
+    made = surface(precision="bf16")
+    generator = torch.Generator().manual_seed(3)
+    tape = surface_passes.forward(made, *points(500, generator))
+    by_f, by_normal, by_logits = weights(500, generator)
+    surface_passes.backward(made, tape, by_f[0], by_normal, by_logits)
+    fan_in, fan_out = made.sdf_network.layers.table[0, :2].tolist()
+    first = made.sdf_network.grad_into[: fan_in * fan_out].view(fan_out, fan_in)[:, made.grid.channels :]
+    assert torch.equal(first[:, :3], first[:, 3:])
+    assert float(first.abs().max()) > 0
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+@pytest.mark.parametrize("layers", [1, 2])
+def test_it_starts_as_a_sphere(precision, layers):
+    made = NeuralSurface(Config(radius=0.15, precision=precision, layers=layers), torch.Generator().manual_seed(0))
+    x, _ = points(4000, torch.Generator().manual_seed(1))
+    tape = surface_passes.geometry(made, x)
+    p = x - 0.5
+    assert float((tape.f - (p.norm(dim=1) - 0.15)).abs().max()) < 0.02
+    cosine = (tape.normal.T * p).sum(1) / (p.norm(dim=1) * tape.normal.norm(dim=0))
+    assert float(cosine.median()) > 0.99
+    assert float((tape.normal.norm(dim=0) - 1).abs().mean()) < 0.03
+
+
+def test_bf16_keeps_the_position_finer_than_8_bits():
+    made = NeuralSurface(Config(precision="bf16"), torch.Generator().manual_seed(0))
+    x = torch.full((64, 3), 0.5)
+    x[:, 2] = 0.95 + torch.arange(64) * 1e-4
+    f = surface_passes.distance(made, x)
+    assert float((f.diff() - 1e-4).abs().max()) < 2e-3  # 8 bits of 0.45 are 2e-3 apart: f would move in steps
+    assert len(f.unique()) > 8
+
+
+def test_bits_do_not_depend_on_threads(threads):
+    def run():
+        made = surface(precision="bf16")
+        generator = torch.Generator().manual_seed(3)
+        tape = surface_passes.forward(made, *points(3000, generator))
+        by_f, by_normal, by_logits = weights(3000, generator)
+        surface_passes.backward(made, tape, by_f[0], by_normal, by_logits)
+        found = made.grid.grad_into.gradient(made.grid.table), made.sdf_network.grad_into
+        return tape.f, tape.normal, tape.logits, *found
+
+    for ours, theirs in threads(run):
+        assert torch.equal(ours, theirs)
+
+
+def test_encodings_without_second_derivatives_are_refused():
+    with pytest.raises(BadInput, match="second derivatives"):
+        NeuralSurface(Config(grid=registry.config_of("triplane")))
+    with pytest.raises(BadInput, match="second derivatives"):
+        NeuralSurface(Config(grid=hash_grid.Config(nearest=True)))
