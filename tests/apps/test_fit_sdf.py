@@ -249,3 +249,21 @@ def test_a_mesh_of_rendered_depth(trained, tiny_capture, tmp_path, command, refu
     assert code == 0 and figures["triangles"] > 100
     assert read_mesh(file)[4].std() > 0.01
     refused("export", trained[0], file, "--tsdf", "--capture", tmp_path / "no", rule="--capture says where it is")
+
+
+def test_a_mesh_is_cut_by_the_saved_crop_box(fitted, tmp_path, command):
+    from radfield.viewer import crop
+
+    transform = sdf.load(fitted).transform
+    try:
+        crop.save(fitted, crop.Box((0.0, 0.0, 0.0), (1.0, 1.0, 0.5)), transform)
+        code, _, said = command("export", fitted, tmp_path / "half.ply", "--resolution", 32, "--json")
+        assert code == 0 and any("crop.json" in line for line in said)
+        half = transform.points(read_mesh(tmp_path / "half.ply")[0])
+        assert half[:, 2].max() < 0.5 + 2 / 32 and half[:, 2].min() < 0.3
+        crop.save(fitted, crop.Box((0.0, 0.0, 0.0), (0.01, 0.01, 0.01)), transform)
+        code, _, said = command("export", fitted, tmp_path / "none.ply", "--resolution", 32)
+        assert code == 2 and "holds no surface" in said[-1] and not (tmp_path / "none.ply").exists()
+        assert command("export", fitted, tmp_path / "all.ply", "--resolution", 32, "--crop", "none")[0] == 0
+    finally:
+        crop.save(fitted, None, transform)

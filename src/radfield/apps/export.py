@@ -27,7 +27,7 @@ class Options:
     # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat or .spz; a mesh: .ply,
     # .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
     file: Annotated[Path, tyro.conf.Positional]
-    crop: Literal["saved", "none"] = "saved"  # Gaussians: "saved": only what lies in the viewer's crop box, if any
+    crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the longest side of what it covers
     cascades: int = 1  # of a mesh of a radiance field: nested cubes that it covers; 1: where cameras look, 8: all
     density: float = 20.0  # of a mesh of a radiance field: its surface is where the density is this

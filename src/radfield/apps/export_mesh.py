@@ -48,12 +48,26 @@ def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
             mesh, hint = extract(model, options, show)
     if not len(mesh.triangles):
         raise BadInput(f"{folder.path}: its surface is empty: {hint}")
-    mesh, figures = cleaned(mesh, options, cameras)
+    mesh, figures = cleaned(_cropped(mesh, folder, model, options), options, cameras)
     mesh = simplified(mesh, options)
     if options.colors and color is not None:
         mesh = colored(mesh, color, options.texture)
     mesh = mesh.transformed(model.transform.inverse())
     return mesh, figures | figures_of(mesh)
+
+
+def _cropped(mesh: Mesh, folder: RunFolder, model, options) -> Mesh:
+    """The triangles whose middles lie in the viewer's crop box of the run, all where it has none."""
+    from ..viewer import crop
+
+    box = crop.load(folder.path, model.transform) if options.crop == "saved" else None
+    if box is None:
+        return mesh
+    inside = box.contains(mesh.vertices[mesh.triangles].mean(1))
+    if not bool(inside.any()):
+        raise BadInput(f"{folder.path / crop.NAME}: holds no surface; the rule: a box around some, or --crop none")
+    print(f"crop {int(inside.sum())} of {len(inside)} triangles ({crop.NAME})", file=sys.stderr)
+    return mesh.select(inside)
 
 
 def fused(folder: RunFolder, model, options, title: str):

@@ -56,6 +56,7 @@ def open_exhibit(options: Options):
     """(what there is to see, device and threads in words)."""
     from ..data.formats import is_capture
     from ..viewer import exhibit as kinds
+    from .neus2_sequence import NAME as SEQUENCE
 
     path = options.what
     if not path.exists():
@@ -68,6 +69,9 @@ def open_exhibit(options: Options):
             shown.other, shown.other_title = second.source, second.title
             shown.about += f"; right: {second.title}, {second.about}"
         return shown, about
+    if path.is_dir() and (path / SEQUENCE).is_file():
+        device, about = use_device("cpu", options.threads)
+        return kinds.of_sequence(path, capture=options.capture, device=device), about
     if options.other is not None:
         raise BadInput(f"{path}: is no run; the rule: two runs are shown side by side")
     _, about = use_device("cpu", options.threads)

@@ -189,6 +189,16 @@ def of_run(path: Path, *, capture: Path | None, device) -> Exhibit:
     )
 
 
+def of_sequence(path: Path, *, capture: Path | None, device) -> Exhibit:
+    """The frames of `radfield train-frames`: the first one's run, with a source that has them all."""
+    from .sequence import SequenceSource, frames_of
+
+    runs = frames_of(path)
+    shown = of_run(runs[0], capture=capture, device=device)
+    about = f"a moving surface, {len(runs)} frames"
+    return replace(shown, title=path.resolve().name, about=about, source=SequenceSource(runs), folder=None, box=None)
+
+
 def _of_distances(folder) -> Exhibit:
     """A run of `radfield fit-sdf`."""
     from ..apps import fit_sdf, sdf

@@ -81,6 +81,9 @@ class Panel:
             if reach := getattr(exhibit.source, "levels", None):
                 level = gui.add_slider("level", -reach, reach, reach / 100, 0.0, hint="distance that is the surface")
                 level.on_update(lambda _: session.change(level=float(level.value)))
+            if (frames := getattr(exhibit.source, "frames", 1)) > 1:
+                frame = gui.add_slider("frame", 0, frames - 1, 1, 0, hint="of the sequence")
+                frame.on_update(lambda _: session.change(frame=int(frame.value)))
             if exhibit.other is not None:
                 split = gui.add_slider("split", 0.0, 1.0, 0.01, 0.5, hint=f"right: {exhibit.other_title}")
                 split.on_update(lambda _: session.change(split=split.value))

@@ -40,13 +40,14 @@ HASTE, HASTY_STOP = 2.0, 0.02
 class Look:
     """How a picture is wanted. channel: one of CHANNELS; background: [3] colour, None for the run's own; crop: nothing
     outside this box is drawn; hasty: coarser along rays, for a camera that moves; level: of distance fields, where the
-    surface is shown."""
+    surface is shown; frame: of a sequence."""
 
     channel: str = COLOR
     background: tuple[float, float, float] | None = None
     crop: Box | None = None
     hasty: bool = False
     level: float = 0.0
+    frame: int = 0
 
 
 @dataclass(frozen=True)
