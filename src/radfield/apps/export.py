@@ -29,7 +29,8 @@ class Options:
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the longest side of what it covers
-    cascades: int = 1  # of a mesh of a radiance field: nested cubes that it covers; 1: where cameras look, 8: all
+    # of a mesh: how many of the run's nested cubes it covers; 1: where cameras look, 2: as far again, 8: all
+    cascades: int = 2
     density: float = 20.0  # of a mesh of a radiance field: its surface is where the density is this
     # a mesh of any run, Gaussians too, from depth that is rendered for its training cameras (TSDF fusion)
     tsdf: bool = False

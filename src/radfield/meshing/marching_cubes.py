@@ -48,15 +48,17 @@ def marching_cubes(
     lattice: Lattice,
     near: Callable[[Tensor, float], Tensor],
     progress: Callable[[int, int], object] | None = None,
+    cases: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Mesh:
     """The surface where `value` (of points [M, 3] float32, below 0 inside) is 0, without colours; it may have no
     triangles. near(centres [B, 3] float32, radius): which balls of that radius the surface can pass through; others are
-    not looked at. progress: called with blocks done and blocks in all."""
+    not looked at. progress: called with blocks done and blocks in all. cases(points [B, s, s, s, 3], values [B, s, s,
+    s]): which corners of the cells are inside, as `signed_cases` has it, where signs alone do not say it."""
     blocks = _blocks(lattice, near)
     keys, places, corners = [], [], []
     for begin in range(0, len(blocks), BLOCKS_PER_CALL):
         part = blocks[begin : begin + BLOCKS_PER_CALL]
-        key, place, corner = _extract(value, lattice, part)
+        key, place, corner = _extract(value, lattice, part, cases)
         keys.append(key), places.append(place), corners.append(corner)
         if progress:
             progress(min(begin + BLOCKS_PER_CALL, len(blocks)), len(blocks))
@@ -84,17 +86,31 @@ def _blocks(lattice: Lattice, near: Callable) -> Tensor:
     return found
 
 
-def _extract(value: Callable, lattice: Lattice, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def signed_cases(values: Tensor) -> Tensor:
+    """[B, SIDE, SIDE, SIDE] int64: bit k is set where corner k of the cell is below 0; values: [B, s, s, s], with s =
+    SIDE + 1."""
+    case = torch.zeros(len(values), SIDE, SIDE, SIDE, dtype=torch.int64)
+    inside = values < 0
+    for k in range(8):
+        case |= corner_of(inside, k).long() << k
+    return case
+
+
+def corner_of(of_points: Tensor, k: int) -> Tensor:
+    """What lattice points [B, s, s, s, ...] have, at corner k of each cell: [B, SIDE, SIDE, SIDE, ...]."""
+    x, y, z = (slice(k >> axis & 1, SIDE + (k >> axis & 1)) for axis in range(3))
+    return of_points[:, x, y, z]
+
+
+def _extract(value: Callable, lattice: Lattice, blocks: Tensor, cases) -> tuple[Tensor, Tensor, Tensor]:
     """Of some blocks: names [P] and places [P, 3] of the vertices, and the names of the triangles' corners [T, 3]."""
     side = torch.arange(SIDE + 1)
     local = torch.cartesian_prod(side, side, side)
     at = (blocks[:, None] + local).view(-1, 3)
-    values = value(lattice.points(at).float()).float().view(len(blocks), SIDE + 1, SIDE + 1, SIDE + 1)
-    inside = values < 0
-    case = torch.zeros(len(blocks), SIDE, SIDE, SIDE, dtype=torch.int64)
-    for k in range(8):
-        x, y, z = (slice(k >> axis & 1, SIDE + (k >> axis & 1)) for axis in range(3))
-        case |= inside[:, x, y, z].long() << k
+    shape = (len(blocks), SIDE + 1, SIDE + 1, SIDE + 1)
+    x = lattice.points(at).float()
+    values = value(x).float().view(shape)
+    case = signed_cases(values) if cases is None else cases(x.view(*shape, 3), values)
     beyond = blocks[:, None] + torch.arange(SIDE)[:, None] >= torch.tensor(lattice.cells)  # the lattice ends in a block
     for axis in range(3):
         shape = [len(blocks), 1, 1, 1]
@@ -119,8 +135,8 @@ def _vertices(values: Tensor, lattice: Lattice, blocks: Tensor, cell: Tensor, ed
     block = cell[:, None, 0].expand(-1, 3).reshape(-1)[first]
     start, place, axis = start.view(-1, 3)[first], place.view(-1, 3)[first], axis.view(-1)[first]
     step = torch.nn.functional.one_hot(axis, 3)
-    a, b = (values[(block, *p.T)].double() for p in (start, start + step))
-    share = (a / (a - b)).clamp(LEAST, 1 - LEAST)
+    a, b = (values[(block, *p.T)].double().abs() for p in (start, start + step))
+    share = (a / (a + b)).clamp(LEAST, 1 - LEAST)
     return distinct, place + share[:, None] * step, names
 
 
