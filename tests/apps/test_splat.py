@@ -10,6 +10,7 @@ from PIL import Image
 
 import radfield
 from radfield.apps import splat
+from radfield.data.synthetic import write_synthetic_capture
 from radfield.errors import RadfieldWarning
 from radfield.gaussians.ply import read_ply
 from radfield.training.checkpoint import load_checkpoint
@@ -158,3 +159,14 @@ def test_training_by_tracing(trained_splat, tiny_capture, tmp_path, command, ref
     assert ours == theirs
     refused("train", tiny_capture, "--output", parts, *options, "--splat.cameras", rule="--splat.renderer is trace")
     assert not parts.exists()
+
+
+def test_tracing_trains_on_whole_spheres(tmp_path, command):
+    capture = write_synthetic_capture(tmp_path / "capture", views=4, val_views=1, size=(32, 16), format="nerfstudio")
+    file = capture / "transforms.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "camera_model": "EQUIRECTANGULAR"}))
+    arguments = ("train", capture, *TINY, "--steps", 12, "--output")
+    code, _, said = command(*arguments, tmp_path / "raster")
+    assert code == 2 and "camera 0 is equirectangular" in said[-1] and not (tmp_path / "raster").exists()
+    assert command(*arguments, tmp_path / "traced", "--splat.renderer", "trace")[0] == 0
+    assert (tmp_path / "traced" / "checkpoint.safetensors").exists()

@@ -52,11 +52,11 @@ void write_ray(const GaussianTraceForward& a, int64_t ray, const RayState& s) {
   a.depth[ray] = s.depth, a.transmittance[ray] = s.transmittance, a.hits[ray] = s.hits;
 }
 
-void trace_alone(Tile<GaussianTraceForward>& t, int i, float* harmonics) {
+void trace_alone(Tile<GaussianTraceForward>& t, int i, vf* harmonics) {
   const GaussianTraceForward& a = t.a;
   LoneRay ray = lone_ray(t, i);
   const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]}, o[3] = {t.rays.o[0][i], t.rays.o[1][i], t.rays.o[2][i]};
-  if (a.R) trace_harmonics<float>(a.harmonics, d, harmonics);
+  if (a.R) trace_harmonics<vf>(a.harmonics, ray.d, harmonics);
   walk_ray(a, ray, [&](const KEntry& e) {
     const LoneParticle p = lone_particle(a, e.place, harmonics);
     float normal[3];
@@ -82,7 +82,7 @@ void trace_tile(const GaussianTraceForward& a, int64_t tile) {
   int32_t rows = 0;
   for (const Packet& p : t.packet)
     for (int r = 0; r < p.rows; ++r) rows += p.table->row[r].used;
-  float harmonics[MOST_HARMONICS];
+  vf harmonics[MOST_HARMONICS];
   for (int i = 0; i < TRACE_TILE; ++i) {
     if (alone >> i & 1) {
       const int32_t before = t.state[i].hits;

@@ -112,7 +112,7 @@ struct LoneGradient {
   float origin[3], direction[3], by_harmonic[MOST_HARMONICS];
 };
 
-void lone_row(Tile<Trace>& t, int i, const LoneParticle& p, const KEntry& e, float slope, float weight, const float* harmonics,
+void lone_row(Tile<Trace>& t, int i, const LoneParticle& p, const KEntry& e, float slope, float weight, const vf* harmonics,
               RowWriter& writer, LoneGradient& by_ray) {
   const Trace& a = t.a;
   const int64_t at = writer.take(a.order[e.place]);
@@ -127,7 +127,7 @@ void lone_row(Tile<Trace>& t, int i, const LoneParticle& p, const KEntry& e, flo
   for (int c = 0; c < 3; ++c) color[c] = p.color[c] > 0 ? weight * grad.color[c] : 0;
   trace_sums(hit, response, kernel_derivative(hit.square, response, a.degree, t.scale), p.opacity, slope, weight, grad.depth, color, sums);
   for (int k = 0; k < TRACE_SUMS; ++k) a.partial[at * TRACE_SUMS + k] = sums[k];
-  for (int64_t r = 0; r < a.R; ++r) a.partial_rest[at * a.R + r] = harmonics[r / 3 + 1] * color[r % 3];
+  for (int64_t r = 0; r < a.R; ++r) a.partial_rest[at * a.R + r] = harmonics[r / 3 + 1][0] * color[r % 3];
   if (!a.grad_origins) return;
   const float force[3] = {sums[TRACE_FORCE], sums[TRACE_FORCE + 1], sums[TRACE_FORCE + 2]};
   trace_ray_gradient(hit, p.whiten, force, weight * grad.depth * hit.inverse, by_ray.origin, by_ray.direction);
@@ -138,8 +138,8 @@ void trace_alone(Tile<Trace>& t, int i, RowWriter& writer) {
   const Trace& a = t.a;
   LoneRay ray = lone_ray(t, i);
   const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]};
-  float harmonics[MOST_HARMONICS];
-  if (a.R) trace_harmonics<float>(a.harmonics, d, harmonics);
+  vf harmonics[MOST_HARMONICS];
+  if (a.R) trace_harmonics<vf>(a.harmonics, ray.d, harmonics);
   LoneGradient by_ray = {};
   walk_ray(a, ray, [&](const KEntry& e) {
     const LoneParticle p = lone_particle(a, e.place, harmonics);

@@ -119,22 +119,21 @@ inline LoneRay lone_ray(const Tile<Struct>& t, int i) {
   return ray;
 }
 
-// A particle for a single ray.
+// A particle for a single ray. Its colour is that of a packet's ray, to the bit: where fma() is two roundings for vectors
+// it is one for floats.
 struct LoneParticle {
   float mean[3], whiten[9], opacity, color[3];
 };
 template <class Struct>
-inline LoneParticle lone_particle(const Struct& a, int64_t place, const float* harmonics) {
+inline LoneParticle lone_particle(const Struct& a, int64_t place, const vf* harmonics) {
   LoneParticle p;
   const float* data = a.block + place / PARTICLE_WIDE * BLOCK_ROWS * PARTICLE_WIDE + place % PARTICLE_WIDE;
   for (int k = 0; k < 3; ++k) p.mean[k] = data[(BLOCK_MEAN + k) * PARTICLE_WIDE];
   for (int k = 0; k < 9; ++k) p.whiten[k] = data[(BLOCK_WHITEN + k) * PARTICLE_WIDE];
   p.opacity = data[BLOCK_OPACITY * PARTICLE_WIDE];
-  for (int k = 0; k < 3; ++k) p.color[k] = data[(BLOCK_COLOR + k) * PARTICLE_WIDE];
-  const float* coefficient = a.coefficients + place * a.R;
-  for (int k = 1; 3 * k <= a.R; ++k, coefficient += 3)
-    for (int c = 0; c < 3; ++c) p.color[c] = fma(harmonics[k], coefficient[c], p.color[c]);
-  for (int k = 0; k < 3; ++k) p.color[k] = max(p.color[k], 0.0f);
+  vf color[3];
+  color_of(a, harmonics, data, place, color);
+  for (int k = 0; k < 3; ++k) p.color[k] = color[k][0];
   return p;
 }
 
