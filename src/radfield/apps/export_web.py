@@ -109,11 +109,10 @@ def _light_field(web: Config, model, cameras: Cameras, images: Images) -> dict:
 
 def surface_of(options, folder: RunFolder, model) -> Mesh:
     """The run's surface in scene coordinates. Raises `BadInput` where it has none."""
-    from . import splat
     from .export_mesh import mesh_of
 
-    if isinstance(model, splat.Model):
-        raise BadInput(f"{folder.path}: is of Gaussians, which have no surface; the rule: --web.kind light-field")
+    if not hasattr(model, "color"):
+        raise BadInput(f"{folder.path}: has no colours at points of a surface; the rule: --web.kind light-field")
     mesh, _ = mesh_of(folder, replace(options, resolution=options.web.mesh.resolution, colors=False))
     return mesh.transformed(model.transform)
 
