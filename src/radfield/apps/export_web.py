@@ -36,8 +36,8 @@ HELD_OUT = 4  # views of the run that are measured, not trained on
 class Config:
     """The options of a page."""
 
-    # what the page draws: a mesh with a texture of features and a tiny network, or a network asked once per pixel, which
-    # is blurred unless it is distilled for long; auto: a mesh, but of Gaussians the network
+    # what the page draws: a mesh with a texture of features and a tiny network, or a network asked once per pixel,
+    # which is blurred unless it is distilled for long; auto: a mesh, but of Gaussians the network
     kind: Literal["auto", "mesh", "light-field"] = "auto"
     seconds: float = 120.0  # of distilling the run into it; rendering the run's views not counted
     steps: int | None = None  # or so many steps of distilling
