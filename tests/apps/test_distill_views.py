@@ -3,6 +3,8 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +12,9 @@ import torch
 import radfield
 from radfield.apps import splat
 from radfield.apps.command_line import main
+from radfield.apps.distill_training import by_views, student_config
+from radfield.apps.distill_views import student_of
+from radfield.distillation import Sampler
 from radfield.training.checkpoint import load_checkpoint
 
 VIEWS = ("--device", "cpu", "--views", 16, "--view-size", 48)
@@ -57,6 +62,18 @@ def test_a_field_of_gaussians(gaussians, tmp_path, command):
     assert type(model.field.grid).__name__ == "DenseGrid"
     unseen = model.grid.values < 0  # where no Gaussian is, nothing will ever be
     assert 0.2 < unseen.float().mean() < 1
+
+
+def test_a_field_of_a_teacher_that_has_views_alone(trained):
+    model = radfield.load(trained[0])
+    names = ("render_view", "device", "transform", "cascades", "background")
+    teacher = SimpleNamespace(**{name: getattr(model, name) for name in names})
+    assert by_views(teacher, "hash")
+    config = replace(student_config(None, "hash", 2048, None), log2_size=12)
+    student = student_of(teacher, config, Sampler(None, 1), 0, views=4, size=24)
+    student.make_ready()
+    errors = [student.advance(step / 40).loss for step in range(40)]
+    assert sum(errors[-5:]) < 0.5 * sum(errors[:5])
 
 
 def test_interrupted_and_resumed_equals_uninterrupted(trained, tmp_path, monkeypatch):

@@ -17,8 +17,8 @@ from radfield.web.page import camera_of, packed
 QUICK = ("--web.views", 12, "--web.size", 48, "--threads", 2, "--json")
 NARROW = ("--web.light-field.width", 32, "--web.light-field.layers", 3, "--web.light-field.points", 4)
 KINDS = {
-    "light-field": ("--web.steps", 150, *NARROW),
-    "mesh": ("--web.kind", "mesh", "--web.steps", 60, "--web.mesh.resolution", 48, "--web.mesh.texels", 3),
+    "light-field": ("--web.kind", "light-field", "--web.steps", 150, *NARROW),
+    "mesh": ("--web.steps", 60, "--web.mesh.resolution", 48, "--web.mesh.texels", 3),
 }
 
 
@@ -76,7 +76,8 @@ def test_a_browser_draws_what_was_measured(pages, kind, command, trained, tiny_c
 
 
 def test_the_same_seed_gives_the_same_page(trained, tmp_path, command):
-    options = ("--web.views", 2, "--web.size", 16, "--web.steps", 3, "--web.light-field.width", 16)
+    options = ("--web.kind", "light-field", "--web.light-field.width", 16)
+    options += ("--web.views", 2, "--web.size", 16, "--web.steps", 3)
     for name, threads in (("a", 1), ("b", 2)):
         assert command("export", trained[0], tmp_path / name, *options, "--threads", threads)[0] == 0
     a, b = ((tmp_path / name / "data.js").read_text() for name in "ab")

@@ -9,7 +9,7 @@ import torch
 
 from ..cameras import Cameras
 from ..data.scene import Images
-from ..distillation import Sampler, alignment
+from ..distillation import Sampler
 from ..distillation.rendered import ViewsOnDemand, check_not_empty, drawn, rendered, scene_of
 from ..errors import BadInput
 from ..gaussians import densify, initial
@@ -61,7 +61,8 @@ class Gaussians(_Shown, splat.Training):
 
 class Field(_Shown, ngp.Training):
     """A field that is compared with rays of the teacher's views, all rendered first, which counts as part of the
-    distillation. It is empty where the teacher's Gaussians are not. Raises `BadInput` where the teacher is empty."""
+    distillation. Where a teacher's Gaussians are not, it stays empty; of other teachers its views alone tell. Raises
+    `BadInput` where the teacher is empty."""
 
     method, shown, rate = ngp, ("samples_per_s",), "--learning-rate"
 
@@ -75,8 +76,6 @@ class Field(_Shown, ngp.Training):
         self.seconds = time.perf_counter() - began
         if hasattr(teacher, "gaussians"):
             take_occupancy(model.grid, teacher.gaussians)
-        else:
-            alignment.take_occupancy(teacher, model)
 
 
 def student_of(teacher, config, sampler: Sampler, seed: int, *, views: int, size: int) -> Gaussians | Field:

@@ -38,9 +38,8 @@ class Options:
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of a run of sparse voxels; `distill --to sparse` makes one
     output: Path  # folder of the run that comes of it
-    delete_box: tuple[
-        str, ...
-    ] = ()  # delete what is in a box: lowest corner, highest corner, or `saved` (the viewer's)
+    # delete what is in a box: its lowest and its highest corner, six numbers, or `saved` for the viewer's
+    delete_box: tuple[str, ...] = ()
     keep_box: tuple[str, ...] = ()  # delete what is outside a box
     recolor: tuple[float, float, float] | None = None  # give what is within one hue: red, green, blue from 0 to 1
     move: tuple[float, float, float] | None = None  # move what is within by this much

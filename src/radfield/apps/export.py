@@ -38,9 +38,8 @@ class Options:
     # the mesh covers, since behind its surfaces a radiance field has any density
     visible: Literal["auto", "only", "all"] = "auto"
     capture: Path | None = None  # where the run's capture is now, if it moved
-    smallest: float = (
-        0.001  # of a mesh: connected parts with less than this part of the largest one's area are left out
-    )
+    # of a mesh: connected parts with less than this part of the largest one's area are left out
+    smallest: float = 0.001
     largest: bool = False  # of a mesh: only the connected part with the most triangles
     triangles: int | None = None  # of a mesh: simplified to about so many
     colors: bool = True  # of a mesh: colours, where the run has some

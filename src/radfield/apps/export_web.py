@@ -36,8 +36,9 @@ HELD_OUT = 4  # views of the run that are measured, not trained on
 class Config:
     """The options of a page."""
 
-    # what the page draws: a network asked once per pixel, or a mesh with a texture of features and a tiny network
-    kind: Literal["light-field", "mesh"] = "light-field"
+    # what the page draws: a mesh with a texture of features and a tiny network, or a network asked once per pixel,
+    # which is blurred unless it is distilled for long; auto: a mesh, but of Gaussians the network
+    kind: Literal["auto", "mesh", "light-field"] = "auto"
     seconds: float = 120.0  # of distilling the run into it; rendering the run's views not counted
     steps: int | None = None  # or so many steps of distilling
     views: int = 100  # views of the run that it is distilled from
@@ -58,6 +59,8 @@ def export_page(options, folder: RunFolder) -> dict:
     if method_of(folder) not in METHODS.values():
         raise BadInput(f"{folder.path}: is of another method; the rule: a page is of a run of {' or '.join(METHODS)}")
     model = method_of(folder).load(folder.path)
+    if web.kind == "auto":
+        web = replace(web, kind="mesh" if hasattr(model, "color") else "light-field")
     sampler = sampler_of(_cameras_scene(folder, model), model, "auto", web.seed, Active())
     cameras = drawn(sampler, web.views + HELD_OUT, web.size)
     check_not_empty(model, cameras)
@@ -109,11 +112,10 @@ def _light_field(web: Config, model, cameras: Cameras, images: Images) -> dict:
 
 def surface_of(options, folder: RunFolder, model) -> Mesh:
     """The run's surface in scene coordinates. Raises `BadInput` where it has none."""
-    from . import splat
     from .export_mesh import mesh_of
 
-    if isinstance(model, splat.Model):
-        raise BadInput(f"{folder.path}: is of Gaussians, which have no surface; the rule: --web.kind light-field")
+    if not hasattr(model, "color"):
+        raise BadInput(f"{folder.path}: has no colours at points of a surface; the rule: --web.kind light-field")
     mesh, _ = mesh_of(folder, replace(options, resolution=options.web.mesh.resolution, colors=False))
     return mesh.transformed(model.transform)
 

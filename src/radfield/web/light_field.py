@@ -24,7 +24,7 @@ from ..networks import mlp
 from ..rays import Rays
 from .network_texels import round_weights
 
-RATE, LAST = 2e-3, 0.02  # learning rate at the start; it ends at this part of it
+RATE, LAST = 5e-3, 0.02  # learning rate at the start; it ends at this part of it
 BATCH = 1 << 13  # rays of a step
 
 
@@ -34,8 +34,8 @@ class Config:
 
     width: int = 128  # channels of the network's hidden layers, a multiple of 4
     layers: int = 6  # its hidden layers
-    points: int = 6  # points along a ray
-    frequencies: int = 5  # of each point's coordinates
+    points: int = 12  # points along a ray
+    frequencies: int = 4  # of each point's coordinates
 
 
 class LightField:
