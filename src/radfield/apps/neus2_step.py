@@ -47,7 +47,9 @@ def train_step(training: Training, progress: float) -> StepResult:
         color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
         pixels = draw_pixels(training.images, training.rays, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
-        samples = _march(training, rays, progress)
+        marched = _march(training, rays, progress)
+    with stages("visible"):
+        samples = marched if model.outside is not None else surface_volume.visible(model.field, marched, STOP)
     with stages("forward"):
         annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
         seen = surface_volume.ask(model.field, model.outside, samples, annealed)
@@ -69,7 +71,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     training.step += 1
     kept = samples.ray_count
     training.rays = _next_rays(kept, len(samples), config.batch_samples)
-    return StepResult(error, kept, len(samples), len(samples), eikonal)
+    return StepResult(error, kept, len(marched), len(samples), eikonal)
 
 
 def _hold_sharpness(training: Training, progress: float) -> None:
