@@ -84,19 +84,23 @@ class Seen:
 
 
 @torch.no_grad()
-def visible(surface: NeuralSurface, samples: Samples, stop: float) -> Samples:
+def visible(surface: NeuralSurface, outside, samples: Samples, stop: float) -> Samples:
     """The samples that their ray's light reaches, by distances alone: where the next sample's distance is f', a sample
     lets Phi(f') / Phi(f) through (NeuS, eq. 13). What lies behind a surface, such as the other side of an object, is
-    left out before anything is differentiated."""
+    left out before anything is differentiated. Samples of `outside` count with its density."""
     if not len(samples):
         return samples
-    f = surface_passes.distance(surface, samples.x) * -surface.sharpness
-    loss = torch.nn.functional.softplus(f)  # -log Phi
+    inside, others = divided(samples, outside is not None)
+    loss = torch.nn.functional.softplus(surface_passes.distance(surface, inside.x) * -surface.sharpness)  # -log Phi
+    if others is not None:
+        loss = torch.full((len(samples),), torch.nan).index_copy(0, inside.index, loss)
     tau = torch.zeros_like(loss)
     torch.sub(loss[1:], loss[:-1], out=tau[:-1])
     last = samples.ray_start[1:].long() - 1
     tau[last[samples.ray_start.diff() > 0]] = 0.0  # its next sample is another ray's
-    sigma = tau.clamp_min_(0) / (samples.t_end - samples.t_start)
+    sigma = tau.nan_to_num_(nan=0.0).clamp_min_(0) / (samples.t_end - samples.t_start)
+    if others is not None:
+        sigma[others.index] = outside.geometry(others.x)[0].clamp_max(_LARGEST_LOGIT).exp()
     ends = samples.t_start, samples.t_end, samples.ray_start
     live = composite(sigma, sigma.new_empty(len(sigma), 0), *ends, stop=stop).live
     streams = samples.x, samples.directions, samples.t_start, samples.t_end
