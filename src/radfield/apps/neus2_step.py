@@ -30,6 +30,7 @@ from .run_files import BACKGROUNDS
 STOP = 1e-4  # transmittance at which a training ray ends
 _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
 _SHARP = 30.0
+_SURROUNDED = 4  # steps are so much longer at first where rays pass through surroundings too
 _RGB = 3 / 5  # the sum over channels, divided by 5
 
 
@@ -47,7 +48,9 @@ def train_step(training: Training, progress: float) -> StepResult:
         color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
         pixels = draw_pixels(training.images, training.rays, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
-        samples = _march(training, rays, progress)
+        marched = _march(training, rays, progress)
+    with stages("visible"):
+        samples = surface_volume.visible(model.field, model.outside, marched, STOP)
     with stages("forward"):
         annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
         seen = surface_volume.ask(model.field, model.outside, samples, annealed)
@@ -69,7 +72,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     training.step += 1
     kept = samples.ray_count
     training.rays = _next_rays(kept, len(samples), config.batch_samples)
-    return StepResult(error, kept, len(samples), len(samples), eikonal)
+    return StepResult(error, kept, len(marched), len(samples), eikonal)
 
 
 def _hold_sharpness(training: Training, progress: float) -> None:
@@ -91,7 +94,8 @@ def levels_in_use(config: Config, progress: float) -> int:
 def _march(training: Training, rays, progress: float):
     """The samples of as many rays as the buffers hold."""
     model, config = training.model, training.model.config
-    scale = max(config.coarse_step ** (1 - 2 * progress), config.fine_step)
+    coarse = config.coarse_step * (1 if model.outside is None else _SURROUNDED)
+    scale = max(coarse ** (1 - 2 * progress), config.fine_step)
     render = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
     if render.near > 0:
         rays = dataclasses.replace(rays, near=torch.full((len(rays),), render.near))

@@ -41,7 +41,7 @@ class Training(FieldTraining):
         check_masks(scene)
         self.images = source_of(scene.train.images, seed=seed, memory=memory)
         self.has_alpha = scene.has_alpha
-        self.buffers = SampleBuffers(2 * model.config.batch_samples)
+        self.buffers = SampleBuffers(4 * model.config.batch_samples)  # most of what is marched may be hidden
         self.grad_sharpness = torch.zeros(1)
         model.grid.mark_invisible(scene.train.cameras)
         self.cameras = scene.train.cameras

@@ -19,7 +19,7 @@ from ..fields.neural_surface import NeuralSurface
 from ..rays import Rays, Samples
 from ..sampling.occupancy import OccupancyGrid
 from . import neus_alpha, volume
-from .composite import Composited, composite
+from .composite import Composited, compact_streams, composite
 from .volume import View
 
 RAYS_PER_CALL = 1 << 13  # fewer than of a radiance field, whose samples take less memory
@@ -81,6 +81,31 @@ class Seen:
         """What the rays see, in front of black; differentiable."""
         given = self.sigma, self.rgb.T, self.samples.t_start, self.samples.t_end, self.samples.ray_start
         return composite(*given, stop=stop)
+
+
+@torch.no_grad()
+def visible(surface: NeuralSurface, outside, samples: Samples, stop: float) -> Samples:
+    """The samples that their ray's light reaches, by distances alone: where the next sample's distance is f', a sample
+    lets Phi(f') / Phi(f) through (NeuS, eq. 13). What lies behind a surface, such as the other side of an object, is
+    left out before anything is differentiated. Samples of `outside` count with its density."""
+    if not len(samples):
+        return samples
+    inside, others = divided(samples, outside is not None)
+    loss = torch.nn.functional.softplus(surface_passes.distance(surface, inside.x) * -surface.sharpness)  # -log Phi
+    if others is not None:
+        loss = torch.full((len(samples),), torch.nan).index_copy(0, inside.index, loss)
+    tau = torch.zeros_like(loss)
+    torch.sub(loss[1:], loss[:-1], out=tau[:-1])
+    last = samples.ray_start[1:].long() - 1
+    tau[last[samples.ray_start.diff() > 0]] = 0.0  # its next sample is another ray's
+    sigma = tau.nan_to_num_(nan=0.0).clamp_min_(0) / (samples.t_end - samples.t_start)
+    if others is not None:
+        sigma[others.index] = outside.geometry(others.x)[0].clamp_max(_LARGEST_LOGIT).exp()
+    ends = samples.t_start, samples.t_end, samples.ray_start
+    live = composite(sigma, sigma.new_empty(len(sigma), 0), *ends, stop=stop).live
+    streams = samples.x, samples.directions, samples.t_start, samples.t_end
+    ray_start, *kept = compact_streams(samples.ray_start, live, *streams)
+    return Samples(*kept, ray_start)
 
 
 def ask(surface: NeuralSurface, outside, samples: Samples, annealed: float = 1.0) -> Seen:

@@ -1,0 +1,74 @@
+"""Samples of a neural surface along rays: which of them are seen."""
+
+import torch
+
+from radfield.encodings import hash_grid
+from radfield.fields.neural_surface import Config, NeuralSurface
+from radfield.rays import Samples
+from radfield.renderers import surface_volume
+
+
+def through_the_sphere(rays=7, steps=300):
+    """Rays through the middle of the unit cube, from 0.45 before it to 0.45 behind."""
+    generator = torch.Generator().manual_seed(0)
+    d = torch.nn.functional.normalize(torch.randn(rays, 3, generator=generator), dim=1)
+    t = torch.linspace(-0.45, 0.45, steps + 1)
+    x = 0.5 + d[:, None] * (0.5 * (t[1:] + t[:-1]))[None, :, None]
+    streams = x.reshape(-1, 3).T.contiguous().T, d.repeat_interleave(steps, 0).T.contiguous().T
+    starts = torch.arange(rays + 1, dtype=torch.int32) * steps
+    return Samples(*streams, t[:-1].repeat(rays) + 1, t[1:].repeat(rays) + 1, starts)
+
+
+def sphere(sharpness):
+    grid = hash_grid.Config(levels=4, log2_size=10)
+    config = Config(grid=grid, radius=0.2, sharpness=sharpness)
+    return NeuralSurface(config, torch.Generator().manual_seed(0))
+
+
+def test_what_lies_behind_the_surface_is_left_out():
+    samples = through_the_sphere()
+    kept = surface_volume.visible(sphere(1000.0), None, samples, 1e-4)
+    assert kept.ray_count == samples.ray_count and 0 < len(kept) < 0.4 * len(samples)
+    inside = 0.2 - (kept.x - 0.5).norm(dim=1)
+    assert float(inside.max()) < 0.05 and float(inside.min()) < -0.2  # up to a little below the surface
+
+
+def test_a_soft_surface_hides_nothing_in_front_of_it():
+    samples = through_the_sphere()
+    kept = surface_volume.visible(sphere(20.0), None, samples, 1e-4)
+    assert len(kept) > 0.6 * len(samples)
+
+
+def test_rays_see_the_same_without_the_hidden_samples():
+    surface, samples = sphere(300.0), through_the_sphere()
+    colors = []
+    for seen in (samples, surface_volume.visible(surface, None, samples, 1e-4)):
+        found = surface_volume.ask(surface, None, seen)
+        colors.append(found.composited(1e-4))
+    assert torch.allclose(colors[0].opacity, colors[1].opacity, atol=2e-3)
+    assert torch.allclose(colors[0].color, colors[1].color, atol=2e-3)
+
+
+def test_rays_without_samples_stay():
+    whole = through_the_sphere(rays=2, steps=100)
+    starts = torch.tensor([0, 0, 100, 100, 200], dtype=torch.int32)
+    samples = Samples(whole.x, whole.directions, whole.t_start, whole.t_end, starts)
+    kept = surface_volume.visible(sphere(1000.0), None, samples, 1e-4)
+    count = kept.ray_start.diff()
+    assert count[0] == count[2] == 0 and count[1] > 0 and count[3] > 0
+
+
+def test_surroundings_count_with_their_density():
+    class Fog:
+        """Opaque where x > 1."""
+
+        def geometry(self, x):
+            return torch.full((len(x),), 14.0), None
+
+    samples = through_the_sphere(rays=3, steps=100)
+    moved = Samples(samples.x + 1.0, samples.directions, samples.t_start, samples.t_end, samples.ray_start)
+    kept = surface_volume.visible(sphere(1000.0), Fog(), moved, 1e-4)
+    assert kept.ray_count == 3 and int(kept.ray_start.diff().max()) <= 60
+    first = moved.x[moved.ray_start[:-1].long()]
+    fog = ((first < 0) | (first > 1)).any(1)
+    assert bool((kept.ray_start.diff()[fog] <= 2).all())
