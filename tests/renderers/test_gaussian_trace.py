@@ -127,16 +127,16 @@ def test_no_bit_depends_on_the_number_of_threads(threads):
 
 
 def test_a_full_table_hands_its_rays_over():
-    values = particles(3000, degree=0, size=-0.5)
+    values = particles(2200, degree=0, size=-0.5)
     values["opacities"] = values["opacities"] * 4e-4 + 4e-4
-    rays, kernel = image_rays(16, 8), Kernel(min_response=2e-4)
-    together = traced(values, rays, Tracing(kernel), width=16)
+    rays, kernel = image_rays(8, 8), Kernel(min_response=2e-4)
+    together = traced(values, rays, Tracing(kernel), width=8)
     assert int(together.hits.max()) > 1024
     alone = traced(values, rays, Tracing(kernel, packets=False, k=64))
     assert torch.equal(together.color, alone.color) and torch.equal(together.hits, alone.hits)
     weights = weights_of(rays, torch.ones(len(rays)))
-    ours = gradients(values, rays, weights, Tracing(kernel), width=16)
-    theirs = gradients(values, rays, weights, Tracing(kernel, packets=False))
+    ours = gradients(values, rays, weights, Tracing(kernel), width=8)
+    theirs = gradients(values, rays, weights, Tracing(kernel, packets=False, k=64))
     for name, value in ours.items():
         if not value.numel():
             continue
