@@ -17,6 +17,7 @@ from ..gaussians.occupied import take_occupancy
 from ..gaussians.optimizer import GaussianAdam
 from ..training.progress import Progress
 from . import ngp, splat, splat_initial
+from .splat_step import image_level
 
 
 class _Shown:
@@ -53,10 +54,10 @@ class Gaussians(_Shown, splat.Training):
         self.adam = GaussianAdam(self.model.gaussians)
         self.statistics = densify.Statistics(len(self.model.gaussians), self.device)
 
-    def camera(self, view: int, level: int):
-        """As in training; the view that is asked for next is of that size."""
-        self.views.level = level
-        return super().camera(view, level)
+    def advance(self, used: float):
+        """One step, whose view is rendered in the size that the schedule asks for."""
+        self.views.level = image_level(self.model.config, used)
+        return super().advance(used)
 
 
 class Field(_Shown, ngp.Training):
