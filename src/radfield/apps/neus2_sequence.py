@@ -27,6 +27,8 @@ from .loop import budget_rules, take_steps, with_budget
 from .runs import check, device_rules, use_device
 
 NAME = "sequence.json"
+#: of the learning rate, for later frames: Adam's first steps at all of it destroy a sharp surface (NeuS2 has 1e-3)
+LATER_RATE = 0.1
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,8 @@ class _Sequence:
         }
         if not first:  # the surface is there, and sharp
             levels = {} if options.restart_levels else {"first_levels": 1.0}
-            self.model.config = dataclasses.replace(options.neus2, sharpen=0.0, **levels)
+            rate = LATER_RATE * options.neus2.learning_rate
+            self.model.config = dataclasses.replace(options.neus2, sharpen=0.0, learning_rate=rate, **levels)
         step = lambda progress: neus2.train_step(training, progress)  # noqa: E731
         shown = {"shown": neus2.SHOWN}
         take_steps(dataclasses.replace(options, **budget), training, folder, f"train {name}", step, **shown)
