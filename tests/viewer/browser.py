@@ -87,13 +87,16 @@ class Page:
 
     def run(self, script: str):
         """The value of a JavaScript expression."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        answer = self._evaluate(script)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
+    def _evaluate(self, script: str) -> dict:
+        return self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+
     def wait(self, script: str, seconds: float = 120.0) -> None:
-        """Waits until a JavaScript expression is true."""
-        until(lambda: self.run(script), seconds)
+        """Waits until a JavaScript expression is true; one that fails, as of a page that has no body yet, is not."""
+        until(lambda: self._evaluate(script)["result"].get("value") is True, seconds)
 
     def drag(self, start: tuple[int, int], end: tuple[int, int], steps: int = 10, pause: float = 0.03) -> None:
         """Drags the mouse with its left button."""

@@ -69,7 +69,7 @@ def test_the_page_shows_what_render_gives(trained, viewing, browser, monkeypatch
         shot = torch.from_numpy(page.screenshot()).float() / 255
         return float(psnr(shot[_NOTE:, : SIZE[0] - _PANEL], expected)) >= 30
 
-    until(like, 120)
+    until(like, 300)
     if keep := os.environ.get("RADFIELD_VIEWER_PICTURE"):
         _keep(page, viewer, Path(keep))
 
@@ -137,7 +137,7 @@ def test_gaussians_in_the_browser_are_those_of_the_server(tmp_path, viewing, bro
     def like() -> bool:  # the page is dark where nothing is, the server's background black
         return float(psnr(torch.from_numpy(page.screenshot()[crop]).float() / 255, expected)) >= 20
 
-    until(like, 120)
+    until(like, 300)
     session.change(drawn_by=SERVER)
     session.ask()
     whole(viewer)

@@ -264,8 +264,8 @@ def test_without_pycolmap_it_says_what_to_install(photographed, tmp_path, monkey
 
 
 PARENT = """
-import sys
-from pathlib import Path
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have what they start in the background ignore it
 from radfield.apps.command_line import main
 sys.exit(main(["data", "poses", sys.argv[1], "--output", sys.argv[2], "--features", "8000"]))
 """
