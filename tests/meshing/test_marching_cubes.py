@@ -105,7 +105,7 @@ def test_files_keep_places_triangles_and_colours(tmp_path, ending):
     again = read_mesh(path)
     torch.testing.assert_close(again[0], 1000 * vertices, rtol=1e-6, atol=1e-3)
     assert torch.equal(again[1], triangles)
-    from radfield.tracing.shading import decode_srgb
+    from radfield.srgb import decode_srgb
 
     # 8 bits of sRGB, or of linear light in GLB
     torch.testing.assert_close(again[4], decode_srgb((colors * 255).round() / 255), rtol=0, atol=1.1 / 255)

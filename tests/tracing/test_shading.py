@@ -4,7 +4,8 @@ import pytest
 import torch
 from checks import CPU_ONLY, OpCase, check_op
 
-from radfield.tracing.shading import AMBIENT, Light, decode_srgb, encode_srgb, shade, sky
+from radfield.srgb import decode_srgb, encode_srgb
+from radfield.tracing.shading import AMBIENT, Light, shade, sky
 
 LIGHT = Light().table()
 GLOSS = torch.tensor([[0.0, 10.0, 0.0], [0.5, 40.0, 0.0], [0.2, 80.0, 0.3]])

@@ -12,7 +12,7 @@ from ..cameras import Cameras, look_at
 from ..metrics import psnr
 from ..rays import Rays
 from ..renderers.media import Environment, Medium, delta_track, march
-from ..tracing.shading import encode_srgb
+from ..srgb import encode_srgb
 from ..training.run_folder import RunFolder
 from .report import write_report
 from .runs import write_picture

@@ -17,7 +17,7 @@ import torch
 
 from ..atomic import replacing
 from ..errors import BadInput, warn
-from ..tracing.shading import decode_srgb, encode_srgb
+from ..srgb import decode_srgb, encode_srgb
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".exr")
 WRITTEN = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".exr")

@@ -14,7 +14,7 @@ import struct
 
 import numpy as np
 
-from ..tracing.shading import decode_srgb
+from ..srgb import decode_srgb
 from .mesh import Mesh
 
 _MAGIC, _JSON, _BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942

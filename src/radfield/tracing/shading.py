@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..backend import native
 from ..op import In, Op, Out
+from ..srgb import encode_srgb
 from ..tensors import feature_major
 
 AMBIENT = (0.14, 0.38)  # from below, from above
@@ -104,17 +105,6 @@ def shade_reference(albedo, normal, directions, visible, index, gloss, light) ->
 def sky_reference(directions: Tensor, light: Tensor) -> Tensor:
     """The specification, in the type of the directions."""
     return encode_srgb(_sky_light(directions, light.to(directions)))
-
-
-def encode_srgb(linear: Tensor) -> Tensor:
-    """Linear light to sRGB (IEC 61966-2-1), both from 0 to 1, cut there."""
-    linear = linear.clamp(0, 1)
-    return torch.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear.clamp_min(1e-8) ** (1 / 2.4) - 0.055)
-
-
-def decode_srgb(color: Tensor) -> Tensor:
-    """sRGB to linear light, the inverse of `encode_srgb`."""
-    return torch.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
 
 
 def _sky_light(w: Tensor, light: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from ..cameras import Cameras, look_at
 from ..data.scene import Scene
 from ..errors import BadInput, warn
 from ..geometry import SceneTransform
+from ..srgb import encode_srgb
 from . import crop
 
 #: the longer side of photographs in the viewer, and how many there may be before they are halved
@@ -284,14 +285,8 @@ def _mesh(path: Path):
     if uv is not None and image is not None:
         from PIL import Image
 
-        pixels = (_encoded(image) * 255).round().byte().numpy()
+        pixels = (encode_srgb(image) * 255).round().byte().numpy()
         visual = trimesh.visual.TextureVisuals(uv=uv.numpy(), image=Image.fromarray(pixels))
     elif colors is not None:
-        visual = trimesh.visual.ColorVisuals(vertex_colors=(_encoded(colors) * 255).round().byte().numpy())
+        visual = trimesh.visual.ColorVisuals(vertex_colors=(encode_srgb(colors) * 255).round().byte().numpy())
     return trimesh.Trimesh(vertices.numpy(), triangles.numpy(), visual=visual, process=False)
-
-
-def _encoded(linear: Tensor) -> Tensor:
-    """sRGB of linear light."""
-    x = linear.clamp(0, 1)
-    return torch.where(x <= 0.0031308, 12.92 * x, 1.055 * x.clamp(min=1e-9) ** (1 / 2.4) - 0.055)

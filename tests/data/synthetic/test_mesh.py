@@ -12,7 +12,7 @@ from radfield.data.synthetic import synthetic_cameras, synthetic_image, syntheti
 from radfield.data.synthetic.mesh import load_mesh
 from radfield.errors import BadInput
 from radfield.rays import Rays
-from radfield.tracing.shading import decode_srgb
+from radfield.srgb import decode_srgb
 
 SQUARE = "v -1 0 1\nv 1 0 1\nv 1 0 -1\nv -1 0 -1\n"  # y up: the square lies flat, facing up
 

@@ -18,7 +18,7 @@ from radfield.data.synthetic.scene import Medium
 from radfield.errors import BadInput
 from radfield.geometry import SceneTransform
 from radfield.rays import Rays
-from radfield.tracing.shading import decode_srgb, encode_srgb
+from radfield.srgb import decode_srgb, encode_srgb
 from radfield.tracing.solids import Shape
 from radfield.tracing.texture import Material
 

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ...errors import BadInput
 from ...rays import Rays
+from ...srgb import decode_srgb
 from ...tracing.bvh import Bvh, TriangleHits, trace_triangles
-from ...tracing.shading import decode_srgb
 from ...tracing.texture import Material
 from .glb import check_glb
 
