@@ -19,10 +19,9 @@ from ..errors import BadInput
 from ..fields.values import Config as FieldConfig
 from ..fields.values import ValueField
 from ..sampling.random import stream
-from ..training.adam import Adam
-from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
+from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
-from ..training.stages import Stages
+from .fitting import FitTraining, check_options
 from .run_files import load_tensors, restore, typed_options
 
 #: what is made for three dimensions alone
@@ -96,19 +95,11 @@ class Model:
 def check(config: Config) -> None:
     """Raises `BadInput` for options of the method that are out of range; those of the grid are checked where it is
     made."""
-    if config.encoding not in ENCODINGS:
-        raise BadInput(f"--encoding is {config.encoding!r}; the rule: one of {', '.join(ENCODINGS)}")
     rules = [
-        ("levels", 1 <= config.levels <= 32, "from 1 to 32"),
         ("finest_resolution", 0 <= config.finest_resolution <= 1 << 20, "from 1 to 2^20, or 0"),
-        ("precision", config.precision in ("f32", "bf16"), "f32 or bf16"),
-        ("learning_rate", 0 < config.learning_rate < math.inf, "positive"),
-        ("final_rate", 0 < config.final_rate < math.inf, "positive"),
         ("batch", config.batch == 0 or 1 << 8 <= config.batch <= 1 << 24, "from 2^8 to 2^24, or 0"),
     ]
-    for name, holds, rule in rules:
-        if not holds:
-            raise BadInput(f"--picture.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
+    check_options(config, "picture", ENCODINGS, rules)
 
 
 def build(config: Config, *, size: tuple[int, int], channels: int, kind: str, peak: float, seed: int = 0) -> Model:
@@ -167,55 +158,17 @@ def load(run: str | Path, device="cpu") -> Model:
     return model
 
 
-class Training:
+class Training(FitTraining):
     """The state of training besides the model. Raises `BadInput` where the picture is not the model's."""
 
     def __init__(self, model: Model, picture: Picture, seed: int):
-        self.model, self.picture, self.seed = model, picture, seed
         model.check_fits(picture)
-        self.values = torch.from_numpy(picture.values)
-        self.step, self.seconds, self.errors = 0, 0.0, []
-        self.batch = model.config.batch or min(max(math.prod(model.size) // 64, 1 << 14), 1 << 17)
-        self.stages = Stages()
-        model.field.network.grad_into = torch.zeros_like(model.field.network.weights)
-        entry = registry.ENCODINGS[model.config.encoding]
-        groups = [{**g, "scale": entry.rate * g.get("scale", 1.0)} for g in model.field.grid.adam_groups()]
-        network = model.field.network
-        groups.append({"parameter": network.weights.data, "grad": network.grad_into, "scale": entry.networks})
-        self.optimizer = Adam(groups)
+        super().__init__(model, seed, model.config.batch or min(max(math.prod(model.size) // 64, 1 << 14), 1 << 17))
+        self.picture, self.values = picture, torch.from_numpy(picture.values)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps to continue from."""
-        return self.model.tensors() | {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
-
-    def save(self, folder: RunFolder) -> None:
-        """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
-        counts = {"step": repr(self.step), "seconds": repr(self.seconds)}
-        save_checkpoint(folder.checkpoint_path, self.tensors(), counts)
-
-    def load(self, folder: RunFolder) -> None:
-        """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
-        tensors, metadata = load_checkpoint(folder.checkpoint_path)
-        ours = self.tensors()
-        load_tensors(folder, ours, tensors)
-        self.optimizer.steps = int(ours["adam.steps"])
-        self.model.field.grid.loaded()
-        self.step, self.seconds = counts_in(folder.checkpoint_path, metadata, step=int, seconds=float)
-
-    def count(self, error: float, seconds: float) -> None:
-        """Adds a step to the figures."""
-        self.seconds += seconds
-        self.errors.append((error, seconds))
-
-    def log(self, folder: RunFolder) -> dict:
-        """Appends the figures since the last call to metrics.jsonl, and returns them."""
-        errors, self.errors = self.errors, []
-        mean = sum(error for error, _ in errors) / len(errors)
-        rate = len(errors) * self.batch / max(sum(seconds for _, seconds in errors), 1e-9)
-        figures = {"seconds": round(self.seconds, 4), "loss": mean, "psnr": -10 * math.log10(max(mean, 1e-12))}
-        figures["samples_per_s"] = rate
-        folder.append_metrics(step=self.step, **figures)
-        return figures
+    def shown(self, loss: float) -> dict:
+        """PSNR of the pixels trained on."""
+        return {"psnr": -10 * math.log10(max(loss, 1e-12))}
 
 
 def draw(training: Training) -> tuple[Tensor, Tensor]:

@@ -21,10 +21,9 @@ from ..errors import BadInput
 from ..fields.values import Config as FieldConfig
 from ..fields.values import ValueField
 from ..sampling.random import stream
-from ..training.adam import Adam
-from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
+from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
-from ..training.stages import Stages
+from .fitting import FitTraining, check_options
 from .run_files import load_tensors, restore, typed_options
 
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
@@ -80,19 +79,11 @@ class Model:
 def check(config: Config) -> None:
     """Raises `BadInput` for options of the method that are out of range; those of the grid are checked where it is
     made."""
-    if config.encoding not in ENCODINGS:
-        raise BadInput(f"--encoding is {config.encoding!r}; the rule: one of {', '.join(ENCODINGS)}")
     rules = [
-        ("levels", 1 <= config.levels <= 32, "from 1 to 32"),
         ("finest_resolution", 0 <= config.finest_resolution <= 1 << 20, "from 1 to 2^20, or 0"),
-        ("precision", config.precision in ("f32", "bf16"), "f32 or bf16"),
-        ("learning_rate", 0 < config.learning_rate < math.inf, "positive"),
-        ("final_rate", 0 < config.final_rate < math.inf, "positive"),
         ("batch", 1 << 8 <= config.batch <= 1 << 22, "from 2^8 to 2^22"),
     ]
-    for name, holds, rule in rules:
-        if not holds:
-            raise BadInput(f"--volume.{name.replace('_', '-')} is {getattr(config, name)}; the rule: {rule}")
+    check_options(config, "volume", ENCODINGS, rules)
 
 
 def build(config: Config, *, size: tuple[int, int, int], channels: int, peak: float, seed: int = 0) -> Model:
@@ -174,57 +165,12 @@ class Lookup:
         return x
 
 
-class Training:
+class Training(FitTraining):
     """The state of training besides the model."""
 
     def __init__(self, model: Model, lookup: Lookup, seed: int):
-        self.model, self.lookup, self.seed = model, lookup, seed
-        self.step, self.seconds, self.errors = 0, 0.0, []
-        self.stages = Stages()
-        model.field.network.grad_into = torch.zeros_like(model.field.network.weights)
-        self.optimizer = Adam([])
-        self.take_parameters()
-
-    def take_parameters(self) -> None:
-        """Has the optimiser take the field's parameters; their moments start at 0."""
-        entry, network = registry.ENCODINGS[self.model.config.encoding], self.model.field.network
-        groups = [{**g, "scale": entry.rate * g.get("scale", 1.0)} for g in self.model.field.grid.adam_groups()]
-        groups.append({"parameter": network.weights.data, "grad": network.grad_into, "scale": entry.networks})
-        self.optimizer.groups = Adam(groups).groups
-
-    def tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint keeps to continue from."""
-        return self.model.tensors() | {f"adam.{k}": v for k, v in self.optimizer.state_dict().items()}
-
-    def save(self, folder: RunFolder) -> None:
-        """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
-        counts = {"step": repr(self.step), "seconds": repr(self.seconds)}
-        save_checkpoint(folder.checkpoint_path, self.tensors(), counts)
-
-    def load(self, folder: RunFolder) -> None:
-        """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
-        tensors, metadata = load_checkpoint(folder.checkpoint_path)
-        restore(self.model, tensors)
-        self.take_parameters()
-        ours = self.tensors()
-        load_tensors(folder, ours, tensors)
-        self.optimizer.steps = int(ours["adam.steps"])
-        self.model.field.grid.loaded()
-        self.step, self.seconds = counts_in(folder.checkpoint_path, metadata, step=int, seconds=float)
-
-    def count(self, error: float, seconds: float) -> None:
-        """Adds a step to the figures."""
-        self.seconds += seconds
-        self.errors.append((error, seconds))
-
-    def log(self, folder: RunFolder) -> dict:
-        """Appends the figures since the last call to metrics.jsonl, and returns them."""
-        errors, self.errors = self.errors, []
-        mean = sum(error for error, _ in errors) / len(errors)
-        rate = len(errors) * self.model.config.batch / max(sum(seconds for _, seconds in errors), 1e-9)
-        figures = {"seconds": round(self.seconds, 4), "loss": mean, "samples_per_s": rate}
-        folder.append_metrics(step=self.step, **figures)
-        return figures
+        super().__init__(model, seed, model.config.batch)
+        self.lookup = lookup
 
 
 def train_step(training: Training, progress: float) -> float:
