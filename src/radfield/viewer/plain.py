@@ -20,6 +20,7 @@ from .sources import Look
 from .worker import Wish, Worker
 
 PATH, FRAME = "/plain", "/plain/frame.jpg"
+PATIENCE = 6.0  # seconds after which an unfinished picture is sent: the server drops a request after ten
 _CHECK = """<script>
 if (!document.createElement("canvas").getContext("webgl2")) location.replace("/plain");
 </script>"""
@@ -29,7 +30,8 @@ img{width:100vw;height:100vh;object-fit:contain;user-select:none}p{position:fixe
 <img id="view" draggable="false" alt="the scene"><p>server rendering: this browser has no WebGL 2. Drag to turn, wheel
 to come closer, shift and drag to move.</p>
 <script>
-let turn = 0, tilt = 0, zoom = 0, x = 0, y = 0, drag = null, wanted = true, busy = false, moving = false;
+let turn = 0, tilt = 0, zoom = 0, x = 0, y = 0, drag = null, wanted = true, busy = false;
+let moving = true, first = true;  // the first picture is a quick one, a whole one follows
 const view = document.getElementById("view");
 function ask() {
   if (busy || !wanted) return;
@@ -38,7 +40,10 @@ function ask() {
   view.src = `/plain/frame.jpg?turn=${turn}&tilt=${tilt}&zoom=${zoom}&x=${x}&y=${y}&moving=${+moving}&${size}`;
 }
 function change(fast) { wanted = true; moving = fast; ask(); }
-view.onload = () => { busy = false; document.body.dataset.frames = 1 + +(document.body.dataset.frames || 0); ask(); };
+view.onload = () => {
+  busy = false; document.body.dataset.frames = 1 + +(document.body.dataset.frames || 0);
+  if (first) { first = false; change(false); } else ask();
+};
 view.onerror = () => { busy = false; setTimeout(() => change(false), 2000); };
 onpointerdown = e => { drag = [e.clientX, e.clientY]; };
 onpointermove = e => {
@@ -82,7 +87,8 @@ class PlainPages:
         return {"/": index, "/index.html": index, PATH: plain, FRAME: self.frame}
 
     async def frame(self, query: dict) -> tuple[str, bytes]:
-        """One picture: quick where the camera moves, else whole. A query that is wrong gets no body."""
+        """One picture: quick where the camera moves, else whole, or what there is of it after `PATIENCE`. A query that is
+        wrong gets no body."""
         try:
             values = {k: float(query[k][0]) for k in ("turn", "tilt", "zoom", "x", "y", "w", "h")}
             if not all(map(math.isfinite, values.values())):
@@ -93,22 +99,23 @@ class PlainPages:
             return "text/plain", b""
         moving = query.get("moving") == ["1"]
         loop, number = asyncio.get_running_loop(), next(self._numbers)
-        done = loop.create_future()
+        done, shown = asyncio.Event(), []
 
         def show(view, wish, whole):
-            if (moving or whole) and not done.done():
-                picture = picture_of(view, wish.look.channel, wish.camera)
-                loop.call_soon_threadsafe(lambda: done.done() or done.set_result(picture))
+            shown[:] = [picture_of(view, wish.look.channel, wish.camera)]
+            if moving or whole:
+                loop.call_soon_threadsafe(done.set)
 
         self.worker.open(number, show)
         try:
             self.worker.ask(number, Wish(self.source, Look(), camera, moving=moving))
-            picture = await asyncio.wait_for(done, 60)
+            await asyncio.wait_for(done.wait(), PATIENCE)
         except asyncio.TimeoutError:
-            return "text/plain", b""
+            if not shown:
+                return "text/plain", b""
         finally:
             self.worker.close(number)
-        return "image/jpeg", await asyncio.to_thread(_jpeg, picture)
+        return "image/jpeg", await asyncio.to_thread(_jpeg, shown[0])
 
 
 def _jpeg(picture: np.ndarray) -> bytes:
