@@ -87,7 +87,7 @@ class PlainPages:
         return {"/": index, "/index.html": index, PATH: plain, FRAME: self.frame}
 
     async def frame(self, query: dict) -> tuple[str, bytes]:
-        """One picture: quick where the camera moves, else whole, or what there is of it after `PATIENCE`. A query that is
+        """One picture: quick where the camera moves, else whole, or what there is after `PATIENCE`. A query that is
         wrong gets no body."""
         try:
             values = {k: float(query[k][0]) for k in ("turn", "tilt", "zoom", "x", "y", "w", "h")}
