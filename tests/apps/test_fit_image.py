@@ -89,12 +89,11 @@ def test_resumed_equals_uninterrupted(image, tmp_path, fit, command):
         assert torch.equal(value, two[name]), f"{name} depends on the number of threads"
     # as if it had been stopped after the third step of six
     config = picture.config_from(fit_image.RunFolder(tmp_path / "a").read_config())
-    options = fit_image.Options(image, tmp_path / "c", steps=6, picture=config)
-    folder = fit_image.RunFolder.create(options.output)
-    target = fit_image.open_picture(options, folder)
-    scene = picture.scene_of(target)
-    training = picture.Training(picture.build(config, **{**scene, "size": target.size}), target, 0)
-    folder.start(fit_image._config(options, scene))
+    options = fit_image.Options(image=image, output=tmp_path / "c", steps=6, picture=config)
+    fit_it, folder = fit_image.FitImage(), fit_image.RunFolder.create(options.output)
+    target = fit_it.open(options, folder)
+    training = fit_it.training_of(options, target)
+    folder.start(fit_it.config_of(options, target))
     for step in range(3):
         training.count(picture.train_step(training, step / 6), 0.1)
     training.save(folder)

@@ -125,11 +125,12 @@ def test_resumed_equals_uninterrupted(ball, tmp_path, command):
     for name, value in one.items():
         assert torch.equal(value, two[name]), f"{name} depends on the number of threads"
     # as if it had been stopped after the third step of six
-    options = fit_sdf.Options(ball, tmp_path / "c", steps=6, sdf=sdf.config_from(read_config(tmp_path / "a")))
+    config, fit = sdf.config_from(read_config(tmp_path / "a")), fit_sdf.FitSdf()
+    options = fit_sdf.Options(mesh=ball, output=tmp_path / "c", steps=6, sdf=config)
     folder = fit_sdf.RunFolder.create(options.output)
-    surface, transform = fit_sdf.open_surface(ball)
-    training = sdf.Training(sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface)), surface, 0)
-    folder.start(fit_sdf._config(options, surface, transform))
+    target = fit.open(options, folder)
+    training = fit.training_of(options, target)
+    folder.start(fit.config_of(options, target))
     for step in range(3):
         sdf.train_step(training, step / 6)
     training.save(folder)

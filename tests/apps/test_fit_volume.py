@@ -67,12 +67,11 @@ def test_resumed_equals_uninterrupted(tmp_path, fit, command):
         assert torch.equal(value, two[name]), f"{name} depends on the number of threads"
     # as if it had been stopped after the third step of six
     config = volume.config_from(fit_volume.RunFolder(tmp_path / "a").read_config())
-    options = fit_volume.Options("cloud:16", tmp_path / "c", steps=6, volume=config)
-    folder, target = fit_volume.RunFolder.create(options.output), fit_volume.open_volume(options)
-    scene = volume.scene_of(target)
-    model = volume.build(config, **{**scene, "size": target.size})
-    training = volume.Training(model, volume.Lookup(target, model.peak), 0)
-    folder.start(fit_volume._config(options, scene))
+    options = fit_volume.Options(volume_file="cloud:16", output=tmp_path / "c", steps=6, volume=config)
+    fit_it, folder = fit_volume.FitVolume(), fit_volume.RunFolder.create(options.output)
+    target = fit_it.open(options, folder)
+    training = fit_it.training_of(options, target)
+    folder.start(fit_it.config_of(options, target))
     for step in range(3):
         training.count(volume.train_step(training, step / 6), 0.1)
     training.save(folder)
@@ -94,4 +93,4 @@ def test_what_is_refused(tmp_path, fit, refused):
     assert not run.exists()
     fit("cloud:16", run, "--no-evaluate", steps=2)
     np.save(tmp_path / "b.npy", np.ones((3, 3, 3)))
-    refused("eval", run, "--capture", tmp_path / "b.npy", rule="the rule: (16, 16, 16)")
+    refused("eval", run, "--capture", tmp_path / "b.npy", rule="b.npy: is not the volume that")

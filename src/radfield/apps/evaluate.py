@@ -10,9 +10,14 @@ from typing import Annotated, Literal
 
 import tyro
 
-from ..errors import BadInput
 from ..training.run_folder import RunFolder
+from .fit import Fit
+from .fit_image import FitImage
+from .fit_sdf import FitSdf
+from .fit_volume import FitVolume
 from .runs import check, device_rules, open_run, use_device, write_picture
+
+_FITS: dict[str, type[Fit]] = {fit.name: fit for fit in (FitImage, FitSdf, FitVolume)}
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Options:
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
     split: Literal["train", "val", "test"] = "val"  # the views to measure on
     views: int | None = None  # measure the first so many views only
-    capture: Path | None = None  # where the run's capture is now, if it has moved
+    capture: Path | None = None  # where the run's capture, or what it was fitted to, is now, if it has moved
     device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
@@ -37,12 +42,11 @@ def run(options: Options) -> dict:
         ]
     )
     device, about = use_device(options.device, options.threads)
-    if RunFolder.open(options.run).read_config()["app"] == "sdf":
-        return _evaluate_sdf(options, about)
-    if RunFolder.open(options.run).read_config()["app"] == "picture":
-        return _evaluate_picture(options, about)
-    if RunFolder.open(options.run).read_config()["app"] == "volume":
-        return _evaluate_volume(options, about)
+    folder = RunFolder.open(options.run)
+    if fit := _FITS.get(folder.read_config()["app"]):
+        trained = run_figures(folder)
+        stages = trained.pop("stages", {})
+        return fit().evaluate_run(folder, options.capture, about, trained, stages)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)
@@ -50,50 +54,6 @@ def run(options: Options) -> dict:
     stages = trained.pop("stages", {})
     report = write_run_report(folder, {**trained, **figures}, views, stages)
     return {**figures, "report": str(report)}
-
-
-def _evaluate_sdf(options: Options, about: str) -> dict:
-    """A signed distance field is measured against its mesh; --capture says where that is now."""
-    from . import fit_sdf
-
-    folder = RunFolder.open(options.run)
-    model, surface = fit_sdf.open_run(folder, options.capture)
-    print(f"eval {folder.path.resolve().name}: against its mesh, {about}", file=sys.stderr)
-    trained = run_figures(folder)
-    stages = trained.pop("stages", {})
-    return fit_sdf.evaluate(folder, model, surface, trained, stages)
-
-
-def _evaluate_picture(options: Options, about: str) -> dict:
-    """A fitted picture is measured against its file; --capture says where that is now."""
-    from . import fit_image, picture, picture_views
-
-    folder = RunFolder.open(options.run)
-    image = options.capture or Path(fit_image.saved_options(folder)["image"])
-    model, target = picture.load(folder.path), fit_image.open_picture(fit_image.Options(image), folder)
-    model.check_fits(target)
-    print(f"eval {folder.path.resolve().name}: against its picture, {about}", file=sys.stderr)
-    trained = run_figures(folder)
-    stages = trained.pop("stages", {})
-    return picture_views.evaluate(folder, model, target, trained, stages)
-
-
-def _evaluate_volume(options: Options, about: str) -> dict:
-    """A fitted volume is measured against its file; --capture says where that is now."""
-    from . import fit_volume, volume, volume_views
-
-    folder = RunFolder.open(options.run)
-    saved = fit_volume.saved_options(folder)
-    kept = {name: saved[name] for name in fit_volume.KEPT}
-    target = fit_volume.open_volume(fit_volume.Options(str(options.capture or saved["volume_file"]), **kept))
-    model = volume.load(folder.path)
-    if target.size != model.size:
-        raise BadInput(f"the volume is {target.size}; the rule: {model.size}, as the one that was fitted")
-    print(f"eval {folder.path.resolve().name}: against its volume, {about}", file=sys.stderr)
-    trained = run_figures(folder)
-    stages = trained.pop("stages", {})
-    lookup = volume.Lookup(target, model.peak)
-    return volume_views.evaluate(folder, model, lookup, kept["extinction"], kept["forward"], trained, stages)
 
 
 def run_figures(folder: RunFolder) -> dict:

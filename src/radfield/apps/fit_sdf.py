@@ -1,16 +1,8 @@
-"""`radfield fit-sdf`: a signed distance field of a triangle mesh, measured against it.
-
-The budget is steps, seconds, or both (what ends first); with --steps a resumed run equals an uninterrupted one bit for
-bit. Evaluating and saving are not counted.
-"""
+"""`radfield fit-sdf`: a signed distance field of a triangle mesh, measured against it."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
-import os
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,62 +13,59 @@ import tyro
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import sdf
-from .loop import budget_of, budget_rules, take_steps, with_budget
-from .runs import check, device_rules, use_device, write_picture
+from .fit import Fit, FitOptions
+from .runs import write_picture
 
-DEFAULT_SECONDS = 60.0
 REPORT_VIEWS, REPORT_PIXELS = 4, 800
-_KEPT = ("seed", "up")
 
 
 @dataclass(frozen=True)
-class Options:
-    """Fit a signed distance field to a triangle mesh and write a run: config, checkpoint, metrics, renders, report."""
+class Options(FitOptions):
+    """Fit a signed distance field to a triangle mesh and write a run: config, checkpoint, metrics, renders, report.
+    Without --seconds and --steps: 60 seconds."""
 
     mesh: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[MESH]")] = None  # .obj, .ply or .glb
-    output: Path | None = None  # folder of the run
-    seconds: float | None = None  # stop after this much training (evaluating and saving not counted)
-    steps: int | None = None  # stop after this many steps; without --seconds and --steps: 60 seconds
-    seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
     up: Literal["y", "z"] = "y"  # the mesh's axis that points upwards in pictures
-    threads: int | None = None  # threads to use; all by default
-    resume: bool = False  # continue the run in the output folder from its checkpoint, to its budget or a new one
-    overwrite: bool = False  # replace the run in the output folder
-    checkpoint_seconds: float = 60.0  # save the state this often
-    evaluate: bool = True  # measure against the mesh and report at the end
-    json: bool = False  # print the figures as one JSON object
     sdf: sdf.Config = field(default_factory=sdf.Config)  # options of the field and its training
+
+
+class FitSdf(Fit):
+    command, name, method, options = "fit-sdf", "sdf", sdf, Options
+    source = noun = "mesh"
+    kept = Fit.kept | {"up": (str,)}
+    shown = ("loss",)
+
+    def saved_options(self, folder: RunFolder) -> dict:
+        options = super().saved_options(folder)
+        if options["up"] not in ("y", "z"):
+            raise BadInput(f"{folder.config_path}: up is {options['up']!r:.80}; the rule: y or z")
+        return options
+
+    def open(self, options, folder: RunFolder):
+        """(the mesh's surface in scene coordinates, the similarity that leads there)."""
+        return open_surface(Path(options.mesh))
+
+    def scene_of(self, target) -> dict:
+        surface, transform = target
+        size = sdf.size_of(surface).tolist()
+        return {"transform": transform.to_dict(), "cascades": 1, "background": "white", "size": size}
+
+    def training_of(self, options, target):
+        surface, transform = target
+        model = sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface), seed=options.seed)
+        return sdf.Training(model, surface, options.seed)
+
+    def described(self, target) -> str:
+        signs = {"pseudonormal": "signs by pseudonormals", "winding": "signs by winding numbers"}
+        return f"{len(target[0].triangles)} triangles, {signs[target[0].rule]}"
+
+    def evaluate(self, folder, model, target, figures, stages):
+        return evaluate(folder, model, target[0], self.saved_options(folder)["up"], figures, stages)
 
 
 def run(options: Options) -> dict:
     """Fits, and returns the figures of the run."""
-    _check(options)
-    folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
-    options = _resumed(folder, options) if options.resume else with_budget(options, DEFAULT_SECONDS)
-    _, about = use_device("cpu", options.threads)
-    surface, transform = open_surface(options.mesh)
-    model = sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface), seed=options.seed)
-    training = sdf.Training(model, surface, options.seed)
-    config = _config(options, surface, transform)
-    if options.resume:
-        if folder.read_config().get("scene") != config["scene"]:
-            raise BadInput(f"{options.mesh}: is not the mesh that {folder.path} was fitted to")
-        training.load(folder)
-        folder.resume(training.step)
-        folder.write_config(config)
-    else:
-        folder.start(config)
-    rule = {"pseudonormal": "signs by pseudonormals", "winding": "signs by winding numbers"}[surface.rule]
-    print(f"fit {options.mesh.name}: {len(surface.triangles)} triangles, {rule}, {about}", file=sys.stderr)
-    loop(options, training, folder)
-    figures = {"steps": training.step, "training_seconds": training.seconds}
-    figures["samples_per_s"] = training.step * options.sdf.batch / max(training.seconds, 1e-9)
-    figures["parameters"] = sum(p.numel() for p in model.field.parameters())
-    stages = dict(training.stages.seconds)
-    folder.append_metrics(step=training.step, summary={**figures, "stages": stages})
-    if options.evaluate:
-        figures |= evaluate(folder, model, surface, figures, stages)
-    return {"run": str(folder.path), **figures}
+    return FitSdf().run(options)
 
 
 def open_surface(path: Path):
@@ -97,17 +86,7 @@ def open_surface(path: Path):
     return dataclasses.replace(surface, vertices=transform.points(surface.vertices)), transform
 
 
-def loop(options: Options, training, folder: RunFolder) -> None:
-    """Steps until the budget is used; saves now and then, when interrupted, and at the end."""
-    title, step = f"fit {options.mesh.name}", functools.partial(sdf.train_step, training)
-    try:
-        take_steps(options, training, folder, title, step, shown=("loss",))
-    except FloatingPointError as error:
-        training.save(folder)
-        raise BadInput(f"{error}; {folder.path} keeps the state before it; try --sdf.learning-rate") from None
-
-
-def evaluate(folder: RunFolder, model, surface, figures: dict, stages: dict) -> dict:
+def evaluate(folder: RunFolder, model, surface, up: str, figures: dict, stages: dict) -> dict:
     """Measures, writes pictures and the report, and returns what was found."""
     from ..metrics import psnr
     from ..tracing.bvh import Bvh
@@ -115,7 +94,7 @@ def evaluate(folder: RunFolder, model, surface, figures: dict, stages: dict) -> 
     from .report import write_report
 
     found = sdf_views.measure(model, surface)
-    cameras = sdf_views.cameras_around(model.size, saved_options(folder)["up"], REPORT_VIEWS, REPORT_PIXELS)
+    cameras = sdf_views.cameras_around(model.size, up, REPORT_VIEWS, REPORT_PIXELS)
     bvh = Bvh.of(surface.vertices, surface.triangles)
     assert model.space is not None  # made once, before frames are timed
     views, seconds = [], []
@@ -131,64 +110,3 @@ def evaluate(folder: RunFolder, model, surface, figures: dict, stages: dict) -> 
     summary = {"name": folder.path.resolve().name, **figures, **found, **shown}
     report = write_report(folder, folder.read_metrics(), views, summary, stages)
     return {**found, "report": str(report)}
-
-
-def saved_options(folder: RunFolder) -> dict:
-    """The options of a run. Raises `BadInput` where config.json does not have them."""
-    options = folder.read_config().get("options")
-    kinds = {"mesh": str, "seed": int, "up": str, "steps": (int, type(None)), "seconds": (int, float, type(None))}
-    if not isinstance(options, dict) or not all(isinstance(options.get(k, kinds), v) for k, v in kinds.items()):
-        raise BadInput(f"{folder.config_path}: has no options; the rule: a run that `radfield fit-sdf` made")
-    if options["up"] not in ("y", "z"):
-        raise BadInput(f"{folder.config_path}: up is {options['up']!r:.80}; the rule: y or z")
-    return options
-
-
-def open_run(folder: RunFolder, mesh: Path | None = None):
-    """The model of a run, and the surface of its mesh in scene coordinates. mesh: where that is now, if it moved."""
-    mesh = mesh or Path(saved_options(folder)["mesh"])
-    surface, transform = open_surface(mesh)
-    model = sdf.load(folder.path)
-    if transform != model.transform:
-        raise BadInput(f"{mesh}: is not the mesh that {folder.path} was fitted to")
-    return model, surface
-
-
-def _check(options: Options) -> None:
-    check(
-        [
-            *budget_rules(options),
-            *device_rules("cpu", options.threads),
-        ]
-    )
-    sdf.check(options.sdf)
-    if options.mesh is None and not options.resume:
-        raise BadInput("no mesh is given; the rule: `radfield fit-sdf MESH --output RUN`")
-    if options.output is None:
-        raise BadInput("--output is not given; the rule: `radfield fit-sdf MESH --output RUN`")
-
-
-def _resumed(folder: RunFolder, options: Options) -> Options:
-    """The options of the run that is continued; a new budget replaces the old one, a mesh given is where it is now."""
-    method, saved = sdf.config_from(folder.read_config()), saved_options(folder)
-    if options.sdf not in (sdf.Config(), method):
-        raise BadInput(
-            f"{folder.path}: the options of the field differ from those of the run; the rule: --resume keeps them"
-        )
-    changes = {"sdf": method, "mesh": options.mesh or Path(saved["mesh"])}
-    for name in _KEPT:
-        given, default = getattr(options, name), getattr(Options, name)
-        if given not in (default, saved[name]):
-            raise BadInput(f"--{name} is {given}; the rule: --resume keeps the run's {saved[name]}")
-        changes[name] = saved[name]
-    return with_budget(dataclasses.replace(options, **changes, **budget_of(options, saved)), DEFAULT_SECONDS)
-
-
-def _config(options: Options, surface, transform) -> dict:
-    """config.json of the run; the mesh's path is absolute, so that the run can be opened from any folder."""
-    values = json.loads(json.dumps(dataclasses.asdict(options), default=str))
-    method = values.pop("sdf")
-    values["mesh"] = os.path.abspath(options.mesh)
-    scene = {"transform": transform.to_dict(), "cascades": 1, "background": "white"}
-    scene["size"] = sdf.size_of(surface).tolist()
-    return {"app": "sdf", "options": values, "sdf": method, "scene": scene}

@@ -67,12 +67,13 @@ def run(options: Options) -> dict:
 
 def _sdf(options: Options, path, about: str) -> dict:
     """Pictures or an orbit from around a signed distance field, whose run has no capture."""
-    from . import fit_sdf, sdf, sdf_views
+    from . import sdf, sdf_views
+    from .fit_sdf import FitSdf
 
     folder = RunFolder.open(options.run)
     if options.what == "spiral":
         raise BadInput("--what is spiral; the rule: views or orbit for a signed distance field")
-    model, up = sdf.load(folder.path, options.device), fit_sdf.saved_options(folder)["up"]
+    model, up = sdf.load(folder.path, options.device), FitSdf().saved_options(folder)["up"]
     if path:
         cameras = _sized(path.cameras(model.transform, options.frames), options.size)
     else:

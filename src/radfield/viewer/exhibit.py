@@ -202,11 +202,12 @@ def of_sequence(path: Path, *, capture: Path | None, device) -> Exhibit:
 
 def _of_distances(folder) -> Exhibit:
     """A run of `radfield fit-sdf`."""
-    from ..apps import fit_sdf, sdf
+    from ..apps import sdf
+    from ..apps.fit_sdf import FitSdf
     from .sources import source_of
 
     model = sdf.load(folder.path)
-    shown = {"transform": model.transform, "upward": fit_sdf.saved_options(folder)["up"]}
+    shown = {"transform": model.transform, "upward": FitSdf().saved_options(folder)["up"]}
     box = crop.load(folder.path, model.transform)
     title = folder.path.resolve().name
     return Exhibit(title, "signed distance field", source_of(model), folder=folder.path, box=box, **shown)
