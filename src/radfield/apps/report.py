@@ -36,6 +36,8 @@ _INFERNO = ("000004", "1b0c41", "4a0c6b", "781c6d", "a52c60", "cf4446", "ed6925"
 _LABELS = {
     "psnr": "PSNR",
     "ssim": "SSIM",
+    "iou": "volume IoU",
+    "chamfer": "Chamfer, of the diagonal",
     "color_space": "colour space",
     "samples_per_s": "samples per second",
     "training_seconds": "training time",
@@ -44,7 +46,18 @@ _LABELS = {
     "memory_mb": "memory of training",
     "state_mb": "parameters and moments",
 }
-_TILES = ("psnr", "ssim", "training_seconds", "seconds", "steps", "samples_per_s", "seconds_per_step", "gaussians")
+_TILES = (
+    "iou",
+    "chamfer",
+    "psnr",
+    "ssim",
+    "training_seconds",
+    "seconds",
+    "steps",
+    "samples_per_s",
+    "seconds_per_step",
+    "gaussians",
+)
 _TILES += ("memory_mb", "parameters")
 
 
@@ -106,8 +119,10 @@ def show(value: Any, name: str = "") -> str:
         return "none" if value is None else str(value)
     if name == "psnr" or name.endswith("_psnr"):
         return f"{value:.2f} dB"
-    if name == "ssim":
+    if name in ("ssim", "iou"):
         return f"{value:.4f}"
+    if name == "chamfer":
+        return f"{100 * value:.3g} %"
     if name == "seconds_per_step":
         return f"{1000 * value:.1f} ms"
     if name.endswith("_mb"):
