@@ -58,7 +58,7 @@ struct Backward {
   float* y;                // [GROUP][outputs_padded][PW]: results before the output activation
   float* grad_inputs;      // [GROUP][channels_padded][PW], where skip layers add to it
   float* bias_sums;        // [layers][widest][W]
-  float* turned;           // [panels of a block][PW][PW]: scratch of the weight gradients
+  float* turned;           // scratch of the weight gradients
 
   Backward(const MlpBackward& a, const Shape& s, Runner<K>& run, float* dw)
       : a(a), s(s), run(run), inputs{a.x0, a.x1, a.x0_type, a.x1_type, a.A, a.B, a.M},
@@ -69,16 +69,17 @@ struct Backward {
     for (int l = 0; l < s.layers; ++l) n += (int64_t)(s.layer[l].inputs + s.layer[l].outputs_padded) * PW;
     return n;
   }
+  static int64_t turned_size(const Shape& s) { return (int64_t)TURNED_PANELS * PW * PW + (s.widest + 8) * 2 * W; }
   static int64_t size(const Shape& s, int block) {  // bytes that take() takes
     return (int64_t)sizeof(Row) * panel_rows(s) * block + 4 * (int64_t)K::GROUP * 4 * s.widest * PW +
-           4 * ((int64_t)s.layers * s.widest * W + (int64_t)block * PW * PW) + 4096;
+           4 * ((int64_t)s.layers * s.widest * W + turned_size(s)) + 4096;
   }
   void take(Arena& arena, int block) {
     for (auto& words : grad_words) words = arena.take<Word>(K::GROUP * Runner<K>::words_of(s.widest));
     y = arena.take<float>((int64_t)K::GROUP * s.layer[s.layers - 1].outputs_padded * PW);
     grad_inputs = arena.take<float>((int64_t)K::GROUP * s.channels_padded * PW);
     bias_sums = arena.take<float>((int64_t)s.layers * s.widest * W);
-    turned = arena.take<float>((int64_t)block * PW * PW);
+    turned = arena.take<float>(turned_size(s));
     step = panel_rows(s);
     Row* memory = arena.take<Row>(step * block);
     for (int l = 0; l < s.layers; ++l) x[l] = memory, memory += s.layer[l].inputs * PW;

@@ -12,6 +12,7 @@
 namespace radfield {
 
 constexpr int PW = 2 * W;
+constexpr int TURNED_PANELS = 4;  // of weight gradients, turned at a time
 constexpr int ROWS = W == 16 || W == 4 ? 8 : 4;  // accumulators ROWS x 2 fit the registers (AVX2 has 16)
 
 // Two vectors: one channel of a panel.
@@ -85,20 +86,37 @@ struct Fp32 {
     if (outputs < inputs) sums_of_products<true>(dw, stride, x, g, inputs, outputs, panels, x_step, g_step, scratch);
     else sums_of_products<false>(dw, stride, g, x, outputs, inputs, panels, g_step, x_step, scratch);
   }
-  // sum over samples of a[i] b[j] for i < rows, j < columns, in tiles of R x 2 vectors. TURNED: dw is [j][i].
+  // sum over samples of a[i] b[j] for i < rows, j < columns, in tiles of R x 2 vectors. TURNED: dw is [j][i]. A few panels
+  // at a time, so that their turned side stays in the first-level cache while all tiles pass over it.
   template <bool TURNED>
   static void sums_of_products(float* dw, int64_t stride, const float* a, const float* b, int rows, int columns,
                                int panels, int64_t a_step, int64_t b_step, float* scratch) {
     constexpr int R = W == 8 ? 4 : 8;
+    float* const sums = scratch + TURNED_PANELS * PW * PW;  // [rows / R][R][2 W]
     for (int j = 0; j < columns; j += 2 * W) {
       const int n = min_int(2 * W, columns - j);
-      for (int p = 0; p < panels; ++p) turn(scratch + (int64_t)p * PW * PW, b + p * b_step + j * PW, n);
-      for (int i = 0; i < rows; i += R) {
-        vf acc[R][2] = {};
-        for (int p = 0; p < panels; ++p) multiply_turned(acc, a + p * a_step + i * PW, scratch + (int64_t)p * PW * PW);
-        add_tile<TURNED>(dw, stride, acc, i, j, min_int(R, rows - i), n);
+      for (int first = 0; first < panels; first += TURNED_PANELS) {
+        const int count = min_int(TURNED_PANELS, panels - first);
+        for (int p = 0; p < count; ++p) turn(scratch + p * PW * PW, b + (first + p) * b_step + j * PW, n);
+        for (int i = 0; i < rows; i += R) {
+          vf acc[R][2] = {};
+          if (first) load_tile(acc, sums + i * 2 * W);
+          for (int p = 0; p < count; ++p) multiply_turned(acc, a + (first + p) * a_step + i * PW, scratch + p * PW * PW);
+          if (first + count < panels) store_tile(sums + i * 2 * W, acc);
+          else add_tile<TURNED>(dw, stride, acc, i, j, min_int(R, rows - i), n);
+        }
       }
     }
+  }
+  template <int R>
+  static RADFIELD_SIMD void load_tile(vf (&acc)[R][2], const float* from) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) acc[r][0] = load(from + 2 * r * W), acc[r][1] = load(from + (2 * r + 1) * W);
+  }
+  template <int R>
+  static RADFIELD_SIMD void store_tile(float* to, const vf (&acc)[R][2]) {
+#pragma GCC unroll 8
+    for (int r = 0; r < R; ++r) store(to + 2 * r * W, acc[r][0]), store(to + (2 * r + 1) * W, acc[r][1]);
   }
   // acc[r] += sum over a panel's samples of a[r] times all columns of the turned side.
   template <int R>
