@@ -69,7 +69,8 @@ void load_point(vf (&x)[D], const float* streams, int64_t M, int64_t i, int n) {
   for (int d = 0; d < D; ++d) x[d] = load_n(streams + d * M + i, n);
 }
 
-template <class Lookup, int F, class T, class Args>
+// Whether there is a tangent is known to the compiler: without it, what only derivatives need is not computed.
+template <class Lookup, int F, class T, bool TANGENT, class Args>
 void forward_level(const Args& a, int64_t l, int64_t begin, int64_t end) {
   const T* table = (const T*)a.table + a.levels[4 * l] * F;
   Lookup(a, l).specialised([&](const Lookup& lookup) __attribute__((always_inline)) {
@@ -77,11 +78,11 @@ void forward_level(const Args& a, int64_t l, int64_t begin, int64_t end) {
       const int n = (int)(end - i < W ? end - i : W);
       vf x[Lookup::D], tangent[Lookup::D], sum[F] = {}, values[F];
       load_point(x, a.x, a.M, i, n);
-      if (a.tangent) load_point(tangent, a.tangent, a.M, i, n);
+      if (TANGENT) load_point(tangent, a.tangent, a.M, i, n);
       const auto cell = lookup.find(x);
       for (int c = 0; c < Lookup::C; ++c) {
         load_features<F>(values, table, lookup.entry(cell, c));
-        const vf w = a.tangent ? lookup.weight_along(cell, c, tangent) : lookup.weight(cell, c);
+        const vf w = TANGENT ? lookup.weight_along(cell, c, tangent) : lookup.weight(cell, c);
         for (int f = 0; f < F; ++f) sum[f] = fma(values[f], w, sum[f]);
       }
       for (int f = 0; f < F; ++f) store_stream(a.features, a.features_type, (l * F + f) * a.M + i, sum[f], n);
@@ -89,11 +90,16 @@ void forward_level(const Args& a, int64_t l, int64_t begin, int64_t end) {
   });
 }
 
+template <class Lookup, int F, class T, class Args>
+void forward_typed(const Args& a) {
+  level_by_level(a.L, a.M, [&](int64_t l, int64_t begin, int64_t end) {
+    a.tangent ? forward_level<Lookup, F, T, true>(a, l, begin, end) : forward_level<Lookup, F, T, false>(a, l, begin, end);
+  });
+}
+
 template <class Lookup, int F, class Args>
 void forward_levels(const Args& a) {
-  level_by_level(a.L, a.M, [&](int64_t l, int64_t begin, int64_t end) {
-    a.table_type == F32 ? forward_level<Lookup, F, float>(a, l, begin, end) : forward_level<Lookup, F, bf16>(a, l, begin, end);
-  });
+  a.table_type == F32 ? forward_typed<Lookup, F, float>(a) : forward_typed<Lookup, F, bf16>(a);
 }
 
 // ---- gradient of the table. Samples of a ray that follow one another often share a cell: such a
