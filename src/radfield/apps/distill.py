@@ -48,7 +48,7 @@ class Options:
     hard_poses: bool = False  # more of the views that the student is worst at (PVD-AL)
     hard_rays: bool = False  # more of the rays that it is worst at
     hard_points: bool = False  # compare the samples alone that matter most to the picture
-    batch_samples: int | None = None  # samples compared per step; 65536, for mlp 8192
+    batch_samples: int | None = None  # samples compared per step; 65536, for mlp 8192, for sparse 131072
     learning_rate: float | None = None  # of grid and networks at the start; 0.03, each at its encoding's factor
     views: int = 100  # to or from Gaussians: views of the teacher, at poses drawn around the scene
     view_size: int = 400  # and the longer side of these in pixels, where the capture's have more

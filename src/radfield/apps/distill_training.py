@@ -31,8 +31,9 @@ FIELDS = {
 }
 TARGETS = (*FIELDS, "splat")
 STAGES = {"pvd": PVD, "none": WITHOUT_STAGES, "rendered": RENDERED_ONLY}
-#: samples compared per step: a network as wide as the plain MLP's learns more from more, smaller steps
-BATCH, MLP_BATCH = 1 << 16, 1 << 13
+#: samples compared per step: a network as wide as the plain MLP's learns more from more, smaller steps; a step of
+#: sparse voxels costs what the optimiser takes for the whole table
+BATCH, BATCHES = 1 << 16, {"mlp": 1 << 13, "sparse": 1 << 17}
 
 
 class Student(FieldTraining):
@@ -92,7 +93,7 @@ def student_config(teacher, to: str, batch: int | None, rate: float | None) -> n
         raise BadInput(f"--to is {to!r:.40}; the rule: one of {', '.join(TARGETS)}")
     base = teacher if isinstance(teacher, ngp.Config) else ngp.Config()
     changes = {"encoding": FIELDS[to], "saliency": False, "network_l2": 0.0, "per_image": per_image.Config()}
-    changes["batch_samples"] = batch or (MLP_BATCH if to == "mlp" else BATCH)
+    changes["batch_samples"] = batch or BATCHES.get(to, BATCH)
     changes["learning_rate"] = rate or ngp.Config.learning_rate
     config = dataclasses.replace(base, **changes)
     ngp.check(config)

@@ -98,12 +98,12 @@ def _(a):
 class Config:
     """The sparse voxels' options."""
 
-    resolution: int = 256  # vertices N along an axis at the end
+    resolution: int = 352  # vertices N along an axis at the end
     degree: int = 3  # bands of the colours' harmonics: n^2 coefficients per colour, from 1 to 4
     activation: str = "exp"  # of the density, after interpolation; or "relu", as published
     density_rate: float = 10.0  # factor on the learning rate of the densities
     color_rate: float = 4.0  # factor on the learning rate of the coefficients
-    rows: int = 1 << 19  # most rows V: where more would be kept, the resolution grows less
+    rows: int = 3 << 19  # most rows V: where more would be kept, the resolution grows less
     prune: float = 5.0  # density, per unit of length, below which a vertex and its neighbours are dropped
     tv: float = 0.0  # weight of the total variation
     schedule: Schedule = FIXED  # when the resolution grows
