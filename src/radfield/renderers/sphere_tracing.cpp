@@ -4,6 +4,7 @@
 #include "sphere_tracing.h"
 
 #include "../networks/grid_field.h"
+#include "ray_tiles.h"
 
 using namespace radfield;
 
@@ -12,16 +13,10 @@ namespace {
 constexpr int64_t SIDE = 64, TILE = SIDE * SIDE;  // rays of a task
 constexpr int64_t BATCH = 1024;                   // points asked at a time
 
-// The rays of a task: a square of the image, or so many that follow one another.
-struct Place {
-  int64_t first, across, count, width;
-  int64_t ray(int64_t slot) const { return first + slot / across * width + slot % across; }
-};
-
 struct Tracer {
   const SphereTrace& a;
   const GridField& field;
-  const Place place;
+  const RayTile tile;
   StageClock clock;
   // Of each of the tile's rays.
   float *o[3], *d[3], *t, *far;
@@ -36,8 +31,8 @@ struct Tracer {
     return 4 * (11 * TILE + 7 * BATCH + 64) + field.feature_bytes(BATCH) + 1024;
   }
 
-  Tracer(const SphereTrace& a, const GridField& field, const Place& place)
-      : a(a), field(field), place(place), clock(a.nanoseconds) {
+  Tracer(const SphereTrace& a, const GridField& field, const RayTile& tile)
+      : a(a), field(field), tile(tile), clock(a.nanoseconds) {
     float* memory = (float*)scratch(bytes(field), 1);
     auto take = [&](int64_t count) { return memory += count, memory - count; };
     for (auto& v : o) v = take(TILE);
@@ -50,20 +45,16 @@ struct Tracer {
 
   // Rays into the tile's memory, and what is known before anything is asked.
   void load_rays() {
-    for (int64_t s = 0; s < place.count; s += place.across)
-      for (int k = 0; k < 3; ++k) {
-        memcpy(o[k] + s, a.origins + k * a.R + place.ray(s), (size_t)(4 * place.across));
-        memcpy(d[k] + s, a.directions + k * a.R + place.ray(s), (size_t)(4 * place.across));
-      }
-    for (int64_t s = 0; s < place.count; s += W) {
-      const int n = (int)(place.count - s < W ? place.count - s : W);
+    tile.load(o, a.origins, a.R), tile.load(d, a.directions, a.R);
+    for (int64_t s = 0; s < tile.count; s += W) {
+      const int n = (int)(tile.count - s < W ? tile.count - s : W);
       vf origin[3], direction[3], near, end;
       for (int k = 0; k < 3; ++k) origin[k] = load_n(o[k] + s, n), direction[k] = load_n(d[k] + s, n);
       intersect_box(origin, direction, a.box, a.box + 3, near, end);
       store_n(t + s, near, n), store_n(far + s, end, n);
     }
-    for (int64_t s = 0; s < place.count; ++s) {
-      const int64_t ray = place.ray(s);
+    for (int64_t s = 0; s < tile.count; ++s) {
+      const int64_t ray = tile.ray(s);
       asked[s] = 0, a.opacity[ray] = a.depth[ray] = 0.0f;
       for (int k = 0; k < 3; ++k) a.color[3 * ray + k] = a.background[k];
     }
@@ -117,10 +108,10 @@ struct Tracer {
 
   void trace() {
     load_rays();
-    for (int64_t next = 0; next < place.count || going_count > 0;) {
-      for (; next < place.count && going_count + W <= BATCH; next += W) {
+    for (int64_t next = 0; next < tile.count || going_count > 0;) {
+      for (; next < tile.count && going_count + W <= BATCH; next += W) {
         int32_t slots[W];
-        const int n = (int)(place.count - next < W ? place.count - next : W);
+        const int n = (int)(tile.count - next < W ? tile.count - next : W);
         for (int i = 0; i < n; ++i) slots[i] = (int32_t)next + i;
         advance(slots, n);
       }
@@ -193,34 +184,21 @@ struct Tracer {
     store(light, 0.1f + 0.9f * abs(along) / max(sqrt(length), vf{} + 1e-12f));
     for (int i = 0; i < m; ++i) {
       const int32_t s = met[first + i];
-      const int64_t ray = place.ray(s);
+      const int64_t ray = tile.ray(s);
       a.opacity[ray] = 1.0f, a.depth[ray] = t[s];
       for (int k = 0; k < 3; ++k) a.color[3 * ray + k] = a.albedo[k] * light[i];
     }
   }
 };
 
-void run(const SphereTrace& a, const GridField& field, const Place& place) {
-  Tracer tracer(a, field, place);
-  tracer.trace();
-  tracer.shade();
-}
-
-int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
-
 }  // namespace
 
 RADFIELD_OP(sphere_trace, SphereTrace) {
   const GridField field(a, 3, 3, F32);
   field.pack();
-  if (a.width == 0)
-    return parallel_blocks(a.R, TILE, [&](int64_t begin, int64_t end) {
-      run(a, field, {begin, end - begin, end - begin, 0});
-    });
-  const int64_t height = a.R / a.width, across = (a.width + SIDE - 1) / SIDE, down = (height + SIDE - 1) / SIDE;
-  parallel_for(across * down, [&](int64_t task) {
-    const int64_t row = task / across * SIDE, column = task % across * SIDE;
-    const int64_t columns = least(SIDE, a.width - column), rows = least(SIDE, height - row);
-    run(a, field, {row * a.width + column, columns, rows * columns, a.width});
+  for_ray_tiles(a.R, a.width, SIDE, [&](const RayTile& tile) {
+    Tracer tracer(a, field, tile);
+    tracer.trace();
+    tracer.shade();
   });
 }

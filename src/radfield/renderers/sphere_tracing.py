@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..camera_rays import image_rays
 from ..cameras import Cameras
 from ..fields.distance import DistanceField
 from ..geometry import intersect_box
@@ -171,7 +172,7 @@ def render_view(
 ) -> View:
     """A shaded picture of one view of `cameras` (in scene coordinates), on `background` [3]; box: as in `trace`."""
     width, height = cameras.size[view].tolist()
-    color, opacity, depth = render_rays(distance, space, cameras.image_rays(view), box, background, width=width)
+    color, opacity, depth = render_rays(distance, space, image_rays(cameras, view), box, background, width=width)
     shape = (height, width)
     return View(color.view(*shape, 3), opacity.view(shape), depth.view(shape))
 
