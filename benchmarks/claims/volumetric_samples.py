@@ -1,19 +1,21 @@
-"""Volume rendering by simplex interpolation against the hash grid's, by the number of samples along a ray (Wen and Yang,
-arXiv 2311.15439: at most 41.2 % speed-up, "when the samples are dense enough"; the paper's scene and GPU are not known).
+"""Volume rendering by simplex interpolation against the hash grid's, by the number of samples along a ray (Wen and
+Yang, arXiv 2311.15439: at most 41.2 % speed-up, "when the samples are dense enough"; the paper's scene and GPU are not
+known).
 
-python benchmarks/claims/volumetric_samples.py [--samples 8 16 32 64 128 256] [--rays 96] [--network 64] [--quick]
-    [--json] [--save FILE] [--plot FILE.svg]
+python benchmarks/claims/volumetric_samples.py [--samples 8 16 32 64 128 256] [--rays 96] [--quick] [--json]
+    [--save FILE] [--plot FILE.svg]
 
 A fitted cloud is marched: samples along every ray, encoded, asked of the network and absorbed, light of the sky behind
 it. Two networks: 2 hidden layers of 64 neurons, as fields have, and none, which leaves the encoding nearly alone. Both
 fields go stage by stage in blocks of 2^17 points, on one thread, and take turns; times are medians of the process's CPU
-time. Equal vertices: as many entries, so equal memory. `agreement` is the PSNR between the two pictures. The claim holds
-where the largest speed-up, 1 - time / time of the hash grid, reaches 41.2 % and comes with dense samples.
+time. Equal vertices: as many entries, so equal memory. `agreement_psnr` is that between the two pictures. The claim
+holds where the largest speed-up, 1 - time / time of the hash grid, reaches 41.2 % and comes with dense samples.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -71,7 +73,7 @@ def swept(layers: int, options: argparse.Namespace) -> dict:
     box = torch.stack([torch.zeros(3), torch.ones(3)])
     rays = cameras_around(box, 1, options.rays).image_rays(0)
     for samples in options.samples:
-        calls = {name: lambda field=field: seen(field, rays, box, samples) for name, field in both.items()}
+        calls = {name: functools.partial(seen, field, rays, box, samples) for name, field in both.items()}
         ms = cpu_ms(calls, options.repeats)
         error = (calls["hash"]() - calls["simplex"]()).square().mean().item()
         rows[samples] = {

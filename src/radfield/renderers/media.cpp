@@ -10,7 +10,8 @@ using namespace radfield;
 namespace {
 
 constexpr int64_t SIDE = 32, TILE = SIDE * SIDE;  // rays of a task
-constexpr int64_t BATCH = 1024;                   // points asked at a time, or the steps towards a light
+// Points asked at a time, or the steps towards a light where these are more; no power of two: see picture_frame.cpp.
+constexpr int64_t BATCH = 1088;
 
 int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 

@@ -61,8 +61,8 @@ MARCH = Op(
 
 @dataclass(frozen=True)
 class FieldMedium:
-    """The medium that a field of values is in [0, 1]^3: a density, whose 1 has this extinction, and where there are four
-    values an albedo."""
+    """The medium that a field of values is in [0, 1]^3: a density, whose 1 has this extinction, and where there are
+    four values an albedo."""
 
     field: ValueField
     extinction: float = 1.0

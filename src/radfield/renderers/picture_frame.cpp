@@ -8,7 +8,8 @@ using namespace radfield;
 
 namespace {
 
-constexpr int64_t TILE_ROWS = 16, TILE_COLUMNS = MOST_COLUMNS, TILE = TILE_ROWS * TILE_COLUMNS;
+// 17 rows, so that the streams of features are no power of two apart: these would share a few lines of the first cache.
+constexpr int64_t TILE_ROWS = 17, TILE_COLUMNS = MOST_COLUMNS, TILE = TILE_ROWS * TILE_COLUMNS;
 
 struct Tile {
   int64_t row, column, rows, columns;

@@ -1,5 +1,5 @@
-"""A field of values over the pixels of a picture, in one pass: each block of pixels goes from positions to grid, network
-and stored values before the next one, so that memory holds none of what lies between.
+"""A field of values over the pixels of a picture, in one pass: each block of pixels goes from positions to grid,
+network and stored values before the next one, so that memory holds none of what lies between.
 
     values[j, i] = stored(mlp(grid(across_i, down_j))),    stored(v) = floor(most clip(v, 0, 1) + 1/2)   or   peak v
 

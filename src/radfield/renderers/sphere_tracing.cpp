@@ -11,7 +11,7 @@ using namespace radfield;
 namespace {
 
 constexpr int64_t SIDE = 64, TILE = SIDE * SIDE;  // rays of a task
-constexpr int64_t BATCH = 1024;                   // points asked at a time
+constexpr int64_t BATCH = 1088;  // points asked at a time: no power of two, see picture_frame.cpp
 
 struct Tracer {
   const SphereTrace& a;

@@ -7,8 +7,8 @@ asking the field: |f| at the cell's centre, less what f can change within the ce
 And only rays that are still under way are asked for at all. Rays do not depend on one another.
 
 On the CPU a field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask grid and
-network, find normals and are shaded without anything but their colours being in memory. What `render_rays` does with any
-other distance, one stage after another over all rays, is its specification.
+network, find normals and are shaded without anything but their colours being in memory. What `render_rays` does with
+any other distance, one stage after another over all rays, is its specification.
 
 Letters: N rays (R in the op, whose other letters are those of networks/grid_mlp.py).
 """
