@@ -7,8 +7,8 @@ python benchmarks/claims/simplex_image.py [PICTURE] [--steps 1500] [--seeds 2] [
 
 Both are trained with the same options, pixels and number of steps, step by step in turns on one thread, so that both
 see the same load; times are the process's CPU time. PSNR is over all pixels, in the picture's own values. Without
-PICTURE one is generated: ray-traced solids and noise, --size pixels a side. The claim holds where PSNR is at most 0.1 dB
-lower and less time is used.
+PICTURE one is generated: ray-traced solids and noise, --size pixels a side. The claim holds where PSNR is at most 0.1
+dB lower and less time is used.
 """
 
 from __future__ import annotations

@@ -43,6 +43,27 @@ def exact(field, across, down):
 
 
 # without "nearest", where the rounding of a position may choose another vertex
+@pytest.mark.parametrize("kind", [kind for kind in GRIDS if kind != "nearest"])
+def test_against_reference(kind):
+    field = field_of(kind)
+
+    def inputs(size, generator):
+        return {"across": torch.rand(size, generator=generator), "down": torch.rand(5, generator=generator)}
+
+    check_op(
+        OpCase(
+            lambda across, down: picture_frame(field.grid, field.network, across, down, torch.float32),
+            lambda across, down: exact(field, across, down),
+            inputs,
+            atol=1e-5,
+            sizes=(0, 1, 33, 200),
+            wrong_dtype=("across", "down"),
+            backends=CPU_ONLY,
+        )
+    )
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
 @pytest.mark.parametrize("kind", GRIDS)
 def test_agrees_with_one_stage_after_another(kind, precision):
     field = field_of(kind, precision)
