@@ -9,6 +9,7 @@ import torch
 from radfield import backend
 from radfield.encodings.dense_grid import Config as DenseConfig
 from radfield.encodings.hash_grid import Config
+from radfield.errors import BadInput
 from radfield.fields.values import Config as FieldConfig
 from radfield.fields.values import ValueField
 from radfield.rays import Rays
@@ -87,6 +88,13 @@ def test_absorption_is_exponential():
     along = Rays(torch.tensor([[0.5, 0.4, -1.0]]), torch.tensor([[0.0, 0, 1]]))
     found = march(dataclasses.replace(medium, extinction=3.0), BOX, along, white)
     torch.testing.assert_close(found, torch.full((1, 3), math.exp(-3 * 0.6)), rtol=1e-5, atol=1e-6)
+
+
+def test_refuses_what_does_not_belong_together():
+    medium, rays = medium_of(), rays_through(5)
+    for name, value in (("width", 4), ("steps", 0), ("light_steps", 0), ("light_directions", 0)):
+        with pytest.raises(BadInput, match=f"{name} is {value}"):
+            march(medium, BOX, rays, SKY, **{name: value})
 
 
 def test_nothing_to_meet():

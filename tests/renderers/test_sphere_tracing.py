@@ -9,6 +9,7 @@ from radfield.encodings.dense_grid import Config as DenseConfig
 from radfield.encodings.hash_grid import Config
 from radfield.errors import BadInput
 from radfield.fields import distance
+from radfield.networks.mlp import MLP
 from radfield.rays import Rays
 from radfield.renderers import sphere_tracing
 from radfield.renderers.sphere_tracing import HIT, FieldDistance, FreeSpace, render_rays
@@ -149,7 +150,15 @@ def test_rays_along_the_axes_and_from_within():
     torch.testing.assert_close(ours[2], torch.tensor([0.4, 1.5, 0.0, 0.0]), rtol=0, atol=HIT)
 
 
-def test_refuses_a_background_per_ray():
-    shown = FieldDistance(bumpy())
+def test_refuses_what_does_not_belong_together():
+    shown, rays = FieldDistance(plane((0, 0, 0), 1.0)), rays_around(8)
+    space = FreeSpace.of(shown)
     with pytest.raises(BadInput, match="background"):
-        render_rays(shown, FreeSpace.of(shown), rays_around(8), BOX, torch.rand(64, 3))
+        render_rays(shown, space, rays, BOX, torch.rand(64, 3))
+    with pytest.raises(BadInput, match="width is 7"):
+        in_one_pass(shown, space, rays, width=7)
+    with pytest.raises(BadInput, match="free"):
+        in_one_pass(shown, FreeSpace(space.free[1:]), rays)
+    shown.field.network = MLP(12, 1)
+    with pytest.raises(BadInput, match="8 channels and 3 more"):
+        in_one_pass(shown, space, rays)

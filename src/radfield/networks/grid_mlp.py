@@ -60,10 +60,6 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
     `dtype` (float32 or bfloat16) is that of the result. Raises `BadInput` where the network does not take the grid's
     channels, or on another shape or dtype.
     """
-    if network.layers.inputs != grid.channels:
-        raise BadInput(
-            f"grid_mlp: the network has {network.layers.inputs} inputs; the rule: the grid's {grid.channels} channels"
-        )
     # other interpolations, and other policies for positions outside [0, 1], have no kernel in one pass
     if not native(x) or grid.grid.ops is not OPS or grid.outside != "clamp":
         return network(grid(x), dtype=dtype)
@@ -72,16 +68,20 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
     return y.T
 
 
-def takes(grid: Encoding, network: MLP, like: torch.Tensor) -> bool:
-    """Whether ops in one pass on the CPU take this grid and this network, for tensors where `like` is: hash, dense and
-    tiled grids that span the unit cube, positions outside clamped to it."""
+def takes(grid: Encoding, like: torch.Tensor) -> bool:
+    """Whether ops in one pass on the CPU take this grid, for tensors where `like` is: hash, dense and tiled grids that
+    span the unit cube, positions outside clamped to it."""
     known = isinstance(grid, HashGrid) and grid.grid.ops is OPS and grid.outside == "clamp"
     boxed = getattr(grid, "_boxed", False)
     return known and not boxed and native(like) and not on_cuda(like) and not by_tinycudann()
 
 
-def field_arguments(grid: HashGrid, network: MLP, like: torch.Tensor) -> dict:
-    """The arguments FIELD, for tensors where `like` is."""
+def field_arguments(grid: HashGrid, network: MLP, like: torch.Tensor, beside: int = 0) -> dict:
+    """The arguments FIELD, for tensors where `like` is. beside: inputs of the network besides the features. Raises
+    `BadInput` where the network has others."""
+    if network.layers.inputs != grid.channels + beside:
+        rule = f"the grid's {grid.channels} channels" + (f" and {beside} more" if beside else "")
+        raise BadInput(f"grid_mlp: the network has {network.layers.inputs} inputs; the rule: {rule}")
     stored = grid.stored()
     kernel = kernel_of(network.config, like)
     return {

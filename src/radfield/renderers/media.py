@@ -26,10 +26,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..errors import BadInput
 from ..fields.values import ValueField
 from ..networks.grid_mlp import FIELD, field_arguments, takes
 from ..op import In, InOut, Op, Out, Scalar
-from ..rays import Rays
+from ..rays import Rays, check_width
 from ..sampling.random import random_bits, stream, unit_float
 from ..tensors import feature_major
 
@@ -211,7 +212,7 @@ def march(
     `light_directions` from where at least `least` of a step's light is scattered. width: of the image whose pixels, row
     by row, the rays are, which lets neighbours go together. nanoseconds: [3] int64, to which the time of the stages is
     added, where all is one pass."""
-    if isinstance(medium, FieldMedium) and takes(medium.field.grid, medium.field.network, rays.origins):
+    if isinstance(medium, FieldMedium) and takes(medium.field.grid, rays.origins):
         options = {"steps": steps, "light_steps": light_steps, "g": g, "least": least, "width": width}
         return _in_one_pass(medium, box, rays, environment, light_directions, nanoseconds, options)
     near, far = crossing(rays.origins, rays.directions, box)
@@ -234,6 +235,10 @@ def march(
 
 
 def _in_one_pass(medium, box, rays, environment, light_directions, nanoseconds, options) -> Tensor:
+    check_width("march", options["width"], rays)
+    for name, value in {**options, "light_directions": light_directions}.items():
+        if name in ("steps", "light_steps", "light_directions") and not 1 <= value <= 1 << 16:
+            raise BadInput(f"march: {name} is {value}; the rule: from 1 to 2^16")
     color = torch.empty(len(rays), 3)
     towards = sphere_directions(light_directions).to(rays.origins)
     MARCH(

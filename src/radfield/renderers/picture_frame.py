@@ -57,7 +57,7 @@ def picture_frame(
     """[rows, columns, O] of `dtype` (uint8, uint16 or float32) at the points across [columns] x down [rows], float32 in
     [0, 1]. nanoseconds: [3] int64, to which the time of the stages is added. Encodings that the op does not take go
     stage by stage. Raises `BadInput` on another shape or dtype."""
-    if not takes(grid, network, across):
+    if not takes(grid, across):
         return picture_frame_reference(grid, network, across, down, dtype, peak)
     values = torch.empty(len(down), len(across), network.layers.outputs, dtype=dtype)
     given = {"across": across.contiguous(), "down": down.contiguous(), "nanoseconds": nanoseconds}

@@ -1,7 +1,7 @@
 // Sphere tracing (sphere_tracing.py has the equations and the letters): the steps of one ray. F: float or SIMD vector, I:
 // its integers.
 #pragma once
-#include "../maths.h"
+#include "../geometry.h"
 
 namespace radfield {
 
@@ -42,23 +42,6 @@ struct SphereTrace {
   int64_t kernel;
   int64_t R, K, E, F, L, P, N, Q;
 };
-
-// The part of a ray within a box, 0 <= near < far; near = far = 0 where there is none. geometry.py: intersect_box.
-template <class F>
-RADFIELD_FN void intersect_box(const F (&o)[3], const F (&d)[3], const float* low, const float* high, F& near, F& far) {
-  const F inf = F{} + __builtin_inff();
-  near = F{}, far = inf;
-  for (int k = 0; k < 3; ++k) {
-    const auto parallel = d[k] == 0.0f;
-    const F divisor = select(parallel, F{} + 1.0f, d[k]);
-    const F a = (low[k] - o[k]) / divisor, b = (high[k] - o[k]) / divisor;
-    const auto outside = parallel & ((o[k] < low[k]) | (o[k] > high[k]));
-    near = max(near, select(parallel, select(outside, inf, F{}), min(a, b)));
-    far = min(far, select(parallel, select(outside, F{}, inf), max(a, b)));
-  }
-  const auto crosses = near < far;
-  near = select(crosses, near, F{}), far = select(crosses, far, F{});
-}
 
 // The number of the cell of x in [0, 1]^3, x slowest.
 template <class I, class F>

@@ -27,8 +27,8 @@ from ..fields.distance import DistanceField
 from ..geometry import intersect_box
 from ..networks.grid_mlp import FIELD, field_arguments, takes
 from ..op import In, InOut, Op, Out, Scalar
-from ..rays import Rays
-from ..tensors import feature_major
+from ..rays import Rays, check_width
+from ..tensors import check_shape, feature_major
 from .volume import View
 
 RELAXED = 0.95  # of f is gone at a time, as a trained field's slope is not exactly 1
@@ -191,7 +191,7 @@ def render_rays(
     """Colour [N, 3] on `background` [3], opacity [N] and depth [N] (0 where nothing is) along rays; box: as in `trace`.
     width: of the image whose pixels, row by row, the rays are, which lets neighbours go together. nanoseconds: [3]
     int64, to which the time of the stages is added, where all is one pass."""
-    if isinstance(distance, FieldDistance) and takes(distance.field.grid, distance.field.network, rays.origins):
+    if isinstance(distance, FieldDistance) and takes(distance.field.grid, rays.origins):
         return _in_one_pass(distance, space, rays, box, background, width, nanoseconds)
     depth = trace(distance, space, rays, box)
     met = depth.isfinite().nonzero()[:, 0]
@@ -203,6 +203,8 @@ def render_rays(
 
 
 def _in_one_pass(distance, space, rays, box, background, width, nanoseconds):
+    check_width("render_rays", width, rays)
+    check_shape("render_rays", "free", space.free, (CELLS**3,))
     color, opacity, depth = (torch.empty(len(rays), *more) for more in ((3,), (), ()))
     TRACE(
         color=color,
@@ -225,6 +227,6 @@ def _in_one_pass(distance, space, rays, box, background, width, nanoseconds):
         free_steps=_FREE_STEPS,
         cells=CELLS,
         width=width,
-        **field_arguments(distance.field.grid, distance.field.network, rays.origins),
+        **field_arguments(distance.field.grid, distance.field.network, rays.origins, 3),
     )
     return color, opacity, depth
