@@ -7,8 +7,8 @@ fused.
 
 Encodings by the configurations of instant-ngp that the paper profiles: a multiresolution hash grid (16 levels of 2
 features, 2^19 entries, 2^24 for images; growth by third-party notes), a multiresolution dense grid (8 levels of 2,
-growth 1.405) and a low-resolution dense grid (2 levels of 8 at 128). Networks have 64 neurons and 2 hidden layers (NeRF:
-1 and 2). The paper's GPU spends 72, 60 and 60 % of a frame in encoding and network (abstract; mean of the four).
+growth 1.405) and a low-resolution dense grid (2 levels of 8 at 128). Networks have 64 neurons and 2 hidden layers
+(NeRF: 1 and 2). The paper's GPU spends 72, 60 and 60 % of a frame in encoding and network (abstract; mean of the four).
 
 - nerf: a radiance field of a generated capture, occupancy grid and early stop. Separate: op by op, each op over a few
   samples of many rays; fused: one kernel, which CUDA alone has.
@@ -19,7 +19,7 @@ growth 1.405) and a low-resolution dense grid (2 levels of 8 at 128). Networks h
 Fields of nerf, sdf and volume are trained for seconds, so that rays end where they should. Separate passes are one op
 after another over whole arrays; fused, blocks of pixels or rays go through everything before the next block. Both ways
 take turns; times are medians, the speed-up is the median ratio of neighbours, and `cpu_ms` is the process's CPU time,
-which other programs disturb less. Shares of separate passes are of wall time, of fused ones of the threads' time.
+which other programs disturb less. Shares of separate passes are of wall time, of fused ones of the threads' CPU time.
 """
 
 from __future__ import annotations

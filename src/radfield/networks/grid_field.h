@@ -12,8 +12,8 @@ extern "C" void hash_grid_forward(const radfield::HashGridForward* args);
 namespace radfield {
 namespace {
 
-// Nanoseconds that a task spends in encoding and network, and altogether; they are added to `sums` [3] where these are
-// wanted.
+// Nanoseconds of its thread that a task spends in encoding and network, and altogether; they are added to `sums` [3]
+// where these are wanted.
 struct StageClock {
   int64_t* sums;
   int64_t spent[2] = {}, began, mark = 0;
@@ -32,7 +32,7 @@ struct StageClock {
   int64_t now() const {
     if (!sums) return 0;
     timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return t.tv_sec * 1000000000ll + t.tv_nsec;
   }
 };

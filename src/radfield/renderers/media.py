@@ -42,7 +42,7 @@ _PER_CALL = 1 << 17
 MARCH = Op(
     "media_march",
     Out("color", "f32", "R 3"),
-    InOut("nanoseconds", "i64", "3", "of all threads: in the grid, in the network, altogether", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
     In("origins", "f32", "3 R"),
     In("directions", "f32", "3 R"),
     In("box", "f32", "2 3"),
@@ -210,8 +210,8 @@ def march(
 ) -> Tensor:
     """Radiance [N, 3] scattered at most once, by `steps` steps along every ray, and `light_steps` towards each of
     `light_directions` from where at least `least` of a step's light is scattered. width: of the image whose pixels, row
-    by row, the rays are, which lets neighbours go together. nanoseconds: [3] int64, to which the time of the stages is
-    added, where all is one pass."""
+    by row, the rays are, which lets neighbours go together. nanoseconds: [3] int64, to which the CPU time of the stages
+    is added, where all is one pass."""
     if isinstance(medium, FieldMedium) and takes(medium.field.grid, rays.origins):
         options = {"steps": steps, "light_steps": light_steps, "g": g, "least": least, "width": width}
         return _in_one_pass(medium, box, rays, environment, light_directions, nanoseconds, options)

@@ -22,7 +22,7 @@ from ..op import In, InOut, Op, Out, Scalar
 FRAME = Op(
     "picture_frame",
     Out("values", "u8 u16 f32", "rows columns O"),
-    InOut("nanoseconds", "i64", "3", "of all threads: in the grid, in the network, altogether", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
     In("across", "f32", "columns", "positions, clamped to [0, 1]"),
     In("down", "f32", "rows"),
     Scalar("peak", "float", "what 1 is stored as, of floats"),
@@ -55,7 +55,7 @@ def picture_frame(
     nanoseconds: Tensor | None = None,
 ) -> Tensor:
     """[rows, columns, O] of `dtype` (uint8, uint16 or float32) at the points across [columns] x down [rows], float32 in
-    [0, 1]. nanoseconds: [3] int64, to which the time of the stages is added. Encodings that the op does not take go
+    [0, 1]. nanoseconds: [3] int64, to which the CPU time of the stages is added. Encodings that the op does not take go
     stage by stage. Raises `BadInput` on another shape or dtype."""
     if not takes(grid, across):
         return picture_frame_reference(grid, network, across, down, dtype, peak)

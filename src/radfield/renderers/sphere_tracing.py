@@ -49,7 +49,7 @@ TRACE = Op(
     Out("color", "f32", "R 3"),
     Out("opacity", "f32", "R"),
     Out("depth", "f32", "R", "0 where nothing is"),
-    InOut("nanoseconds", "i64", "3", "of all threads: in the grid, in the network, altogether", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
     In("origins", "f32", "3 R"),
     In("directions", "f32", "3 R"),
     In("free", "f32", "K", "cells^3, see FreeSpace"),
@@ -190,7 +190,7 @@ def render_rays(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Colour [N, 3] on `background` [3], opacity [N] and depth [N] (0 where nothing is) along rays; box: as in `trace`.
     width: of the image whose pixels, row by row, the rays are, which lets neighbours go together. nanoseconds: [3]
-    int64, to which the time of the stages is added, where all is one pass."""
+    int64, to which the CPU time of the stages is added, where all is one pass."""
     if isinstance(distance, FieldDistance) and takes(distance.field.grid, rays.origins):
         return _in_one_pass(distance, space, rays, box, background, width, nanoseconds)
     depth = trace(distance, space, rays, box)
