@@ -174,8 +174,9 @@ def clocked(call: Callable[[], object]) -> tuple[float, float]:
 def measure(frame: Frame, repeats: int) -> dict:
     """Both ways in turns, and the shares of their stages."""
     spent, nanoseconds = {"encoding": 0.0, "network": 0.0}, torch.zeros(3, dtype=torch.int64)
+    frame.separate()  # to warm up
     with timed(frame, spent):
-        whole = clocked(frame.separate)[0] / 1e3  # also warms up
+        whole = clocked(frame.separate)[0] / 1e3
     row = {"separate_shares_percent": shares(*spent.values(), whole)}
     ways = {"separate": frame.separate}
     if frame.fused:

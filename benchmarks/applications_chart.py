@@ -50,7 +50,7 @@ def _bar(v: int, encoding: str, way: str, row: dict, longest: float) -> str:
         found += f"{stage}: {shares.get(stage, 0.0)} %</title></rect>"
         u += part
     more = f" ({row['speed_up']:.1f}x)" if way == "fused" else ""
-    return found + _text(u + 6, v + 12, f"{milliseconds:.0f} ms{more}")
+    return found + _text(u + 6, v + 12, f"{milliseconds:.{0 if milliseconds >= 10 else 1}f} ms{more}")
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:
