@@ -61,7 +61,7 @@ def seen(field: values.ValueField, rays: Rays, box: torch.Tensor, samples: int) 
     near, far = crossing(rays.origins, rays.directions, box)
     length = (far - near).clamp_min(0) / samples
     middle = near[:, None] + (torch.arange(samples) + 0.5) * length[:, None]
-    points = torch.addcmul(rays.origins.T[:, :, None], rays.directions.T[:, :, None], middle).view(3, -1)
+    points = torch.addcmul(rays.origins.T[:, :, None], rays.directions.T[:, :, None], middle).reshape(3, -1)
     density = torch.cat([field.values(part.T)[:, 0] for part in points.split(POINTS, 1)]).clamp(0, 1)
     depth = EXTINCTION * density.view(-1, samples).sum(1) * length
     return (-depth).exp()[:, None] * Environment().radiance(rays.directions)
