@@ -4,7 +4,7 @@ import pytest
 import torch
 from checks import OpCase, check_op
 
-from radfield.camera_rays import camera_rays
+from radfield.camera_rays import camera_rays, image_rays
 from radfield.cameras import Cameras, look_at
 from radfield.errors import BadInput
 
@@ -96,3 +96,11 @@ def test_optical_axis_of_a_fisheye():
 def test_refuses_views_that_there_are_not(view):
     with pytest.raises(BadInput, match="view"):
         camera_rays(cameras_with("pinhole"), torch.tensor([0, view]), torch.zeros(2, 2))
+
+
+def test_all_pixels_of_a_view():
+    cameras = cameras_with("mixed").scaled(0.05)
+    for view in range(len(cameras)):
+        ours, theirs = image_rays(cameras, view), cameras.image_rays(view)
+        torch.testing.assert_close(ours.origins, theirs.origins)
+        torch.testing.assert_close(ours.directions, theirs.directions)

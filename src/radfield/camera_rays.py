@@ -70,3 +70,15 @@ def camera_rays(cameras: Cameras, view: Tensor, pixel: Tensor, *, check: bool = 
         distorted=cameras.distorted,
     )
     return Rays(origins.T, directions.T)
+
+
+def image_rays(cameras: Cameras, view: int) -> Rays:
+    """The rays through all pixel centres of a view, row by row: `Cameras.image_rays`, natively. Raises as
+    `camera_rays`."""
+    width, height = cameras.size[view].tolist()
+    device = cameras.size.device
+    pixel = torch.empty(2, height, width, device=device)
+    pixel[0] = torch.arange(width, device=device) + 0.5
+    pixel[1] = torch.arange(height, device=device)[:, None] + 0.5
+    views = torch.full((height * width,), view, dtype=torch.int32, device=device)
+    return camera_rays(cameras, views, pixel.view(2, -1).T, check=False)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .errors import BadInput
+
 
 @dataclass(frozen=True)
 class Rays:
@@ -79,6 +81,12 @@ class Samples:
         """[M] int64: the ray that each sample belongs to."""
         count = self.ray_start.diff().long()
         return torch.repeat_interleave(torch.arange(self.ray_count, device=count.device), count)
+
+
+def check_width(op: str, width: int, rays: Rays) -> None:
+    """Raises `BadInput` where `rays` cannot be the pixels, row by row, of an image of this width; 0 is of none."""
+    if width and (width < 0 or len(rays) % width):
+        raise BadInput(f"{op}: width is {width}; the rule: 0, or a divisor of the {len(rays)} rays")
 
 
 def _check_shape(owner, name: str, shape: tuple[int, ...]) -> None:

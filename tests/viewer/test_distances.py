@@ -15,9 +15,10 @@ from radfield.viewer.sources import DEPTH, DistanceSource, Look
 
 
 class Ball:
-    """A ball of radius 0.3 in the middle."""
+    """A ball of radius 0.3 in the middle, which is a field itself, without a grid."""
 
-    transform, cascades = None, 1
+    transform, cascades, grid = None, 1, None
+    field = property(lambda self: self)
     box = (torch.full((3,), 0.1, dtype=torch.float64), torch.full((3,), 0.9, dtype=torch.float64))
 
     def distance(self, x):

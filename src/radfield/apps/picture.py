@@ -12,12 +12,13 @@ import torch
 import tyro
 from torch import Tensor
 
-from ..data.picture_files import Picture, integers
+from ..data.picture_files import Picture
 from ..data.picture_pixels import draw_pixels, lattice_of
 from ..encodings import registry
 from ..errors import BadInput
 from ..fields.values import Config as FieldConfig
 from ..fields.values import ValueField
+from ..renderers.picture_frame import picture_frame
 from ..sampling.random import stream
 from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
@@ -26,9 +27,8 @@ from .run_files import load_tensors, restore, typed_options
 
 #: what is made for three dimensions alone
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name not in ("sparse", "triplane", "vm", "cp"))
-KINDS = {"uint8": np.uint8, "uint16": np.uint16, "float32": np.float32}
+KINDS = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
 LARGEST_SIDE = 1 << 20
-_PER_CALL = 1 << 18
 _ROWS = 256  # of a picture on the disk, that a step reads
 
 
@@ -65,20 +65,18 @@ class Model:
 
     def pixels(self, size: tuple[int, int], part: tuple[int, int, int, int]) -> Tensor:
         """[h, w, C] float32 in parts of the peak: the pixels (x, y, w, h) of the picture at `size` (W, H)."""
+        return self._frame(size, part, torch.float32, 1.0)
+
+    def stored(self, size: tuple[int, int], part: tuple[int, int, int, int]) -> np.ndarray:
+        """The same as those of a file of the picture's kind."""
+        return self._frame(size, part, KINDS[self.kind], self.peak).numpy()
+
+    def _frame(self, size, part, dtype: torch.dtype, peak: float) -> Tensor:
         x, y, width, height = part
         scale = torch.tensor([self.size[0] / size[0], self.size[1] / size[1]], dtype=torch.float64) / max(self.size)
         across = ((torch.arange(x, x + width) + 0.5) * scale[0]).float()
         down = ((torch.arange(y, y + height) + 0.5) * scale[1]).float()
-        at = torch.stack([across.expand(height, width), down[:, None].expand(height, width)]).view(2, -1)
-        with torch.no_grad():
-            parts = [self.field.values(each.T) for each in at.split(_PER_CALL, 1)]
-        return torch.cat(parts).view(height, width, -1)
-
-    def stored(self, values: Tensor) -> np.ndarray:
-        """Values of the field as those of a file of the picture's kind."""
-        if self.kind == "float32":
-            return (values * self.peak).numpy()
-        return integers(values.numpy(), KINDS[self.kind])
+        return picture_frame(self.field.grid, self.field.network, across, down, dtype, peak)
 
     def check_fits(self, picture: Picture) -> None:
         """Raises `BadInput` where the picture is of another form than the one that this was fitted to."""

@@ -29,7 +29,7 @@ def decode(model: Model, size: tuple[int, int], part: tuple[int, int, int, int],
     x, y, width, height = part
     rows = max(1, _STRIP_PIXELS // width)
     for begin in range(0, height, rows):
-        strip = model.stored(model.pixels(size, (x, y + begin, width, min(rows, height - begin))))
+        strip = model.stored(size, (x, y + begin, width, min(rows, height - begin)))
         if out is None:
             out = np.empty((height, width, strip.shape[2]), strip.dtype)
         out[begin : begin + rows] = strip

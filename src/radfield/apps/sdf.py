@@ -83,8 +83,8 @@ class Model:
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
         """A shaded picture of a view of `cameras` (in scene coordinates)."""
         background = torch.ones(3) if background is None else background
-        with torch.no_grad():
-            return sphere_tracing.render_view(self.distance, self.space, self.box, cameras, view, background)
+        shown = sphere_tracing.FieldDistance(self.field)
+        return sphere_tracing.render_view(shown, self.space, self.box, cameras, view, background)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the model."""

@@ -20,6 +20,7 @@ from ..encodings import registry
 from ..errors import BadInput
 from ..fields.values import Config as FieldConfig
 from ..fields.values import ValueField
+from ..renderers.media import FieldMedium
 from ..sampling.random import stream
 from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
@@ -28,7 +29,6 @@ from .run_files import load_tensors, restore, typed_options
 
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
 LARGEST_SIDE = 1 << 14
-_PER_CALL = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,7 @@ class Model:
 
     def medium(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(density [M] in parts of the peak, from 0 to 1; albedo [M, 3] or [1, 3]) at scene points [M, 3]."""
-        with torch.no_grad():
-            parts = [self.field.values(part) for part in x.split(_PER_CALL)]
-        found = torch.cat(parts) if parts else x.new_zeros(0, self.field.config.channels)
-        density = found[:, 0].clamp(0, 1)
-        return density, x.new_ones(1, 3) if found.shape[1] == 1 else found[:, 1:].clamp(0, 1)
+        return FieldMedium(self.field)(x)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the model."""

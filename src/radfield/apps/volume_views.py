@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from ..cameras import Cameras, look_at
 from ..metrics import psnr
 from ..rays import Rays
-from ..renderers.media import Environment, Medium, delta_track, march
+from ..renderers.media import Environment, FieldMedium, Medium, delta_track, march
 from ..srgb import encode_srgb
 from ..training.run_folder import RunFolder
 from .report import write_report
@@ -47,6 +48,8 @@ def pictures(medium: Medium, box: Tensor, rays: Rays, extinction: float, forward
         density, albedo = medium(x)
         return extinction * density, albedo
 
+    if isinstance(medium, FieldMedium):
+        scaled = dataclasses.replace(medium, extinction=extinction)
     tracked = [delta_track(scaled, extinction, box, rays, sky, seed=i, g=forward) for i in range(paths)]
     return {"delta tracking": sum(tracked) / paths, "ray marching": march(scaled, box, rays, sky, g=forward)}
 
@@ -62,7 +65,7 @@ def evaluate(
         rays = cameras.image_rays(i)
         rays = Rays(rays.origins.contiguous(), rays.directions.contiguous())
         drawn = {}
-        for name, medium in (("field", model.medium), ("voxels", lookup.medium)):
+        for name, medium in (("field", FieldMedium(model.field)), ("voxels", lookup.medium)):
             began = time.perf_counter()
             drawn[name] = pictures(medium, model.box, rays, extinction, forward, PATHS)
             seconds[name] += time.perf_counter() - began

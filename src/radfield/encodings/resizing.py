@@ -150,7 +150,8 @@ class Resizable(Encoding):
         self._note_box()
 
     def _note_box(self) -> None:
-        self._boxed = self.box.tolist() != [[0.0] * 3, [1.0] * 3]
+        low, high = self.box
+        self._boxed = bool(low.any() or (high != 1).any())
 
 
 def _smooth(values: Tensor, n: int, dimensions: int, step: float) -> None:

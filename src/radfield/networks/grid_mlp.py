@@ -11,18 +11,17 @@ from __future__ import annotations
 
 import torch
 
-from ..backend import native
+from ..backend import by_tinycudann, native, on_cuda
 from ..cuda.plan import Launch
+from ..encodings.encoding import Encoding
 from ..encodings.hash_grid import OPS, HashGrid
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, streams
 from .mlp import MLP, _Call, kernel_of, per_parameter, products, tiles
 
-FORWARD = Op(
-    "grid_mlp_forward",
-    Out("y", "f32 bf16", "O M"),
-    In("x", "f32", "D M", "positions, clamped to [0, 1]"),
+#: the grid and the network as ops in one pass take them (grid_field.h)
+FIELD = (
     In("table", "f32 bf16", "E F", "its dtype is that of the features between grid and network"),
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),
@@ -36,6 +35,12 @@ FORWARD = Op(
     Scalar("channels", "int"),
     Scalar("widest", "int"),
     Scalar("kernel", "int"),
+)
+FORWARD = Op(
+    "grid_mlp_forward",
+    Out("y", "f32 bf16", "O M"),
+    In("x", "f32", "D M", "positions, clamped to [0, 1]"),
+    *FIELD,
 )
 
 
@@ -55,22 +60,33 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
     `dtype` (float32 or bfloat16) is that of the result. Raises `BadInput` where the network does not take the grid's
     channels, or on another shape or dtype.
     """
-    if network.layers.inputs != grid.channels:
-        raise BadInput(
-            f"grid_mlp: the network has {network.layers.inputs} inputs; the rule: the grid's {grid.channels} channels"
-        )
     # other interpolations, and other policies for positions outside [0, 1], have no kernel in one pass
     if not native(x) or grid.grid.ops is not OPS or grid.outside != "clamp":
         return network(grid(x), dtype=dtype)
-    stored = grid.stored()
     y = streams(x, network.layers.outputs, dtype)
-    call = _Call(network.layers, kernel_of(network.config, x), dtype, 0, None)
-    FORWARD(
-        y=y,
-        x=feature_major(x),
-        table=grid.table.detach() if stored is None else stored,
-        **grid.grid.tables(x.device),
-        kernel=call.kernel,
-        **call.arguments(network.weights),
-    )
+    FORWARD(y=y, x=feature_major(x), **field_arguments(grid, network, x))
     return y.T
+
+
+def takes(grid: Encoding, like: torch.Tensor) -> bool:
+    """Whether ops in one pass on the CPU take this grid, for tensors where `like` is: hash, dense and tiled grids that
+    span the unit cube, positions outside clamped to it."""
+    known = isinstance(grid, HashGrid) and grid.grid.ops is OPS and grid.outside == "clamp"
+    boxed = getattr(grid, "_boxed", False)
+    return known and not boxed and native(like) and not on_cuda(like) and not by_tinycudann()
+
+
+def field_arguments(grid: HashGrid, network: MLP, like: torch.Tensor, beside: int = 0) -> dict:
+    """The arguments FIELD, for tensors where `like` is. beside: inputs of the network besides the features. Raises
+    `BadInput` where the network has others."""
+    if network.layers.inputs != grid.channels + beside:
+        rule = f"the grid's {grid.channels} channels" + (f" and {beside} more" if beside else "")
+        raise BadInput(f"grid_mlp: the network has {network.layers.inputs} inputs; the rule: {rule}")
+    stored = grid.stored()
+    kernel = kernel_of(network.config, like)
+    return {
+        "table": grid.table.detach() if stored is None else stored,
+        **grid.grid.tables(like.device),
+        "kernel": kernel,
+        **_Call(network.layers, kernel, torch.float32, 0, None).arguments(network.weights),
+    }

@@ -9,8 +9,12 @@ without noise:
 
     C = T(far) L(w) + sum_i T_i (1 - exp(-sigma_i dt)) a_i mean_k L(w_k) 4 pi p(w_k | w) T(x_i, w_k)
 
-A medium is any function from [M, 3] points to (sigma [M], a [M, 3] or one for all). Letters: N rays, M points, K
-directions of light.
+A medium is any function from [M, 3] points to (sigma [M], a [M, 3] or one for all). That of a field (`FieldMedium`) is
+marched in one pass on the CPU (op `media_march`): tiles of rays step, ask grid and network and gather light without
+anything but their colours being in memory. What `march` does with any other, step after step over all rays, is its
+specification.
+
+Letters: N rays (R in the op, whose other letters are those of networks/grid_mlp.py), M points, K directions of light.
 """
 
 from __future__ import annotations
@@ -22,13 +26,55 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..rays import Rays
+from ..errors import BadInput
+from ..fields.values import ValueField
+from ..networks.grid_mlp import FIELD, field_arguments, takes
+from ..op import In, InOut, Op, Out, Scalar
+from ..rays import Rays, check_width
 from ..sampling.random import random_bits, stream, unit_float
+from ..tensors import feature_major
 
 Medium = Callable[[Tensor], tuple[Tensor, Tensor]]
 _NUMBERS = 4  # random numbers of an event
 MOST_EVENTS = 1 << 12  # of a path: flights, real collisions or not
 MOST_RAYS = 1 << 18  # at once, so that every event has numbers of its own
+_PER_CALL = 1 << 17
+MARCH = Op(
+    "media_march",
+    Out("color", "f32", "R 3"),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
+    In("origins", "f32", "3 R"),
+    In("directions", "f32", "3 R"),
+    In("box", "f32", "2 3"),
+    In("towards", "f32", "3 K", "directions to the light"),
+    In("light", "f32", "3 K", "their radiance"),
+    In("sky", "f32", "5 3", "zenith, horizon, ground, the sun's direction, its colour"),
+    Scalar("sharpness", "float"),
+    Scalar("extinction", "float", "of the field's density 1"),
+    Scalar("g", "float"),
+    Scalar("least", "float"),
+    Scalar("steps", "int"),
+    Scalar("light_steps", "int"),
+    Scalar("width", "int", "of the image whose pixels, row by row, the rays are; 0: of none"),
+    *FIELD,
+)
+
+
+@dataclass(frozen=True)
+class FieldMedium:
+    """The medium that a field of values is in [0, 1]^3: a density, whose 1 has this extinction, and where there are
+    four values an albedo."""
+
+    field: ValueField
+    extinction: float = 1.0
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(sigma [M], albedo [M, 3] or [1, 3]) at points [M, 3]."""
+        parts = [self.field.values(part) for part in x.split(_PER_CALL)]
+        found = torch.cat(parts) if parts else x.new_zeros(0, self.field.config.channels)
+        density = self.extinction * found[:, 0].clamp(0, 1)
+        return density, x.new_ones(1, 3) if found.shape[1] == 1 else found[:, 1:].clamp(0, 1)
 
 
 @dataclass(frozen=True)
@@ -43,11 +89,15 @@ class Environment:
     sun_color: tuple[float, float, float] = (6.0, 5.4, 4.5)
     sharpness: float = 24.0
 
+    def table(self) -> Tensor:
+        """[5, 3]: zenith, horizon, ground, the unit direction to the sun, its colour."""
+        table = torch.tensor([self.zenith, self.horizon, self.ground, self.sun, self.sun_color])
+        table[3] = torch.nn.functional.normalize(table[3], dim=0)
+        return table
+
     def radiance(self, w: Tensor) -> Tensor:
         """L [N, 3] of directions w [N, 3]."""
-        colors = (self.zenith, self.horizon, self.ground, self.sun_color)
-        zenith, horizon, ground, color = (w.new_tensor(c) for c in colors)
-        sun = torch.nn.functional.normalize(w.new_tensor(self.sun), dim=0)
+        zenith, horizon, ground, sun, color = self.table().to(w)
         end = torch.where(w[:, 2:] < 0, ground, zenith)
         sky = horizon + w[:, 2:].abs().sqrt() * (end - horizon)
         return sky + color * torch.exp(self.sharpness * (w @ sun - 1))[:, None]
@@ -155,9 +205,16 @@ def march(
     light_steps: int = 12,
     g: float = 0.0,
     least: float = 1e-3,
+    width: int = 0,
+    nanoseconds: Tensor | None = None,
 ) -> Tensor:
     """Radiance [N, 3] scattered at most once, by `steps` steps along every ray, and `light_steps` towards each of
-    `light_directions` from where at least `least` of a step's light is scattered."""
+    `light_directions` from where at least `least` of a step's light is scattered. width: of the image whose pixels, row
+    by row, the rays are, which lets neighbours go together. nanoseconds: [3] int64, to which the CPU time of the stages
+    is added, where all is one pass."""
+    if isinstance(medium, FieldMedium) and takes(medium.field.grid, rays.origins):
+        options = {"steps": steps, "light_steps": light_steps, "g": g, "least": least, "width": width}
+        return _in_one_pass(medium, box, rays, environment, light_directions, nanoseconds, options)
     near, far = crossing(rays.origins, rays.directions, box)
     length = (far - near).clamp_min(0) / steps
     through, color = torch.ones_like(near), torch.zeros_like(rays.origins)
@@ -175,6 +232,30 @@ def march(
         color[at] += (lost * through[index])[seen, None] * albedo.expand(len(x), 3)[seen] * received
         through[index] *= 1 - lost
     return color + through[:, None] * environment.radiance(rays.directions)
+
+
+def _in_one_pass(medium, box, rays, environment, light_directions, nanoseconds, options) -> Tensor:
+    check_width("march", options["width"], rays)
+    for name, value in {**options, "light_directions": light_directions}.items():
+        if name in ("steps", "light_steps", "light_directions") and not 1 <= value <= 1 << 16:
+            raise BadInput(f"march: {name} is {value}; the rule: from 1 to 2^16")
+    color = torch.empty(len(rays), 3)
+    towards = sphere_directions(light_directions).to(rays.origins)
+    MARCH(
+        color=color,
+        nanoseconds=nanoseconds,
+        origins=feature_major(rays.origins),
+        directions=feature_major(rays.directions),
+        box=box.contiguous(),
+        towards=feature_major(towards),
+        light=feature_major(environment.radiance(towards)),
+        sky=environment.table(),
+        sharpness=environment.sharpness,
+        extinction=medium.extinction,
+        **options,
+        **field_arguments(medium.field.grid, medium.field.network, rays.origins),
+    )
+    return color
 
 
 def _received(medium, box, x, w, towards, light, steps, g) -> Tensor:

@@ -4,7 +4,13 @@
 
 Two things keep the number of questions low. Far from the surface a grid of cells says how far a ray can go without
 asking the field: |f| at the cell's centre, less what f can change within the cell if its slope is at most 1, and some.
-And only rays that are still under way are asked for at all. Letter: N rays.
+And only rays that are still under way are asked for at all. Rays do not depend on one another.
+
+On the CPU a field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask grid and
+network, find normals and are shaded without anything but their colours being in memory. What `render_rays` does with
+any other distance, one stage after another over all rays, is its specification.
+
+Letters: N rays (R in the op, whose other letters are those of networks/grid_mlp.py).
 """
 
 from __future__ import annotations
@@ -15,9 +21,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..camera_rays import image_rays
 from ..cameras import Cameras
+from ..fields.distance import DistanceField
 from ..geometry import intersect_box
-from ..rays import Rays
+from ..networks.grid_mlp import FIELD, field_arguments, takes
+from ..op import In, InOut, Op, Out, Scalar
+from ..rays import Rays, check_width
+from ..tensors import check_shape, feature_major
 from .volume import View
 
 RELAXED = 0.95  # of f is gone at a time, as a trained field's slope is not exactly 1
@@ -33,6 +44,48 @@ _TETRAHEDRON = ((1.0, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
 ALBEDO = (0.80, 0.78, 0.75)
 
 Distance = Callable[[Tensor], Tensor]
+TRACE = Op(
+    "sphere_trace",
+    Out("color", "f32", "R 3"),
+    Out("opacity", "f32", "R"),
+    Out("depth", "f32", "R", "0 where nothing is"),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
+    In("origins", "f32", "3 R"),
+    In("directions", "f32", "3 R"),
+    In("free", "f32", "K", "cells^3, see FreeSpace"),
+    In("box", "f32", "2 3", "that the surface is looked for in"),
+    In("crop", "f32", "2 3", "nothing is outside this box", optional=True),
+    In("background", "f32", "3"),
+    In("albedo", "f32", "3"),
+    In("corners", "f32", "4 3", "of a tetrahedron"),
+    Scalar("level", "float", "of the distance, where the surface is"),
+    Scalar("relaxed", "float"),
+    Scalar("hit", "float"),
+    Scalar("normal_step", "float"),
+    Scalar("most_steps", "int"),
+    Scalar("free_steps", "int"),
+    Scalar("cells", "int"),
+    Scalar("width", "int", "of the image whose pixels, row by row, the rays are; 0: of none"),
+    *FIELD,
+)
+
+
+@dataclass(frozen=True)
+class FieldDistance:
+    """The distance that is shown of a field: to where its own is `level`, within the box `crop` (low, high)."""
+
+    field: DistanceField
+    level: float = 0.0
+    crop: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        """[M] at scene positions [M, 3]."""
+        f = self.field.distance(x) - self.level
+        if self.crop is None:
+            return f
+        low, high = (x.new_tensor(corner) for corner in self.crop)
+        return f.maximum(torch.stack([x - high, low - x]).amax((0, 2)))
 
 
 @dataclass(frozen=True)
@@ -78,12 +131,12 @@ def _through_free_space(space: FreeSpace, o: Tensor, d: Tensor, t: Tensor, far: 
     """Moves rays on while their cells are free; those that leave the box are left out."""
     under_way = torch.arange(len(t))
     for _ in range(_FREE_STEPS):
+        if not len(under_way):
+            break
         step = space.at(o[under_way] + t[under_way, None] * d[under_way])
         moved = t[under_way] + step
         t[under_way] = moved
         under_way = under_way[(step > 0) & (moved < far[under_way])]
-        if len(under_way) < len(t) // 64 + 1:  # the few that are left can ask the field as well
-            break
     return _kept(t < far, o, d, t, far, going)
 
 
@@ -119,15 +172,27 @@ def render_view(
 ) -> View:
     """A shaded picture of one view of `cameras` (in scene coordinates), on `background` [3]; box: as in `trace`."""
     width, height = cameras.size[view].tolist()
-    color, opacity, depth = render_rays(distance, space, cameras.image_rays(view), box, background)
+    color, opacity, depth = render_rays(distance, space, image_rays(cameras, view), box, background, width=width)
     shape = (height, width)
     return View(color.view(*shape, 3), opacity.view(shape), depth.view(shape))
 
 
+@torch.no_grad()
 def render_rays(
-    distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, Tensor], background: Tensor
+    distance: Distance,
+    space: FreeSpace,
+    rays: Rays,
+    box: tuple[Tensor, Tensor],
+    background: Tensor,
+    *,
+    width: int = 0,
+    nanoseconds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour [N, 3], opacity [N] and depth [N] (0 where nothing is) along rays."""
+    """Colour [N, 3] on `background` [3], opacity [N] and depth [N] (0 where nothing is) along rays; box: as in `trace`.
+    width: of the image whose pixels, row by row, the rays are, which lets neighbours go together. nanoseconds: [3]
+    int64, to which the CPU time of the stages is added, where all is one pass."""
+    if isinstance(distance, FieldDistance) and takes(distance.field.grid, rays.origins):
+        return _in_one_pass(distance, space, rays, box, background, width, nanoseconds)
     depth = trace(distance, space, rays, box)
     met = depth.isfinite().nonzero()[:, 0]
     directions = rays.directions[met]
@@ -135,3 +200,33 @@ def render_rays(
     color = background.expand(len(depth), 3).clone()
     color[met] = shade(normal, directions)
     return color, depth.isfinite().float(), depth.nan_to_num(posinf=0.0)
+
+
+def _in_one_pass(distance, space, rays, box, background, width, nanoseconds):
+    check_width("render_rays", width, rays)
+    check_shape("render_rays", "free", space.free, (CELLS**3,))
+    color, opacity, depth = (torch.empty(len(rays), *more) for more in ((3,), (), ()))
+    TRACE(
+        color=color,
+        opacity=opacity,
+        depth=depth,
+        nanoseconds=nanoseconds,
+        origins=feature_major(rays.origins),
+        directions=feature_major(rays.directions),
+        free=space.free,
+        box=torch.stack(box).float(),
+        crop=None if distance.crop is None else torch.tensor(distance.crop),
+        background=background.float().contiguous(),
+        albedo=torch.tensor(ALBEDO),
+        corners=torch.tensor(_TETRAHEDRON),
+        level=distance.level,
+        relaxed=RELAXED,
+        hit=HIT,
+        normal_step=NORMAL_STEP,
+        most_steps=MOST_STEPS,
+        free_steps=_FREE_STEPS,
+        cells=CELLS,
+        width=width,
+        **field_arguments(distance.field.grid, distance.field.network, rays.origins, 3),
+    )
+    return color, opacity, depth

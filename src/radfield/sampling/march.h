@@ -2,6 +2,7 @@
 // steps lie in occupied cells. Letters: N rays, M samples, P entries of `chunks`. Step i of a ray covers t from
 // time(s) to time(s + 1), s = i + jitter; its middle is time(s + 1/2).
 #pragma once
+#include "../geometry.h"
 #include "occupancy.h"
 
 namespace radfield {
@@ -107,22 +108,11 @@ RADFIELD_FN F time_at(const Stepping& p, F start, F s) {
   }
 }
 
-// The interval of a ray inside the box [low, high]^3; near = far = 0 where it misses. As geometry.intersect_box.
+// The interval of a ray inside the box [low, high]^3.
 template <class F>
 RADFIELD_FN void intersect_cube(const F* o, const F* d, float low, float high, F& near, F& far) {
-  const F inf = F{} + as_float(0x7f800000);
-  near = F{}, far = inf;
-  for (int i = 0; i < 3; ++i) {
-    // a direction along the slab never crosses it: 0/0 must not decide
-    const auto parallel = d[i] == 0.0f;
-    const F enters = select(o[i] >= low, select(o[i] <= high, F{}, inf), inf);
-    const F divisor = select(parallel, F{} + 1.0f, d[i]);
-    const F a = (low - o[i]) / divisor, b = (high - o[i]) / divisor;
-    near = max(select(parallel, enters, min(a, b)), near);  // in this order NaN changes nothing
-    far = min(select(parallel, inf, max(a, b)), far);
-  }
-  const auto hit = near < far;
-  near = select(hit, near, F{}), far = select(hit, far, F{});
+  const float lows[3] = {low, low, low}, highs[3] = {high, high, high};
+  intersect_box(o, d, lows, highs, near, far);
 }
 
 // The length of a step at distance t.

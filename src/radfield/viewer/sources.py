@@ -189,20 +189,12 @@ class DistanceSource:
     @torch.no_grad()
     def ask(self, look: Look, camera: Cameras, index: Tensor) -> Answer:
         """The pixels `index` [N] (row by row) of `camera`."""
-
-        def distance(x: Tensor) -> Tensor:
-            f = self.model.distance(x) - look.level
-            return f if look.crop is None else f.maximum(outside(look.crop, x))
-
+        crop = None if look.crop is None else (look.crop.low, look.crop.high)
+        distance = sphere_tracing.FieldDistance(self.model.field, look.level, crop)
         if self._space[0] != (look.level, look.crop):
             self._space = ((look.level, look.crop), sphere_tracing.FreeSpace.of(distance))
         rays, background = pixel_rays(camera, index), torch.tensor(look.background or (1.0, 1.0, 1.0))
         return Answer(*sphere_tracing.render_rays(distance, self._space[1], rays, self.model.box, background))
-
-
-def outside(box: Box, x: Tensor) -> Tensor:
-    """[N]: how far positions [N, 3] are outside a box along the axis where that is most; negative inside."""
-    return torch.stack([x - x.new_tensor(box.high), x.new_tensor(box.low) - x]).amax((0, 2))
 
 
 class PhotographSource:
