@@ -176,6 +176,7 @@ CPU_ONLY = (
     *("gaussian_trace_sort", "gaussian_trace_gather"),
     *("neus_alpha_forward", "neus_alpha_backward", "slope_adam"),
     *("grid_jacobian_forward", "grid_jacobian_pull", "grid_jacobian_push"),
+    *("segment_scan", "segment_product_backward", "grid_traverse_count", "grid_traverse_fill"),
 )
 
 
