@@ -84,7 +84,7 @@ def test_voxels_are_met_where_no_step_is_given():
     ray, t_start, t_end = estimator.sampling(o, d, render_step_size=0.0)
     middles = o.double()[ray] + ((t_start.double() + t_end) / 2)[:, None] * d.double()[ray]
     occupied, border = occupied_at(estimator, middles)
-    assert (occupied | (border < 1e-5)).all() and (t_end > t_start).all() and (border < 1e-5).float().mean() < 0.1
+    assert (occupied | (border < 1e-5)).all() and (t_end >= t_start).all() and (border < 1e-5).float().mean() < 0.2
     fine = estimator.sampling(o, d, render_step_size=1e-3)
     lengths = torch.zeros(len(o)).index_add(0, ray, t_end - t_start)
     by_steps = torch.zeros(len(o)).index_add(0, fine[0], fine[2] - fine[1])
@@ -107,7 +107,7 @@ def test_steps_of_a_cone_grow_with_distance():
     ids=["constant", "cone", "voxels", "limit"],
 )
 def test_native_traversal_is_the_specification(options, threads):
-    estimator, (o, d) = grids(2), rays()
+    estimator, (o, d) = grids(2, 0.5, (20, 16, 12)), rays()  # some rays have more than 8 runs
     o, d = (
         torch.cat((o, torch.tensor([[torch.nan, 0, 0], [0, 0, 0]]))),
         torch.cat((d, torch.eye(3)[:1], torch.zeros(1, 3))),

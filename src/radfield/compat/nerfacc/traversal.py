@@ -47,6 +47,8 @@ COUNT = Op(
     Out("edges", "i64", "N"),
     Out("samples", "i64", "N"),
     Out("reached", "f32", "N", "where the next step would begin"),
+    Out("runs", "f64", "N 16", "for grid_traverse_fill: traversal.h says what; so is run_count"),
+    Out("run_count", "i64", "N"),
     *_SCENE,
 )
 FILL = Op(
@@ -60,6 +62,8 @@ FILL = Op(
     Out("is_right", "u8", "A", optional=True),
     In("edge_start", "i64", "N+1"),
     In("sample_start", "i64", "N+1"),
+    In("runs", "f64", "N 16"),
+    In("run_count", "i64", "N"),
     *_SCENE,
 )
 MOST_STEPS = 1 << 22  # along one ray: a bound on the work, not on what is useful
@@ -114,7 +118,8 @@ def _native(scene: dict, edges: bool) -> Traversed:
     rays = len(scene["origins"])
     counts = torch.empty(2, rays, dtype=torch.int64)
     reached = torch.empty(rays)
-    COUNT(edges=counts[0], samples=counts[1], reached=reached, **scene)
+    runs = {"runs": torch.empty(rays, 16, dtype=torch.float64), "run_count": torch.empty(rays, dtype=torch.int64)}
+    COUNT(edges=counts[0], samples=counts[1], reached=reached, **runs, **scene)
     starts = torch.zeros(2, rays + 1, dtype=torch.int64)
     torch.cumsum(counts, 1, out=starts[:, 1:])
     a, m = starts[:, -1].tolist()
@@ -133,6 +138,7 @@ def _native(scene: dict, edges: bool) -> Traversed:
         is_right=None if is_right is None else is_right.view(torch.uint8),
         edge_start=starts[0],
         sample_start=starts[1],
+        **runs,
         **scene,
     )
     return Traversed(t_start, t_end, ray_index, starts[1], reached, edge, edge_ray, is_left, is_right, starts[0])
@@ -181,8 +187,10 @@ def steps_of_ray(scene: dict, i: int) -> tuple[list[tuple[float, float, bool]], 
             k = max(k, math.ceil((target - near) / step - 0.5))
             t = near + k * step
 
-    def middle() -> float:
-        return t + 0.5 * length() if cone > 0 else near + (k + 0.5) * step
+    def before(end: float) -> bool:  # the middle of the next step
+        if cone > 0:
+            return t + 0.5 * length() < end
+        return k < math.ceil((end - near) / step - 0.5)
 
     for begin, end, occupied in cells_of_ray(scene, i):
         if begin > last:
@@ -194,7 +202,7 @@ def steps_of_ray(scene: dict, i: int) -> tuple[list[tuple[float, float, bool]], 
             joined = False
             skip_to(end)
             continue
-        while middle() < end if step > 0 else t < end:
+        while before(end) if step > 0 else t < end:
             k, start = k + 1, t
             t = end if step <= 0 else t + length() if cone > 0 else near + k * step
             found.append((start, t, joined))
@@ -232,7 +240,7 @@ def _cells_of_grid(rows, occupied, aabb, begin, end) -> Iterator[tuple[float, fl
     cell = [int(c) for c in cell]
 
     def leaves(k: int) -> float:
-        return (aabb[k] + (cell[k] + (d[k] > 0)) * size[k] - o[k]) / d[k] if d[k] else 1e300
+        return (aabb[k] + (cell[k] + (d[k] > 0)) * size[k] - o[k]) * (1 / d[k]) if d[k] else 1e300
 
     def advance(k: int) -> bool:
         following = cell[k] + (1 if d[k] > 0 else -1)

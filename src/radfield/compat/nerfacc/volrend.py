@@ -20,8 +20,6 @@ from ...errors import BadInput
 from ...renderers.composite import composite
 from .segments import check_indices, segment_scan, starts_of_indices, starts_of_packed
 
-_MOST_COLUMNS = 8  # summed one by one, each in one pass, which torch has for vectors alone
-
 
 def rendering(
     t_starts: Tensor,
@@ -84,9 +82,9 @@ def _composited(t_starts, t_ends, ray_indices, n_rays, rgbs, sigmas) -> dict:
     """By the native op that composites: colours and gradients in one pass each."""
     ray_start = starts_of_indices(ray_indices, n_rays, len(t_starts))
     found = composite(sigmas, rgbs, t_starts, t_ends, ray_start.int(), stop=0.0)
-    depth = sigmas * (t_ends - t_starts)
-    trans = torch.exp(-segment_scan(depth, ray_start, product=False, exclusive=True))
-    extras = {"weights": found.weights, "alphas": -torch.expm1(-depth), "trans": trans}
+    left = sigmas * (t_starts - t_ends)  # the logarithm of what a sample lets through
+    trans = segment_scan(left, ray_start, product=False, exclusive=True).exp()
+    extras = {"weights": found.weights, "alphas": -left.expm1(), "trans": trans}
     opacities, depths = found.opacity[:, None], found.depth[:, None]
     return {"colors": found.color, "opacities": opacities, "depths": depths, "extras": extras}
 
@@ -261,7 +259,4 @@ def _add_to(zeros: Tensor, ray_indices: Tensor, source: Tensor) -> Tensor:
     if len(source) and not 0 <= int(ray_indices.min()) <= int(ray_indices.max()) < len(zeros):
         found = f"from {int(ray_indices.min())} to {int(ray_indices.max())}"
         raise BadInput(f"nerfacc: ray_indices goes {found}; the rule: from 0 to below n_rays, {len(zeros)}")
-    if source.shape[1] > _MOST_COLUMNS:
-        return zeros.index_add(0, ray_indices, source)
-    columns = zip(zeros.unbind(1), source.unbind(1), strict=True)
-    return torch.stack([zero.index_add(0, ray_indices, column) for zero, column in columns], 1)
+    return zeros.index_add(0, ray_indices, source)

@@ -86,7 +86,7 @@ class OccGridEstimator(AbstractEstimator):
         if (alpha_thre > 0.0 or early_stop_eps > 0.0) and (sigma_fn or alpha_fn) is not None:
             seen = self._visible(samples, found.sample_start, sigma_fn, alpha_fn, early_stop_eps, alpha_thre)
             kept = seen.nonzero()[:, 0]
-            samples = tuple(value[kept] for value in samples)
+            samples = samples if len(kept) == len(seen) else tuple(value[kept] for value in samples)
         t_starts, t_ends, ray_indices = samples
         return ray_indices, t_starts, t_ends
 
@@ -97,12 +97,14 @@ class OccGridEstimator(AbstractEstimator):
             name = "sigma_fn" if sigma_fn else "alpha_fn"
             raise BadInput(f"nerfacc: {name} gave {list(values.shape)}; the rule: {list(t_starts.shape)}")
         if sigma_fn:
-            depth = values * (t_ends - t_starts)
-            alphas, trans = -torch.expm1(-depth), torch.exp(-_before(depth, ray_start, product=False))
+            left = values * (t_starts - t_ends)  # the logarithm of what a sample lets through
+            trans = segment_scan(left, ray_start, product=False, exclusive=True).exp()
         else:
-            alphas, trans = values, _before(1 - values, ray_start, product=True)
+            trans = segment_scan(1 - values, ray_start, product=True, exclusive=True)
         least = min(alpha_thre, float(self.occs.mean())) if alpha_thre > 0 else 0.0
-        return (trans >= early_stop_eps) & (alphas >= least) if least > 0 else trans >= early_stop_eps
+        if not least > 0:
+            return trans >= early_stop_eps
+        return (trans >= early_stop_eps) & ((-left.expm1() if sigma_fn else values) >= least)
 
     @torch.no_grad()
     def update_every_n_steps(
@@ -193,7 +195,3 @@ class OccGridEstimator(AbstractEstimator):
                 occupied = occupied[torch.randint(len(occupied), (n,), device=self.device)]
             drawn.append(torch.cat((uniform, occupied)))
         return drawn
-
-
-def _before(values: Tensor, ray_start: Tensor, *, product: bool) -> Tensor:
-    return segment_scan(values, ray_start, product=product, exclusive=True)
