@@ -1,0 +1,84 @@
+"""Gaussians trained by tracing on photographs of other lenses, as they are: does a distorted fisheye cost quality?
+
+The same scene is photographed from the same places through a pinhole, a lens with distortion and a fisheye with
+distortion, no image is undistorted, and `--splat.renderer trace` trains on each with the same seed and steps. PSNR is
+of held-out views through the same lens. `fisheye_loss_db` and `distorted_loss_db` are what is lost against the pinhole
+(below 0: gained).
+
+    python benchmarks/trace_lenses.py [--scene solids] [--views 24] [--size 96] [--steps 600] [--rays 0] [--json]
+        [--save FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from common import report
+
+from radfield.apps import splat
+from radfield.apps.evaluate import evaluate_views
+from radfield.cpu import library
+from radfield.data import load
+from radfield.data.synthetic import write_synthetic_capture
+
+LENSES = ("pinhole", "distorted", "fisheye")
+
+
+def measure(lens: str, options: argparse.Namespace, folder: Path) -> dict:
+    """Figures of the held-out views of a capture through `lens`, and how many Gaussians there are."""
+    size = {"views": options.views, "val_views": options.val_views, "size": options.size}
+    capture = write_synthetic_capture(folder / lens, options.scene, **size, format="nerfstudio", lens=lens)
+    scene = load(capture)
+    config = splat.Config(
+        renderer="trace",
+        rays=options.rays,
+        initial="random",
+        initial_gaussians=options.gaussians,
+        max_gaussians=4 * options.gaussians,
+        sh_degree=1,
+    )
+    splat.check(config)
+    background = splat.report_background(config, scene)
+    place = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
+    training = splat.Training(splat.build(config, **place, seed=0), scene, 0)
+    for step in range(options.steps):
+        splat.train_step(training, step / options.steps)
+        if step % 50 == 0:
+            print(f"{lens}: step {step} of {options.steps}", file=sys.stderr, flush=True)
+    figures, _ = evaluate_views(training.model, scene, "val")
+    kept = {name: figures[name] for name in ("psnr", "ssim", "views", "background") if name in figures}
+    return {**kept, "gaussians": len(training.model.gaussians), "model": scene.train.cameras.model}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scene", default="solids")
+    parser.add_argument("--views", type=int, default=24)
+    parser.add_argument("--val-views", type=int, default=4)
+    parser.add_argument("--size", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rays", type=int, default=0, help="random rays per step; 0: views whole")
+    parser.add_argument("--gaussians", type=int, default=3000, help="how many to begin with")
+    parser.add_argument("--lenses", nargs="+", default=list(LENSES), choices=LENSES)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", type=Path, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    library.set_num_threads(library.default_num_threads())
+    with tempfile.TemporaryDirectory() as folder:
+        found = {lens: measure(lens, options, Path(folder)) for lens in options.lenses}
+    losses = {
+        f"{lens}_loss_db": round(found["pinhole"]["psnr"] - found[lens]["psnr"], 3)
+        for lens in found
+        if "pinhole" in found and lens != "pinhole"
+    }
+    how = {name: getattr(options, name) for name in ("scene", "views", "size", "steps", "rays")}
+    report({**losses, **found, **how}, options.json, options.save)
+
+
+if __name__ == "__main__":
+    main()
