@@ -26,15 +26,21 @@ def searchsorted(
     _, starts, counts = sorted_sequence.rows()
     _check_rays(ray, counts)
     first, last = starts[ray], (starts + counts - 1)[ray]
-    above = _first_above(sorted_sequence.vals.flatten(), values.vals.flatten(), first, last)
+    batched = sorted_sequence.vals.ndim > 1 and values.vals.ndim > 1
+    rows = len(starts) if batched and values.vals.shape[:-1].numel() == len(starts) else None
+    above = _first_above(sorted_sequence.vals.flatten(), values.vals.flatten(), first, last, rows)
     left, right = (above - 1).clamp(first, last), above.clamp(first, last)
     if values.vals.ndim > 1:
         left, right = left - first, right - first
     return left.view(values.vals.shape), right.view(values.vals.shape)
 
 
-def _first_above(sequence: Tensor, values: Tensor, first: Tensor, last: Tensor) -> Tensor:
-    """Of each value the first place in [first, last) where the sequence is above it, else last; by bisection."""
+def _first_above(sequence: Tensor, values: Tensor, first: Tensor, last: Tensor, rows: int | None) -> Tensor:
+    """Of each value the first place in [first, last) where the sequence is above it, else last; by bisection. rows:
+    where all rays have as many in the sequence, and as many values, the number of rays."""
+    if rows:
+        table = sequence.view(rows, -1)[:, :-1].contiguous()
+        return first + torch.searchsorted(table, values.view(rows, -1).to(table.dtype), right=True).flatten()
     low, high = first.clone(), last.clone()
     for _ in range(int((last - first).amax()).bit_length() if len(values) else 0):
         middle = (low + high) // 2
@@ -75,19 +81,20 @@ def importance_sampling(
     jitter = torch.rand(len(starts), dtype=cdfs.dtype, device=ray.device)[ray] if stratified else 0.5
     vals, cdf = intervals.vals.flatten(), cdfs.flatten()
     u = cdf[first] + (number + jitter) * ((cdf[last] - cdf[first]) / wanted[ray])
-    samples = _inverse(vals, cdf, u, first, last)
+    rows = len(starts) if batched and intervals.vals.ndim > 1 else None
+    samples = _inverse(vals, cdf, u, first, last, rows)
     edges = _edges(samples, vals[first], vals[last], number, wanted[ray])
     if batched:
-        rows = intervals.vals.shape[:-1] if intervals.vals.ndim > 1 else starts.shape
-        samples = samples.view(*rows, n_intervals_per_ray)
+        shape = intervals.vals.shape[:-1] if intervals.vals.ndim > 1 else starts.shape
+        samples = samples.view(*shape, n_intervals_per_ray)
         left, right = (edge.view(samples.shape) for edge in edges)
         return RayIntervals(torch.cat((left, right[..., -1:]), -1)), RaySamples(samples)
     return _flattened(edges, ray, wanted), RaySamples(samples, _packed(wanted), ray)
 
 
-def _inverse(vals: Tensor, cdf: Tensor, u: Tensor, first: Tensor, last: Tensor) -> Tensor:
+def _inverse(vals: Tensor, cdf: Tensor, u: Tensor, first: Tensor, last: Tensor, rows: int | None) -> Tensor:
     """Where the distribution is u, linear between edges."""
-    above = _first_above(cdf, u, first, last)
+    above = _first_above(cdf, u, first, last, rows)
     low, high = (above - 1).clamp(first, last), above.clamp(first, last)
     rise, width = cdf[high] - cdf[low], vals[high] - vals[low]
     part = torch.where(rise < _FLAT, 0.5, (u - cdf[low]) / rise.clamp_min(_FLAT))

@@ -66,7 +66,7 @@ FILL = Op(
     In("run_count", "i64", "N"),
     *_SCENE,
 )
-MOST_STEPS = 1 << 22  # along one ray: a bound on the work, not on what is useful
+MOST_STEPS, MOST_EDGES = 1 << 22, (1 << 31) - 1  # along one ray, and of all: bounds on work and memory
 
 
 @dataclass
@@ -123,6 +123,10 @@ def _native(scene: dict, edges: bool) -> Traversed:
     starts = torch.zeros(2, rays + 1, dtype=torch.int64)
     torch.cumsum(counts, 1, out=starts[:, 1:])
     a, m = starts[:, -1].tolist()
+    if a > MOST_EDGES:
+        raise BadInput(
+            f"nerfacc: step_size is {scene['step']:g}, {m} samples; the rule: so long that below 2^31 are met"
+        )
     t_start, t_end, ray_index = torch.empty(m), torch.empty(m), torch.empty(m, dtype=torch.int64)
     edge = edge_ray = is_left = is_right = None
     if edges:
@@ -228,7 +232,8 @@ def cells_of_ray(scene: dict, i: int) -> Iterator[tuple[float, float, bool]]:
             if not hits[event - grids] or following < grids:
                 continue
             grid = following - grids
-        begin, end = max(t, rows["near"]), min(rows["t_sorted"][e + 1], rows["far"])
+        then, near, far = rows["t_sorted"][e + 1], rows["near"], rows["far"]
+        begin, end = t if t > near else near, then if then < far else far  # max and min, but for NaN as in traversal.h
         if hits[grid] and begin < end < 1e30:
             yield from _cells_of_grid(rows, scene["occupied"][grid], scene["aabbs"][grid].tolist(), begin, end)
 
