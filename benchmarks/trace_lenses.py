@@ -1,10 +1,10 @@
 """Gaussians trained by tracing on photographs of other lenses, as they are: does a distorted fisheye cost quality?
 
 The same scene is photographed from the same directions through a pinhole, a lens with distortion and a fisheye with
-distortion (109 degrees, from half the distance), no image is undistorted, and `--splat.renderer trace` trains on each
-with the same seed and steps. All are measured on the same held-out views of the pinhole: `psnr`; and on held-out views
-through their own lens: `own_psnr`. `fisheye_loss_db` and `distorted_loss_db` are what of `psnr` is lost against the
-training on the pinhole's images (below 0: gained).
+distortion: 109 degrees, from half the distance, in images so large that the scene's middle has as many pixels. No image
+is undistorted; `--splat.renderer trace` trains on each with the same seed and steps. All are measured on the same
+held-out views of the pinhole: `psnr`; and on held-out views through their own lens: `own_psnr`. `fisheye_loss_db` and
+`distorted_loss_db` are what of `psnr` is lost against the training on the pinhole's images (below 0: gained).
 
     python benchmarks/trace_lenses.py [--scene solids] [--views 24] [--size 96] [--steps 600] [--rays 0] [--json]
         [--save FILE]
@@ -25,15 +25,25 @@ from radfield.apps import splat
 from radfield.apps.evaluate import evaluate_views
 from radfield.cpu import library
 from radfield.data import load
-from radfield.data.synthetic import write_synthetic_capture
+from radfield.data.synthetic import synthetic_cameras, synthetic_scene, write_synthetic_capture
 
 LENSES = ("pinhole", "distorted", "fisheye")
 
 
 def capture(lens: str, options: argparse.Namespace, folder: Path):
     """The scene, photographed through `lens`."""
-    size = {"views": options.views, "val_views": options.val_views, "size": options.size}
-    return load(write_synthetic_capture(folder / lens, options.scene, **size, format="nerfstudio", lens=lens))
+    counts = {"views": options.views, "val_views": options.val_views}
+    size = round(options.size * density("pinhole", options) / density(lens, options))
+    return load(
+        write_synthetic_capture(folder / lens, options.scene, **counts, size=size, format="nerfstudio", lens=lens)
+    )
+
+
+def density(lens: str, options: argparse.Namespace) -> float:
+    """Pixels per unit of length in the scene's middle, of images of the pinhole's size."""
+    scene = synthetic_scene(options.scene)
+    cameras = synthetic_cameras(scene, 1, options.size, lens=lens)
+    return float(cameras.focal[0, 0] / (cameras.camera_to_world[0, :3, 3] - torch.tensor(scene.target)).norm())
 
 
 def seen_by(model, measured):
@@ -50,6 +60,7 @@ def measure(scene, measured, lens: str, options: argparse.Namespace) -> dict:
         initial="random",
         initial_gaussians=options.gaussians,
         max_gaussians=4 * options.gaussians,
+        refine_interval=options.refine_interval,
         sh_degree=1,
     )
     splat.check(config)
@@ -63,7 +74,8 @@ def measure(scene, measured, lens: str, options: argparse.Namespace) -> dict:
     figures, _ = evaluate_views(training.model, seen_by(training.model, measured), "val")
     own, _ = evaluate_views(training.model, scene, "val")
     kept = {name: figures[name] for name in ("psnr", "ssim", "views", "background") if name in figures}
-    about = {"gaussians": len(training.model.gaussians), "model": scene.train.cameras.model}
+    width, _ = scene.train.cameras.size[0].tolist()
+    about = {"gaussians": len(training.model.gaussians), "model": scene.train.cameras.model, "width": width}
     return {**kept, "own_psnr": own["psnr"], **about}
 
 
@@ -76,6 +88,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rays", type=int, default=0, help="random rays per step; 0: views whole")
     parser.add_argument("--gaussians", type=int, default=3000, help="how many to begin with")
+    parser.add_argument("--refine-interval", type=int, default=25)
     parser.add_argument("--lenses", nargs="+", default=list(LENSES[1:]), choices=LENSES[1:], help="beside the pinhole")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", type=Path, default=None)

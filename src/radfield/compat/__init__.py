@@ -17,8 +17,8 @@ def install(*, replace: bool = False) -> ModuleType:
     A package that is really installed stays, which is announced, unless `replace` asks for radfield's. Calling it
     again changes nothing. What was imported before keeps what it has.
     """
-    given = [_provide(name, replace) for name in _PACKAGES]
-    return given[0]
+    given = {name: _provide(name, replace) for name in _PACKAGES}
+    return given["tinycudann"]
 
 
 def _provide(name: str, replace: bool) -> ModuleType:
