@@ -7,7 +7,7 @@ import torch
 
 from radfield.compat import nerfacc
 from radfield.compat.nerfacc import cameras
-from radfield.compat.nerfacc.estimators.prop_net import get_proposal_requires_grad_fn
+from radfield.compat.nerfacc.estimators.prop_net import _lossfun_outer, get_proposal_requires_grad_fn
 from radfield.errors import BadInput
 
 
@@ -90,6 +90,16 @@ def test_proposals_learn_where_the_field_is():
     with torch.no_grad():
         near, far = estimator.sampling([proposal], [32], 16, 20, 0.1, 5.0, "uniform")
     assert near.shape == far.shape == (20, 16) and ((near > 2.5) & (far < 3.6)).float().mean() > 0.5
+
+
+def test_weights_are_bounded_by_what_they_touch():
+    t, around = torch.rand(3, 6).sort(-1).values, torch.rand(3, 9).sort(-1).values
+    w, allowed = torch.rand(3, 5), torch.rand(3, 8) * 0.3
+    around[:, 0], around[:, -1] = -1, 2
+    touches = (t[:, :-1, None] < around[:, None, 1:]) & (around[:, None, :-1] < t[:, 1:, None])
+    excess = (w - (touches * allowed[:, None]).sum(-1)).clamp_min(0)
+    torch.testing.assert_close(_lossfun_outer(t, w, around, allowed), excess**2 / w, rtol=1e-4, atol=1e-6)
+    assert 2 < (excess > 0).sum() < 15
 
 
 def test_distances_and_their_inverses():

@@ -147,3 +147,14 @@ def _pdf_loss(
         w, left, right = cdfs_query[ends] - cdfs_query[begins], left[begins], right[ends]
     outer = cdfs_key.gather(-1, right) - cdfs_key.gather(-1, left)
     return (w - outer).clamp_min(0) ** 2 / (w + eps)
+
+
+def _lossfun_outer(t: Tensor, w: Tensor, t_env: Tensor, w_env: Tensor) -> Tensor:
+    """[..., S], the loss of Mip-NeRF 360 (eq. 13): by how much the weights `w` [..., S] between the edges `t`
+    [..., S + 1] exceed the sum of the weights `w_env` of all intervals between `t_env` that they touch."""
+    before = torch.cat((torch.zeros_like(w_env[..., :1]), w_env.cumsum(-1)), -1)
+    most = w_env.shape[-1] - 1
+    first = torch.searchsorted(t_env[..., :-1].contiguous(), t[..., :-1].contiguous(), right=True) - 1
+    last = torch.searchsorted(t_env[..., 1:].contiguous(), t[..., 1:].contiguous(), right=True)
+    outer = before.gather(-1, last.clamp(0, most) + 1) - before.gather(-1, first.clamp(0, most))
+    return (w - outer).clamp_min(0) ** 2 / (w + torch.finfo(t.dtype).eps)
