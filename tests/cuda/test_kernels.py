@@ -177,6 +177,7 @@ CPU_ONLY = (
     *("neus_alpha_forward", "neus_alpha_backward", "slope_adam"),
     *("grid_jacobian_forward", "grid_jacobian_pull", "grid_jacobian_push"),
     *("media_march", "picture_frame", "sphere_trace"),
+    *("segment_scan", "segment_product_backward", "grid_traverse_count", "grid_traverse_fill"),
 )
 
 

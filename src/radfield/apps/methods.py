@@ -6,6 +6,7 @@ Training, train_step          the state of training; one step of the loop in tra
                               or MemoryError with the state whole
 SHOWN, RATE                   figures to show on the way; the option to lower where a loss is not finite
 report_background             behind renders and figures
+CHANGED_ON_RESUME             options that --resume may be given anew, where there are some
 """
 
 from __future__ import annotations

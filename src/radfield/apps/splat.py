@@ -34,6 +34,8 @@ __all__ += ["train_step"]
 
 SHOWN = ("gaussians", "psnr")  # figures beside the progress bar
 RATE = "--splat.mean-rate"
+#: what --resume may be given anew: a rasterised scene goes on by tracing
+CHANGED_ON_RESUME = ("renderer", "rays")
 
 
 @dataclass

@@ -15,6 +15,7 @@ from .run_files import BACKGROUNDS, typed_options
 
 _POSITIVE = ("mean_rate", "final_rate", "scale_rate", "quaternion_rate", "opacity_rate", "color_rate", "near")
 _POSITIVE += ("exposure_rate", "camera_rate")
+MOST_RAYS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Config:
     # how views are drawn, in training and afterwards: by rasterising, or by tracing rays, which is slower, takes any
     # lens as it is (the whole sphere, too) and has no blur of its own; on a CPU
     renderer: Literal["raster", "trace"] = "raster"
+    # traced rays per step, of random pixels of all training views, compared without SSIM; 0: all pixels of one view
+    rays: int = 0
     max_gaussians: int = 300_000  # never more
     memory_gb: float = 0.0  # of memory for training Gaussians, never more; 0: 0.4 of the machine's
     # where the first Gaussians are: at the capture's sparse points, on the surfaces that a short NeRF finds, or
@@ -78,6 +81,7 @@ def check(config: Config) -> None:
             "False where --splat.renderer is trace, which has no blur",
         ),
         ("cameras", not (traced and config.cameras), "False where --splat.renderer is trace"),
+        ("rays", config.rays == 0 or (traced and 0 < config.rays <= MOST_RAYS), "0, or up to 2^22 by renderer trace"),
         ("max_gaussians", 1 <= config.max_gaussians <= 1 << 27, "from 1 to 2^27"),
         ("memory_gb", 0 <= config.memory_gb < math.inf, "positive, or 0 for 0.4 of the machine's"),
         ("initial", config.initial in ("auto", "points", "nerf", "random"), "auto, points, nerf or random"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,12 +18,13 @@ from ..gaussians.scene import GaussianScene, Seen, see
 from ..image_loss import image_loss
 from ..renderers.gaussian_color import rest_rows
 from ..sampling.random import stream
+from . import splat_rays
 from .run_files import BACKGROUNDS
 from .splat_config import Config
 from .splat_tracing import see_traced
 from .splat_training import StepResult, Training
 
-_ORDER, _BACKGROUND, _REFINE, _NOISE = 1, 2, 3, 4  # purposes of random numbers
+_ORDER, _BACKGROUND, _REFINE, _NOISE, _RAYS = 1, 2, 3, 4, 5  # purposes of random numbers
 _ROWS = 4  # the squared error is taken of every so many-th row
 
 
@@ -41,6 +43,41 @@ def train_step(training: Training, progress: float) -> StepResult:
 
 def _step(training: Training, progress: float) -> StepResult:
     config, stages = training.model.config, training.stages
+    leaves = _leaves(training.model.gaussians, sh_degree(config, progress))
+    step = (_ray_step if config.rays else _view_step)(training, leaves, progress)
+    image, target, loss = step.image, step.target, step.loss
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss of step {training.step} is {value}")
+    with stages("backward"):
+        loss.backward()
+    with stages("optimiser"):
+        _optimise(training, leaves, step, progress)
+        squared = float((image.detach()[::_ROWS] - target[::_ROWS]).square_().mean())
+    training.step += 1
+    del leaves, step, image, target, loss  # a refinement needs the memory
+    with stages("refine"):
+        if progress < config.refine_until:
+            _refine(training)
+    return StepResult(value, squared)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What a step compares, [H, W, 3] or of rays [N, 3], by what loss; its view and what of it was seen, where it is
+    one; the cameras' positions [V, 3]."""
+
+    image: Tensor
+    target: Tensor
+    loss: Tensor
+    positions: Tensor
+    view: int | None = None
+    seen: Seen | None = None
+
+
+def _view_step(training: Training, leaves: GaussianScene, progress: float) -> _Step:
+    """Of one view whole."""
+    config, stages = training.model.config, training.stages
     with stages("pixels"):
         view, level = _view(training, training.step), image_level(config, progress)
         background = _background(training)
@@ -48,26 +85,27 @@ def _step(training: Training, progress: float) -> StepResult:
         pixels, mask = training.views(view, _view(training, training.step + 1))
         target, kept = target_image(pixels, background, (height, width), mask)
     with stages("forward"):
-        leaves = _leaves(training.model.gaussians, sh_degree(config, progress))
         seen = _see(training, leaves, view, level, background)
-        image = _exposed(training, seen, background, view)
+        views = torch.tensor([view], device=background.device)
+        image = _exposed(training, seen.image.color, seen.image.alpha, background, views)
         if kept is not None:  # ignored pixels count as right
             target = torch.where(kept[..., None] > 0, target, image.detach())
         loss = image_loss(image, target, config.ssim_weight)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss of step {training.step} is {value}")
-    with stages("backward"):
-        loss.backward()
-    with stages("optimiser"):
-        _optimise(training, leaves, seen, view, progress)
-        squared = float((image.detach()[::_ROWS] - target[::_ROWS]).square_().mean())
-    training.step += 1
-    del leaves, seen, image, target, loss  # a refinement needs the memory
-    with stages("refine"):
-        if progress < config.refine_until:
-            _refine(training)
-    return StepResult(value, squared)
+    return _Step(image, target, loss, training.cameras[1].camera_to_world[view, None, :3, 3], view, seen)
+
+
+def _ray_step(training: Training, leaves: GaussianScene, progress: float) -> _Step:
+    """Along random rays."""
+    config, stages, cameras = training.model.config, training.stages, training.cameras[1]
+    with stages("pixels"):
+        seed = stream(training.seed, _RAYS)
+        batch = splat_rays.draw(training.views.images, cameras, config, _background(training), seed, training.step)
+    with stages("forward"):
+        training.cap.check_traced(len(leaves), config.rays, 1)
+        seen = splat_rays.see(leaves, batch, config, training.tree)
+        image = _exposed(training, seen.color, seen.opacity, batch.background, batch.pixels.view)
+        loss = (image - batch.pixels.color).abs().mean()
+    return _Step(image, batch.pixels.color, loss, splat_rays.positions(cameras))
 
 
 def _see(training: Training, leaves: GaussianScene, view: int, level: int, background: Tensor) -> Seen:
@@ -117,17 +155,15 @@ def _leaves(gaussians: GaussianScene, degree: int) -> GaussianScene:
     return active.map(lambda value: value.detach().requires_grad_())
 
 
-def _exposed(training: Training, seen: Seen, background: Tensor, view: int) -> Tensor:
-    """[H, W, 3], the image as the view's camera would have exposed it."""
-    image = seen.image.color
+def _exposed(training: Training, image: Tensor, alpha: Tensor, background: Tensor, views: Tensor) -> Tensor:
+    """[..., 3], the image as the camera of its view, or of each ray's, would have exposed it."""
     if not training.model.config.exposure:
         return image
-    left = 1 - seen.image.alpha.reshape(-1)
-    views = torch.tensor([view], device=image.device)
+    left = 1 - alpha.reshape(-1)
     return training.per_image.exposed(image.view(-1, 3), left, background, views).view(image.shape)
 
 
-def _optimise(training: Training, leaves: GaussianScene, seen: Seen, view: int, progress: float) -> None:
+def _optimise(training: Training, leaves: GaussianScene, step: _Step, progress: float) -> None:
     config, gaussians = training.model.config, training.model.gaussians
     grads = {name: leaf.grad for name, leaf in leaves.tensors().items()}
     if not all(bool(grads[name].isfinite().all()) for name in ("means", "opacity_logits")):
@@ -136,17 +172,17 @@ def _optimise(training: Training, leaves: GaussianScene, seen: Seen, view: int, 
     if config.densification == "mcmc":
         mcmc.regularise(grads, gaussians, config.mcmc, training.size)
     elif progress < config.refine_until:
-        height, width = seen.image.alpha.shape
-        if seen.projected is None:
-            position = training.cameras[1].camera_to_world[view, :3, 3]
-            training.statistics.add_traced(grads["means"], gaussians.means, position)
+        if config.renderer == "trace":
+            training.statistics.add_traced(grads["means"], gaussians.means, step.positions)
         else:
-            training.statistics.add(seen.projected.mean2d.grad, seen.projected.radius, width, height)
+            height, width, _ = step.image.shape
+            projected = step.seen.projected
+            training.statistics.add(projected.mean2d.grad, projected.radius, width, height)
     training.adam.step(gaussians, grads, rates)
     if config.densification == "mcmc":
         mcmc.add_noise(gaussians, rates["means"], config.mcmc, _random(training, _NOISE))
     if training.per_image.refinement is not None:
-        training.per_image.refinement.collect_pose(view)
+        training.per_image.refinement.collect_pose(step.view)
     training.per_image.step(progress)
 
 

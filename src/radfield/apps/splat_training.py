@@ -17,7 +17,7 @@ from ..training.checkpoint import counts_in, load_checkpoint, save_checkpoint
 from ..training.per_image import PerImage
 from ..training.run_folder import RunFolder
 from ..training.stages import Stages
-from . import splat_initial
+from . import splat_initial, splat_rays
 from .runs import free_memory
 from .splat_tracing import TracedModel, TrainingTree
 
@@ -56,6 +56,7 @@ class Training:
         free = free_memory(self.device) if self.device.type == "cuda" else None
         self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
+        splat_rays.check_images(config, scene)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
 

@@ -205,10 +205,7 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
         options = _with_method(options, name, folder)
     method = METHODS[name].config_from(folder.read_config())
     changes = {name: method, "capture": options.capture or saved["capture"]}
-    if options.of_method not in (type(method)(), method):
-        raise BadInput(
-            f"{folder.path}: the --{name} options differ from those of the run; the rule: --resume keeps them"
-        )
+    changes[name] = _with_changes(folder, name, method, options.of_method)
     for each in dataclasses.fields(Options):
         if each.name not in KEPT_ON_RESUME:
             continue
@@ -220,6 +217,20 @@ def _resumed(folder: RunFolder, options: Options) -> Options:
     resumed = with_budget(dataclasses.replace(options, **changes, **budget_of(options, saved)), DEFAULT_SECONDS)
     _check(resumed)
     return resumed
+
+
+def _with_changes(folder: RunFolder, name: str, method, given):
+    """The method's options of the run, and of those `given` what its module allows to change. Raises `BadInput` where
+    others than these are given."""
+    default, allowed = type(method)(), getattr(METHODS[name], "CHANGED_ON_RESUME", ())
+    new = {each: getattr(given, each) for each in allowed if getattr(given, each) != getattr(default, each)}
+    changed, kept = dataclasses.replace(method, **new), {each: getattr(default, each) for each in allowed}
+    if given not in (default, method) and dataclasses.replace(given, **kept) != default and given != changed:
+        but = f", but for {', '.join(allowed)}" if allowed else ""
+        raise BadInput(
+            f"{folder.path}: the --{name} options differ from those of the run; the rule: --resume keeps them{but}"
+        )
+    return changed
 
 
 def _with_method(options: Options, name: str, folder: RunFolder) -> Options:

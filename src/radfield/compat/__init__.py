@@ -2,36 +2,50 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from types import ModuleType
 
-_NAMES = ("tinycudann", "tinycudann.modules")
+_PACKAGES = ("tinycudann", "nerfacc")  # modules of this folder by the same names
 
 
 def install(*, replace: bool = False) -> ModuleType:
-    """Makes `import tinycudann` give `radfield.compat.tinycudann`; returns the module that it gives from now on.
+    """Makes `import tinycudann` and `import nerfacc` give `radfield.compat`'s; returns the tinycudann that is given
+    from now on.
 
-    A tinycudann that is really installed stays, which is announced, unless `replace` asks for radfield's. Calling it
+    A package that is really installed stays, which is announced, unless `replace` asks for radfield's. Calling it
     again changes nothing. What was imported before keeps what it has.
     """
-    from ..errors import warn
-    from . import tinycudann as ours
+    given = {name: _provide(name, replace) for name in _PACKAGES}
+    return given["tinycudann"]
 
-    if sys.modules.get("tinycudann") is ours:
-        return ours
-    installed = "tinycudann" in sys.modules or importlib.util.find_spec("tinycudann") is not None
+
+def _provide(name: str, replace: bool) -> ModuleType:
+    from ..errors import warn
+
+    modules = _modules(name)
+    if sys.modules.get(name) is modules[name]:
+        return modules[name]
+    installed = name in sys.modules or importlib.util.find_spec(name) is not None
     if installed and not replace:
-        warn("tinycudann is installed and stays in use; radfield.compat.install(replace=True) takes radfield's instead")
-        return importlib.import_module("tinycudann")
-    sys.modules.update(dict.fromkeys(_NAMES, ours))
-    return ours
+        warn(f"{name} is installed and stays in use; radfield.compat.install(replace=True) takes radfield's instead")
+        return importlib.import_module(name)
+    for stale in [key for key in sys.modules if key.startswith(f"{name}.")]:
+        del sys.modules[stale]
+    sys.modules.update(modules)
+    return modules[name]
+
+
+def _modules(name: str) -> dict[str, ModuleType]:
+    """The stand-in's modules by the names that programs import."""
+    ours = importlib.import_module(f"{__name__}.{name}")
+    return ours.modules() if hasattr(ours, "modules") else dict.fromkeys((name, f"{name}.modules"), ours)
 
 
 def uninstall() -> None:
-    """Undoes `install`: `import tinycudann` finds what is installed again, or nothing."""
-    from . import tinycudann as ours
-
-    for name in _NAMES:
-        if sys.modules.get(name) is ours:
-            del sys.modules[name]
+    """Undoes `install`: imports find what is installed again, or nothing."""
+    for name in _PACKAGES:
+        for key, ours in _modules(name).items():
+            if sys.modules.get(key) is ours:
+                del sys.modules[key]

@@ -46,11 +46,13 @@ class Statistics:
         self.gradient += squares.sqrt_()
         self.views += radius[:, 0] > 0
 
-    def add_traced(self, grad_means: Tensor, means: Tensor, position: Tensor) -> None:
-        """Of one traced view, which has no projection: the gradient of the centres [3, G] in the scene, times half
-        their distance from the camera, which brings it to about the same units (Moenne-Loccoz et al. 2024)."""
+    def add_traced(self, grad_means: Tensor, means: Tensor, positions: Tensor) -> None:
+        """Of traced rays, which have no projection: the gradient of the centres [3, G] in the scene, times half their
+        mean distance from the cameras at `positions` [V, 3], which brings it to about the same units (Moenne-Loccoz et
+        al. 2024)."""
         length = grad_means.norm(dim=0)
-        self.gradient += length * (means - position[:, None]).norm(dim=0) / 2
+        distance = sum((means - position[:, None]).norm(dim=0) for position in positions) / len(positions)
+        self.gradient += length * distance / 2
         self.views += length > 0
 
     def mean(self) -> Tensor:

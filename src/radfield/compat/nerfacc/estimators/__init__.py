@@ -1,0 +1,1 @@
+"""Where along rays to sample."""
