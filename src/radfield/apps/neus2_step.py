@@ -10,6 +10,7 @@ Letters: N rays, M samples.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 
 import torch
@@ -30,7 +31,9 @@ from .run_files import BACKGROUNDS
 STOP = 1e-4  # transmittance at which a training ray ends
 _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
 _SHARP = 30.0
-_SURROUNDED = 4  # steps are so much longer at first where rays pass through surroundings too
+_FINAL = 0.9  # part of the budget at which the sharpness is the final one at least
+_FLAT = 0.05  # differences of normals below this count as their squares
+_SURROUNDED = 4  # steps may be so much longer where rays pass through surroundings too
 _RGB = 3 / 5  # the sum over channels, divided by 5
 
 
@@ -50,10 +53,11 @@ def train_step(training: Training, progress: float) -> StepResult:
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
         marched = _march(training, rays, progress)
     with stages("visible"):
-        samples = surface_volume.visible(model.field, model.outside, marched, STOP)
+        samples = surface_volume.visible(model.field, model.outside, marched, STOP, config.least_weight)
     with stages("forward"):
         annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
-        seen = surface_volume.ask(model.field, model.outside, samples, annealed)
+        more = functools.partial(extra_points, training) if config.around or config.curvature else None
+        seen = surface_volume.ask(model.field, model.outside, samples, annealed, more)
     with stages("loss"):
         loss, error = frame_loss(training, seen.composited(STOP), pixels, samples.ray_count)
         eikonal = float(seen.stretch.mean()) if len(seen.stretch) else 0.0
@@ -63,7 +67,8 @@ def train_step(training: Training, progress: float) -> StepResult:
         loss.backward()
     with stages("backward"):
         weight = config.eikonal / max(len(seen.stretch), 1)
-        by_sharpness = surface_volume.backward(model.field, seen, weight)
+        bend = config.curvature * curvature_gradient(seen.bend()) if config.curvature else None
+        by_sharpness = surface_volume.backward(model.field, seen, weight, bend)
         training.grad_sharpness.fill_(10 * seen.sharpness * by_sharpness)  # s = e^(10 v)
     with stages("optimiser"):
         _check_gradients(training)
@@ -77,12 +82,35 @@ def train_step(training: Training, progress: float) -> StepResult:
 
 def _hold_sharpness(training: Training, progress: float) -> None:
     """Keeps the sharpness below a bound that rises from where it starts to `_SHARP` times that. A surface that is sharp
-    at once is looked for next to the first sphere alone: what stands apart from that is never met by a sample."""
-    config = training.model.config
+    at once is looked for next to the first sphere alone: what stands apart from that is never met by a sample. And
+    keeps it above another bound, which rises to `final_sharpness`: photographs that contradict one another would leave
+    the surface a fog."""
+    config, value = training.model.config, training.model.field.log_sharpness.data
+    start = math.log(training.model.field.config.sharpness)
+    if config.final_sharpness:
+        least = start + (math.log(config.final_sharpness) - start) * min(progress / _FINAL, 1.0)
+        value.clamp_(min=least / 10)
     if progress < config.sharpen:
-        start = training.model.field.config.sharpness
-        most = math.log(start) + math.log(_SHARP) * progress / config.sharpen
-        training.model.field.log_sharpness.data.clamp_(max=most / 10)
+        most = start + math.log(_SHARP) * progress / config.sharpen
+        value.clamp_(max=most / 10)
+
+
+def extra_points(training: Training, x: Tensor) -> surface_volume.Extra:
+    """Neighbours of some of the surface's samples x [A, 3], 1 / s away, and points of the unit cube, all at random."""
+    config, count = training.model.config, len(x)
+    generator = torch.Generator().manual_seed(stream(training.seed, 6, training.step))
+    pairs = int(config.neighbours * count) if config.curvature else 0
+    partner = torch.randint(0, max(count, 1), (pairs,), generator=generator)
+    way = torch.nn.functional.normalize(torch.randn(3, pairs, generator=generator), dim=0)
+    near = (x.T[:, partner] + way / training.model.field.sharpness).clamp(0, 1)
+    anywhere = torch.rand(3, int(config.around * config.batch_samples), generator=generator)
+    return surface_volume.Extra(torch.cat((near, anywhere), 1).T, partner)
+
+
+def curvature_gradient(bend: Tensor) -> Tensor:
+    """[3, P]: by differences d [3, P] of the normals of neighbours, of the mean of sqrt(|d|^2 + e^2) - e: as the angle
+    where it is large, so that edges stay; as its square where it is small."""
+    return bend / ((bend.square().sum(0) + _FLAT**2).sqrt() * max(bend.shape[1], 1))
 
 
 def levels_in_use(config: Config, progress: float) -> int:
@@ -95,9 +123,12 @@ def _march(training: Training, rays, progress: float):
     """The samples of as many rays as the buffers hold."""
     model, config = training.model, training.model.config
     coarse = config.coarse_step * (1 if model.outside is None else _SURROUNDED)
-    scale = max(coarse ** (1 - 2 * progress), config.fine_step)
+    width = config.step_width / (model.field.sharpness * model.render.step)
+    scale = min(max(width, 1.0), coarse)
     render = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
-    if render.near > 0:
+    if model.outside is not None:
+        rays = surface_volume.from_the_cube(rays, render.near)
+    elif render.near > 0:
         rays = dataclasses.replace(rays, near=torch.full((len(rays),), render.near))
     longest = volume.longest_step(render, model.grid)
     seed = stream(training.seed, 3, training.step)
