@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from radfield.apps import neus2
-from radfield.apps.neus2_step import levels_in_use, mask_loss
+from radfield.apps.neus2_step import curvature_gradient, extra_points, levels_in_use, mask_loss, useful_levels
 from radfield.data import load
 from radfield.data.synthetic.mesh import read_mesh
 from radfield.errors import BadInput, RadfieldWarning
@@ -144,9 +144,23 @@ def test_steps_do_not_depend_on_threads(scene, threads):
 
 def test_levels_come_one_by_one():
     config = neus2.Config(levels=8, first_levels=0.4, all_levels=0.25)
-    levels = [levels_in_use(config, progress / 100) for progress in range(101)]
+    levels = [levels_in_use(config, progress / 100, 8) for progress in range(101)]
     assert levels[0] == 4 and levels[25] == levels[-1] == 8
     assert all(a <= b <= a + 1 for a, b in itertools.pairwise(levels))
+    assert max(levels_in_use(config, progress / 100, 5) for progress in range(101)) == 5
+
+
+def test_levels_finer_than_the_photographs_are_not_trained(scene):
+    config = neus2.Config(levels=7, base_resolution=16, finest_resolution=1024)  # each twice as fine as the one before
+    assert [useful_levels(config, pixels) for pixels in (1, 100, 128, 129, 1000, 5000)] == [2, 4, 4, 5, 7, 7]
+    training = training_of(scene, cells_per_pixel=1e-3)  # two levels are enough
+    x = torch.rand(500, 3, generator=torch.Generator().manual_seed(0))
+    for step in range(3):
+        neus2.train_step(training, step / 3)
+    field = training.model.field
+    assert field.levels == 2
+    few, field.levels = training.model.distance(x), SMALL.levels
+    assert torch.equal(few, training.model.distance(x))  # a run that is loaded uses all: they count for nothing
 
 
 def test_sharpness_is_held_back_at_first(scene):
@@ -157,6 +171,61 @@ def test_sharpness_is_held_back_at_first(scene):
         neus2.train_step(training, 0.1)
         found.append(training.model.field.sharpness)
     assert math.isclose(found[0], 20 * 30**0.2, rel_tol=1e-4) and found[1] > 300
+
+
+def test_sharpness_reaches_what_the_photographs_show(scene):
+    training = training_of(scene, final_sharpness=2.0, sharpen=0.0)
+    cameras = scene.train.cameras
+    assert math.isclose(training.detail, float(cameras.project(*_unit_apart(cameras))[0].diff(dim=0).norm()), rel_tol=0.2)
+    for progress, part in ((0.0, 0.0), (0.45, 0.5), (0.9, 1.0), (1.0, 1.0)):
+        training.model.field.log_sharpness.data.fill_(math.log(20.0) / 10)
+        neus2.train_step(training, progress)
+        least = 20 * (2 * training.detail / 20) ** part
+        assert 0.999 * least <= training.model.field.sharpness < 1.2 * least
+    free = training_of(scene, final_sharpness=0.0)
+    neus2.train_step(free, 1.0)
+    assert free.model.field.sharpness < 25
+
+
+def _unit_apart(cameras):
+    """Two points a hundredth of ... apart across the first camera's view, in the middle of the cube."""
+    right = cameras.camera_to_world[0, :3, 0]
+    return torch.zeros(2, dtype=torch.long), 0.5 + torch.stack((-0.5 * right, 0.5 * right))
+
+
+def test_curvature_is_the_gradient_of_a_smooth_length():
+    bend = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    value = ((bend.square().sum(0) + 0.05**2).sqrt() - 0.05).mean()
+    (grad,) = torch.autograd.grad(value, bend)
+    assert torch.allclose(curvature_gradient(bend.detach()), grad)
+    assert curvature_gradient(torch.zeros(3, 0)).shape == (3, 0)
+
+
+def test_neighbours_are_as_far_as_the_surface_is_soft(scene):
+    training = training_of(scene, neighbours=0.5, around=0.25, curvature=0.01)
+    x = (0.2 + 0.6 * torch.rand(3, 1000, generator=torch.Generator().manual_seed(0))).T
+    found = extra_points(training, x)
+    assert len(found.partner) == 500 and len(found.x) == 500 + SMALL.batch_samples // 4
+    distance = (found.x[:500] - x[found.partner]).norm(dim=1)
+    assert torch.allclose(distance, torch.full((500,), 1 / training.model.field.sharpness), rtol=1e-4)
+    assert bool(((found.x >= 0) & (found.x <= 1)).all())
+    again = extra_points(training, x)
+    assert torch.equal(again.x, found.x) and torch.equal(again.partner, found.partner)
+    training.step += 1
+    assert not torch.equal(extra_points(training, x).x, found.x)
+
+
+def test_normals_of_neighbours_become_alike(scene):
+    found = []
+    for weight in (0.0, 1.0):
+        training = training_of(scene, curvature=weight, all_levels=0.0)
+        for step in range(20):
+            neus2.train_step(training, step / 20)
+        x = torch.rand(4000, 3, generator=torch.Generator().manual_seed(0))
+        near = (x + 0.02 * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))).clamp(0, 1)
+        a, b = training.model.normals(x), training.model.normals(near)
+        found.append(float((a - b).norm(dim=1).mean()))
+    assert found[1] < 0.8 * found[0]
 
 
 def test_masks_gradient():

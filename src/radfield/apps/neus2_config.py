@@ -33,9 +33,11 @@ class Config:
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
     sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
+    cells_per_pixel: float = 1.0  # levels finer than this, where the object is, are not trained
     first_levels: float = 0.4  # part of the levels that are trained at first
     all_levels: float = 0.25  # part of the budget after which all are
-    final_sharpness: float = 0.0  # the sharpness is at least this at 0.9 of the budget, on a path of even ratios
+    # at 0.9 of the budget the sharpness is at least this, in pixels of the photographs per scene unit; 0: as learned
+    final_sharpness: float = 2.0
     step_width: float = 1.0  # length of training steps along rays, in 1 / sharpness; never shorter than render steps
     coarse_step: float = 4.0  # and at most so many times longer than these
     least_weight: float = 1e-3  # samples that are less of their ray's colour are not trained
@@ -78,7 +80,8 @@ def check(config: Config) -> None:
         ("sharpen", 0 <= config.sharpen <= 1, "from 0 to 1"),
         ("first_levels", 0 < config.first_levels <= 1, "above 0, at most 1"),
         ("all_levels", 0 <= config.all_levels <= 1, "from 0 to 1"),
-        ("final_sharpness", 0 <= config.final_sharpness <= 1e5, "from 0 to 1e5"),
+        ("final_sharpness", 0 <= config.final_sharpness <= 100, "from 0 to 100"),
+        ("cells_per_pixel", 0 < config.cells_per_pixel < math.inf, "positive"),
         ("step_width", 0 < config.step_width < math.inf, "positive"),
         ("coarse_step", 1 <= config.coarse_step <= 64, "from 1 to 64"),
         ("least_weight", 0 <= config.least_weight < 0.1, "from 0 to less than 0.1"),

@@ -32,6 +32,7 @@ STOP = 1e-4  # transmittance at which a training ray ends
 _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
 _SHARP = 30.0
 _FINAL = 0.9  # part of the budget at which the sharpness is the final one at least
+_SHARPEST = 2000.0  # of what is enforced: the surface is then as thick as a step along a ray
 _FLAT = 0.05  # differences of normals below this count as their squares
 _SURROUNDED = 4  # steps may be so much longer where rays pass through surroundings too
 _RGB = 3 / 5  # the sum over channels, divided by 5
@@ -41,7 +42,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     """One step; `progress` in [0, 1] is the part of the budget used. Raises `FloatingPointError`, with the model as
     before the step, when the loss or a gradient is not finite, and `BadInput` where no surface is left."""
     model, config, stages = training.model, training.model.config, training.stages
-    model.field.levels = levels_in_use(config, progress)
+    model.field.levels = levels_in_use(config, progress, useful_levels(config, training.detail))
     with stages("occupancy"):
         if training.step % config.occupancy_interval == 0:
             soon = training.step in (0, *(config.occupancy_interval * k for k in (2, 4, 8, 16)))
@@ -87,8 +88,9 @@ def _hold_sharpness(training: Training, progress: float) -> None:
     the surface a fog."""
     config, value = training.model.config, training.model.field.log_sharpness.data
     start = math.log(training.model.field.config.sharpness)
-    if config.final_sharpness:
-        least = start + (math.log(config.final_sharpness) - start) * min(progress / _FINAL, 1.0)
+    final = min(config.final_sharpness * training.detail, _SHARPEST)
+    if final > 0:
+        least = start + (math.log(final) - start) * min(progress / _FINAL, 1.0)
         value.clamp_(min=least / 10)
     if progress < config.sharpen:
         most = start + math.log(_SHARP) * progress / config.sharpen
@@ -113,10 +115,19 @@ def curvature_gradient(bend: Tensor) -> Tensor:
     return bend / ((bend.square().sum(0) + _FLAT**2).sqrt() * max(bend.shape[1], 1))
 
 
-def levels_in_use(config: Config, progress: float) -> int:
-    """From the coarsest on; all from `all_levels` of the budget on (NeuS2, sec. 3.3; there by steps)."""
+def levels_in_use(config: Config, progress: float, most: int) -> int:
+    """From the coarsest on; all of `most` from `all_levels` of the budget on (NeuS2, sec. 3.3; there by steps)."""
     part = config.first_levels + (1 - config.first_levels) * progress / max(config.all_levels, 1e-9)
-    return min(max(math.ceil(part * config.levels), 1), config.levels)
+    return min(max(math.ceil(part * most), 1), most)
+
+
+def useful_levels(config: Config, detail: float) -> int:
+    """How many levels are not too fine for photographs with `detail` pixels per scene unit: finer ones learn their
+    noise, and show it as ridges. They count for nothing, since the SDF network's weights of them stay 0."""
+    finest = config.cells_per_pixel * detail / config.base_resolution
+    growth = (config.finest_resolution / config.base_resolution) ** (1 / max(config.levels - 1, 1))
+    useful = math.log(max(finest, 1.0)) / math.log(growth) if growth > 1 else math.inf
+    return min(max(math.ceil(useful) + 1, 2), config.levels) if math.isfinite(useful) else config.levels
 
 
 def _march(training: Training, rays, progress: float):
