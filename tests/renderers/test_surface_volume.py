@@ -100,6 +100,21 @@ def test_rays_begin_where_they_enter_the_cube():
     assert surface_volume.from_the_cube(rays, near=1.5).near.tolist() == [1.5] * 5
 
 
+def test_samples_behind_others_stay_in_order():
+    def samples(starts, first):
+        count = starts[-1]
+        t = first + torch.arange(count, dtype=torch.float32)
+        return Samples(
+            t[:, None].repeat(1, 3), -t[:, None].repeat(1, 3), t, t + 0.5, torch.tensor(starts, dtype=torch.int32)
+        )
+
+    joined = surface_volume.behind(samples([0, 2, 2, 3, 7], 0), samples([0, 1, 4, 4], 100))
+    assert joined.ray_start.tolist() == [0, 3, 6, 7]  # of the rays that both have
+    assert joined.t_start.tolist() == [0, 1, 100, 101, 102, 103, 2]
+    assert torch.equal(joined.x[:, 1], joined.t_start) and torch.equal(joined.directions[:, 2], -joined.t_start)
+    assert torch.equal(joined.t_end, joined.t_start + 0.5)
+
+
 def test_extra_points_and_bends_have_the_gradients_of_automatic_differentiation():
     generator = torch.Generator().manual_seed(0)
     surface = sphere(50.0)
@@ -124,6 +139,9 @@ def test_extra_points_and_bends_have_the_gradients_of_automatic_differentiation(
         n = neural_surface.reference(surface, at, torch.zeros_like(at), leaves).normal
     loss = 0.7 * (n.norm(dim=1) - 1).square().sum() + ((n[partner] - n[100:130]) * bend.T).sum()
     table, sdf = torch.autograd.grad(loss, [leaves["table"], leaves["sdf"]])
-    for ours, theirs in ((surface.grid.grad_into.gradient(surface.grid.table), table), (surface.sdf_network.grad_into, sdf)):
+    for ours, theirs in (
+        (surface.grid.grad_into.gradient(surface.grid.table), table),
+        (surface.sdf_network.grad_into, sdf),
+    ):
         assert float((ours.double() - theirs).abs().max() / theirs.abs().max()) < 1e-4
     assert float(surface.color_network.grad_into.abs().max()) == 0.0

@@ -42,7 +42,7 @@ class Config:
     coarse_step: float = 4.0  # and at most so many times longer than these
     least_weight: float = 1e-3  # samples that are less of their ray's colour are not trained
     neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
-    curvature: float = 0.0  # weight of the difference of the normals there
+    curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid

@@ -28,9 +28,6 @@ VANISHED = (
 POINTS_PER_CALL = 1 << 17
 #: a cell counts as near as its middle is, less this: half of a cell's diagonal, in cells
 _REACH = 0.5 * math.sqrt(3)
-#: occupancy: of the surface above this, in opacity of one finest step; what is around it counts as a radiance field does
-THRESHOLD = 0.002
-_FOG = THRESHOLD / occupancy.Config.threshold
 
 
 @dataclass
@@ -51,6 +48,7 @@ class Model:
 
     device = torch.device("cpu")
     empty = VANISHED  # what to say where a mesh has no triangles
+    photographed = True  # what no camera sees of its surface is a guess
 
     @property
     def cascades(self) -> int:
@@ -107,7 +105,7 @@ class Model:
         inside = ((x >= 0) & (x <= 1)).all(1)
         sigma = torch.empty(len(x))
         sigma[inside] = self._logistic(x[inside], reach)
-        sigma[~inside] = _FOG * self.outside.density(x[~inside].contiguous())
+        sigma[~inside] = self.outside.density(x[~inside].contiguous())
         return sigma
 
     def _logistic(self, x: Tensor, reach: float) -> Tensor:
@@ -144,7 +142,7 @@ def build(
     outside = _outside(config, cascades, generator) if with_outside(config, cascades) else None
     cells = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
     # what a cell holds follows from one question, nearly: an old answer is soon forgotten
-    grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, decay=0.3, threshold=THRESHOLD, **cells))
+    grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, decay=0.3, threshold=0.002, **cells))
     render = volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near)
     return Model(config, surface, outside, grid, render, transform, background)
 

@@ -33,8 +33,9 @@ _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
 _SHARP = 30.0
 _FINAL = 0.9  # part of the budget at which the sharpness is the final one at least
 _SHARPEST = 2000.0  # of what is enforced: the surface is then as thick as a step along a ray
+_SMOOTHED = 0.4, 0.7  # parts of the budget from which on normals are smoothed, and wholly
 _FLAT = 0.05  # differences of normals below this count as their squares
-_SURROUNDED = 4  # steps may be so much longer where rays pass through surroundings too
+_AROUND = 8.0  # training steps through what surrounds the cube, in render steps
 _RGB = 3 / 5  # the sum over channels, divided by 5
 
 
@@ -52,12 +53,13 @@ def train_step(training: Training, progress: float) -> StepResult:
         color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
         pixels = draw_pixels(training.images, training.rays, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
-        marched = _march(training, rays, progress)
+        marched = _march(training, rays)
     with stages("visible"):
         samples = surface_volume.visible(model.field, model.outside, marched, STOP, config.least_weight)
     with stages("forward"):
         annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
-        more = functools.partial(extra_points, training) if config.around or config.curvature else None
+        curvature = config.curvature * smoothing(progress)
+        more = functools.partial(extra_points, training, paired=curvature > 0)
         seen = surface_volume.ask(model.field, model.outside, samples, annealed, more)
     with stages("loss"):
         loss, error = frame_loss(training, seen.composited(STOP), pixels, samples.ray_count)
@@ -68,7 +70,7 @@ def train_step(training: Training, progress: float) -> StepResult:
         loss.backward()
     with stages("backward"):
         weight = config.eikonal / max(len(seen.stretch), 1)
-        bend = config.curvature * curvature_gradient(seen.bend()) if config.curvature else None
+        bend = curvature * curvature_gradient(seen.bend()) if curvature else None
         by_sharpness = surface_volume.backward(model.field, seen, weight, bend)
         training.grad_sharpness.fill_(10 * seen.sharpness * by_sharpness)  # s = e^(10 v)
     with stages("optimiser"):
@@ -97,14 +99,22 @@ def _hold_sharpness(training: Training, progress: float) -> None:
         value.clamp_(max=most / 10)
 
 
-def extra_points(training: Training, x: Tensor) -> surface_volume.Extra:
-    """Neighbours of some of the surface's samples x [A, 3], 1 / s away, and points of the unit cube, all at random."""
+def smoothing(progress: float) -> float:
+    """The part of its weight that the curvature has: none before the surface is found, since normals that must be alike
+    keep it from opening gaps between things."""
+    begin, end = _SMOOTHED
+    return min(max((progress - begin) / (end - begin), 0.0), 1.0)
+
+
+def extra_points(training: Training, x: Tensor, paired: bool = True) -> surface_volume.Extra:
+    """Random points of the unit cube, and, if `paired`, neighbours of some of the surface's samples x [A, 3]: a pixel
+    away, or while the surface is softer than that, 1 / s."""
     config, count = training.model.config, len(x)
     generator = torch.Generator().manual_seed(stream(training.seed, 6, training.step))
-    pairs = int(config.neighbours * count) if config.curvature else 0
-    partner = torch.randint(0, max(count, 1), (pairs,), generator=generator)
-    way = torch.nn.functional.normalize(torch.randn(3, pairs, generator=generator), dim=0)
-    near = (x.T[:, partner] + way / training.model.field.sharpness).clamp(0, 1)
+    partner = torch.randint(0, max(count, 1), (int(config.neighbours * count) * paired,), generator=generator)
+    way = torch.nn.functional.normalize(torch.randn(3, len(partner), generator=generator), dim=0)
+    distance = max(1 / training.model.field.sharpness, 1 / training.detail)
+    near = (x.T[:, partner] + way * distance).clamp(0, 1)
     anywhere = torch.rand(3, int(config.around * config.batch_samples), generator=generator)
     return surface_volume.Extra(torch.cat((near, anywhere), 1).T, partner)
 
@@ -130,24 +140,41 @@ def useful_levels(config: Config, detail: float) -> int:
     return min(max(math.ceil(useful) + 1, 2), config.levels) if math.isfinite(useful) else config.levels
 
 
-def _march(training: Training, rays, progress: float):
+def _march(training: Training, rays):
     """The samples of as many rays as the buffers hold."""
     model, config = training.model, training.model.config
-    coarse = config.coarse_step * (1 if model.outside is None else _SURROUNDED)
-    width = config.step_width / (model.field.sharpness * model.render.step)
-    scale = min(max(width, 1.0), coarse)
-    render = dataclasses.replace(model.render, step=model.render.step * scale, cone=model.render.cone * scale)
+    scale = min(max(config.step_width / (model.field.sharpness * model.render.step), 1.0), config.coarse_step)
+    near = model.render.near
     if model.outside is not None:
-        rays = surface_volume.from_the_cube(rays, render.near)
-    elif render.near > 0:
-        rays = dataclasses.replace(rays, near=torch.full((len(rays),), render.near))
-    longest = volume.longest_step(render, model.grid)
-    seed = stream(training.seed, 3, training.step)
-    lengths = {"step": render.step, "cone": render.cone, "max_step": longest}
-    samples = march(rays, model.grid, **lengths, jitter_seed=seed, buffers=training.buffers)
+        samples = _march_through(training, rays, model.render.step * scale)
+    else:
+        rays = dataclasses.replace(rays, near=torch.full((len(rays),), near)) if near > 0 else rays
+        samples = _marched(training, rays, scale, 3, training.buffers)
     if not len(samples):
         raise BadInput(VANISHED)
     return samples
+
+
+def _march_through(training: Training, rays, step: float):
+    """The samples in the unit cube, at even steps, and behind them those of what surrounds it, at longer ones that grow
+    with the distance: what is there is no surface, and need not be found to a step."""
+    near = training.model.render.near
+    enter, leave = surface_volume.through_the_cube(rays)
+    within = dataclasses.replace(rays, near=enter.clamp_min(near), far=leave)
+    beyond = dataclasses.replace(rays, near=leave.clamp_min(near))
+    inside = _marched(training, within, step / training.model.render.step, 3, training.buffers, cone=0.0)
+    around = _marched(training, beyond, _AROUND, 7, training.more_buffers)
+    return surface_volume.behind(inside, around)
+
+
+def _marched(training: Training, rays, scale: float, purpose: int, buffers, cone: float | None = None):
+    """The samples of rays at steps `scale` times longer than a renderer's."""
+    render = training.model.render
+    render = dataclasses.replace(render, step=render.step * scale, cone=render.cone * scale if cone is None else cone)
+    longest = volume.longest_step(render, training.model.grid)
+    seed = stream(training.seed, purpose, training.step)
+    lengths = {"step": render.step, "cone": render.cone, "max_step": max(longest, render.step)}
+    return march(rays, training.model.grid, **lengths, jitter_seed=seed, buffers=buffers)
 
 
 def frame_loss(training: Training, result, pixels, n: int) -> tuple[Tensor, float]:

@@ -43,6 +43,7 @@ class Training(FieldTraining):
         self.images = source_of(scene.train.images, seed=seed, memory=memory)
         self.has_alpha = scene.has_alpha
         self.buffers = SampleBuffers(4 * model.config.batch_samples)  # most of what is marched may be hidden
+        self.more_buffers = SampleBuffers(4 * model.config.batch_samples)  # for what surrounds the unit cube
         self.grad_sharpness = torch.zeros(1)
         model.grid.mark_invisible(scene.train.cameras)
         self.cameras = scene.train.cameras

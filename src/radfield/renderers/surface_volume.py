@@ -181,7 +181,9 @@ def _with_points(part: Part, x: Tensor) -> Part:
     along = x.new_zeros(3, len(x))
     along[2] = 1.0
     streams = (torch.cat((a.T, b), 1).T for a, b in ((part.x, x.T), (part.directions, along)))
-    ends = (torch.cat((each, x.new_full((len(x),), value))) for each, value in ((part.t_start, 0.0), (part.t_end, 1e-3)))
+    ends = (
+        torch.cat((each, x.new_full((len(x),), value))) for each, value in ((part.t_start, 0.0), (part.t_end, 1e-3))
+    )
     return Part(part.index, *streams, *ends)
 
 
@@ -215,11 +217,38 @@ def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | 
 def from_the_cube(rays: Rays, near: float = 0.0) -> Rays:
     """The rays from where they enter the unit cube on, those that meet it; no ray before `near`. What surrounds an
     object is behind it (Zhang et al. 2020, "NeRF++"): in front of it a film of any picture would hide it."""
+    enter, leave = through_the_cube(rays)
+    start = torch.where(enter < leave, enter, 0.0).clamp_min(near)
+    return replace(rays, near=start if rays.near is None else rays.near.maximum(start))
+
+
+def through_the_cube(rays: Rays) -> tuple[Tensor, Tensor]:
+    """[N] each: where rays enter the unit cube (0 where they start in it) and leave it; both 0 where they miss it."""
     low, high = ((bound - rays.origins) / rays.directions for bound in (0.0, 1.0))
     enter = torch.minimum(low, high).nan_to_num(nan=-torch.inf).amax(1)  # NaN: along a face, in its plane
     leave = torch.maximum(low, high).nan_to_num(nan=torch.inf).amin(1)
-    start = torch.where((enter < leave) & (leave > 0), enter, 0.0).clamp_min(near)
-    return replace(rays, near=start if rays.near is None else rays.near.maximum(start))
+    meets = (enter < leave) & (leave > 0)
+    return torch.where(meets, enter, 0.0).clamp_min(0.0), torch.where(meets, leave, 0.0)
+
+
+def behind(first: Samples, then: Samples) -> Samples:
+    """Each ray's samples of `first` and behind them those of `then`, of as many rays as both have."""
+    n = min(first.ray_count, then.ray_count)
+    starts = first.ray_start[: n + 1], then.ray_start[: n + 1]
+    total = starts[0] + starts[1]
+    count = [int(start[-1]) for start in starts]
+    rows = [torch.arange(k) for k in count]
+    for row, other, end in zip(rows, starts[::-1], (0, 1), strict=True):  # how many of the other's stand before
+        own = starts[end].diff().long()
+        row += (other[:-1] if end == 0 else other[1:]).long().repeat_interleave(own)
+
+    def joined(a: Tensor, b: Tensor) -> Tensor:
+        out = a.new_empty(*a.shape[1:], sum(count))
+        out[..., rows[0]], out[..., rows[1]] = a[: count[0]].movedim(0, -1), b[: count[1]].movedim(0, -1)
+        return out.movedim(-1, 0)
+
+    names = ("x", "directions", "t_start", "t_end")
+    return Samples(*(joined(getattr(first, name), getattr(then, name)) for name in names), total)
 
 
 @torch.no_grad()
