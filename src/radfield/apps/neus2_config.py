@@ -26,7 +26,7 @@ class Config:
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start
     final_rate: float = 0.1  # the learning rate ends at this part of it
     network_l2: float = 1e-6  # weight decay of the networks
-    batch_samples: int = 1 << 16  # samples trained per step; the number of rays adapts
+    batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
     eikonal: float = 0.05  # weight of (|gradient| - 1)^2, per sample
@@ -39,15 +39,15 @@ class Config:
     # at 0.9 of the budget the sharpness is at least this, in pixels of the photographs per scene unit; 0: as learned
     final_sharpness: float = 2.0
     step_width: float = 1.0  # length of training steps along rays, in 1 / sharpness; never shorter than render steps
-    coarse_step: float = 4.0  # and at most so many times longer than these
+    coarse_step: float = 12.0  # and at most so many times longer than these
     least_weight: float = 1e-3  # samples that are less of their ray's colour are not trained
     neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
     curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
-    uniform_cells: int = 1 << 18  # cells evaluated per update of the occupancy grid, taking turns over all cells
-    occupied_cells: int = 1 << 16  # and at random among the occupied ones
+    uniform_cells: int = 1 << 17  # cells evaluated per update of the occupancy grid, taking turns over all cells
+    occupied_cells: int = 1 << 15  # and at random among the occupied ones
 
 
 def report_background(config: Config, scene: Scene) -> str:

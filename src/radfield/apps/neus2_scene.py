@@ -23,7 +23,7 @@ def arranged(scene: Scene, config: Config) -> Scene:
         return scene
     reach = (scene.train.cameras.camera_to_world[:, :3, 3] - 0.5).abs().amax(-1)
     zoom = min(2 * FREE * float(reach.quantile(NEAREST)), LARGEST)
-    if not zoom > 1.0:  # cameras stand within the cube already
+    if not zoom > 1.01:  # cameras stand within the cube already, or next to it
         return scene
     middle = torch.full((3,), 0.5, dtype=torch.float64)
     shrink = SceneTransform(1 / zoom, offset=tuple((middle * (1 - 1 / zoom)).tolist()))
