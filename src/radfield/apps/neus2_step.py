@@ -1,7 +1,10 @@
 """A step of the method `neus2` (neus2.py).
 
-loss = mean over rays of sum_channels huber(color - seen, 0.1) / 5 + eikonal mean over samples of (|n| - 1)^2
+loss = mean over rays of sum_channels huber(color - seen, 0.1) / 5
+       + eikonal mean over samples and random points of (|n| - 1)^2
        + mask mean over rays of BCE(opacity, alpha)                              (NeuS2, sec. 3.3; its configuration)
+       + curvature mean over some samples of |n - n'|, n' of a point next to the sample   (after Rosu and Behnke 2023,
+                                                                         "PermutoSDF", which compares directions)
 
 The mask's term has its own gradient, (W - m) / (W (1 - W)); NeuS2's published code has another.
 Letters: N rays, M samples.

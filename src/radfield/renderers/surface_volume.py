@@ -208,7 +208,8 @@ def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | 
     shape = seen.inside.streams(), seen.sharpness, seen.annealed
     found = neus_alpha.gradients(grad_sigma, grad_rgb, eikonal, tape.f, tape.normal, seen.answers["rgb"], *shape)
     if bend is not None:
-        found["grad_normal"].index_add_(1, seen.extra.partner, bend)
+        for grad, part in zip(found["grad_normal"], bend, strict=True):  # torch adds rows in order, and fast
+            grad.index_add_(0, seen.extra.partner, part)
         found["grad_normal"][:, count : count + bend.shape[1]] -= bend
     surface_passes.backward(surface, tape, found["grad_f"], found["grad_normal"], found["grad_logits"])
     return float(found["grad_sharpness"].sum())
