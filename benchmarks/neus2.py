@@ -8,8 +8,8 @@ synthetic  `radfield data synth` of a scene of solids, trained for --seconds or 
            the mesh to the truth. Normals: angles at the points they see.
 sequence   --frames frames of the scene, each turned by 5 degrees and moved by 0.05 more: errors of the motions found,
            and each frame's time in parts of the first one's.
-capture    a capture with masks (--capture, a folder without splits of its own), trained without the views --held-out:
-           PSNR inside their masks, the mesh's parts and open edges.
+capture    a capture (--capture, a folder without splits of its own), with masks trained without the views --held-out:
+           PSNR inside their masks; parts and open edges of the mesh that `radfield export` writes.
 
 --pictures FOLDER writes a held-out view beside its photograph, and the mesh from four sides.
 
@@ -29,7 +29,7 @@ import torch
 from common import median_seconds, report
 from torch import Tensor
 
-from radfield.apps import neus2, neus2_sequence, sdf_views
+from radfield.apps import export, neus2, neus2_sequence, sdf_views
 from radfield.apps.evaluate import evaluate_views
 from radfield.apps.loop import take_steps
 from radfield.apps.runs import use_device, write_picture
@@ -40,6 +40,8 @@ from radfield.data.synthetic import synthetic_scene, write_synthetic_capture, wr
 from radfield.encodings.slope_gradients import SlopeGradients
 from radfield.geometry import SceneTransform
 from radfield.losses import huber
+from radfield.meshing import parts
+from radfield.meshing.visibility import seen
 from radfield.rays import Rays, Samples
 from radfield.renderers import surface_volume
 from radfield.tracing.bvh import Bvh, trace_triangles
@@ -118,9 +120,11 @@ def measure_step(precision: str) -> dict:
 
 
 def trained(options, scene) -> tuple[dict, neus2.Model]:
-    """(figures, model) of a training on a scene's views, measured on those that it holds out."""
+    """(figures, model) of a training on a scene's views, measured on those that it holds out. The model's scene
+    coordinates are the scene's, where it has masks."""
     config = neus2.Config(precision=options.precision, **options.set)
     neus2.check(config)
+    scene = neus2.arranged(scene, config)
     place = {"cascades": scene.cascades, "transform": scene.transform, "background": scene.background}
     training = neus2.Training(neus2.build(config, **place), scene, 0)
     budget = {"steps": options.steps, "seconds": None if options.steps else options.seconds}
@@ -258,11 +262,19 @@ def measure_sequence(options) -> dict:
 def measure_capture(options) -> dict:
     """A real capture with masks."""
     held_out = [int(number) for number in options.held_out.split(",")]
-    figures, model = trained(options, holding_out(load(options.capture, holdout=0), held_out))
-    mesh = sdf_views.extract(model, RESOLUTION)
+    scene = load(options.capture, holdout=0, max_size=options.max_size)
+    scene = holding_out(scene, held_out) if scene.has_alpha else load(options.capture, max_size=options.max_size)
+    figures, model = trained(options, scene)
+    mesh = as_exported(sdf_views.extract(model, RESOLUTION), neus2.arranged(scene, model.config).train.cameras)
     if options.pictures:
         pictures_of(model, mesh, options.pictures)
     return {**kept(figures), **mesh_figures(mesh), "sharpness": model.field.sharpness}
+
+
+def as_exported(mesh, cameras):
+    """The mesh without what `radfield export` leaves out by itself: parts that no camera sees, and tiny ones."""
+    mesh, _ = parts.without_unseen_parts(mesh, seen(mesh, cameras))
+    return parts.without_small_parts(mesh, export.Options.smallest)[0]
 
 
 def kept(figures: dict) -> dict:
@@ -304,6 +316,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--capture", type=Path)
+    parser.add_argument("--max-size", type=int, help="of a capture's longer side, in pixels")
     parser.add_argument("--held-out", default="8,13,16,21,26,31,34", help="numbers of views")
     parser.add_argument("--set", type=json.loads, default={}, help="options of the method, as a JSON object")
     parser.add_argument("--pictures", type=Path)

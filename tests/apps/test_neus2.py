@@ -11,7 +11,14 @@ import torch
 from PIL import Image
 
 from radfield.apps import neus2
-from radfield.apps.neus2_step import levels_in_use, mask_loss
+from radfield.apps.neus2_step import (
+    curvature_gradient,
+    extra_points,
+    levels_in_use,
+    mask_loss,
+    smoothing,
+    useful_levels,
+)
 from radfield.data import load
 from radfield.data.synthetic.mesh import read_mesh
 from radfield.errors import BadInput, RadfieldWarning
@@ -144,9 +151,23 @@ def test_steps_do_not_depend_on_threads(scene, threads):
 
 def test_levels_come_one_by_one():
     config = neus2.Config(levels=8, first_levels=0.4, all_levels=0.25)
-    levels = [levels_in_use(config, progress / 100) for progress in range(101)]
+    levels = [levels_in_use(config, progress / 100, 8) for progress in range(101)]
     assert levels[0] == 4 and levels[25] == levels[-1] == 8
     assert all(a <= b <= a + 1 for a, b in itertools.pairwise(levels))
+    assert max(levels_in_use(config, progress / 100, 5) for progress in range(101)) == 5
+
+
+def test_levels_finer_than_the_photographs_are_not_trained(scene):
+    config = neus2.Config(levels=7, base_resolution=16, finest_resolution=1024)  # each twice as fine as the one before
+    assert [useful_levels(config, pixels) for pixels in (1, 100, 128, 129, 1000, 5000)] == [2, 4, 4, 5, 7, 7]
+    training = training_of(scene, cells_per_pixel=1e-3)  # two levels are enough
+    x = torch.rand(500, 3, generator=torch.Generator().manual_seed(0))
+    for step in range(3):
+        neus2.train_step(training, step / 3)
+    field = training.model.field
+    assert field.levels == 2
+    few, field.levels = training.model.distance(x), SMALL.levels
+    assert torch.equal(few, training.model.distance(x))  # a run that is loaded uses all: they count for nothing
 
 
 def test_sharpness_is_held_back_at_first(scene):
@@ -157,6 +178,73 @@ def test_sharpness_is_held_back_at_first(scene):
         neus2.train_step(training, 0.1)
         found.append(training.model.field.sharpness)
     assert math.isclose(found[0], 20 * 30**0.2, rel_tol=1e-4) and found[1] > 300
+
+
+def test_sharpness_reaches_what_the_photographs_show(scene):
+    training = training_of(scene, final_sharpness=2.0, sharpen=0.0)
+    cameras = scene.train.cameras
+    assert math.isclose(
+        training.detail, float(cameras.project(*_unit_apart(cameras))[0].diff(dim=0).norm()), rel_tol=0.2
+    )
+    for progress, part in ((0.0, 0.0), (0.45, 0.5), (0.9, 1.0), (1.0, 1.0)):
+        training.model.field.log_sharpness.data.fill_(math.log(20.0) / 10)
+        neus2.train_step(training, progress)
+        least = 20 * (2 * training.detail / 20) ** part
+        assert 0.999 * least <= training.model.field.sharpness < 1.2 * least
+    free = training_of(scene, final_sharpness=0.0)
+    neus2.train_step(free, 1.0)
+    assert free.model.field.sharpness < 25
+
+
+def _unit_apart(cameras):
+    """(views, points): two points of a scene unit's distance, across the first camera's view, around the middle."""
+    right = cameras.camera_to_world[0, :3, 0]
+    return torch.zeros(2, dtype=torch.long), 0.5 + torch.stack((-0.5 * right, 0.5 * right))
+
+
+def test_curvature_is_the_gradient_of_a_smooth_length():
+    bend = torch.randn(3, 50, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    value = ((bend.square().sum(0) + 0.05**2).sqrt() - 0.05).mean()
+    (grad,) = torch.autograd.grad(value, bend)
+    assert torch.allclose(curvature_gradient(bend.detach()), grad)
+    assert curvature_gradient(torch.zeros(3, 0)).shape == (3, 0)
+
+
+def test_neighbours_are_as_far_as_the_surface_is_soft(scene):
+    training = training_of(scene, neighbours=0.5, around=0.25, curvature=0.01)
+    x = (0.2 + 0.6 * torch.rand(3, 1000, generator=torch.Generator().manual_seed(0))).T
+    found = extra_points(training, x)
+    assert len(found.partner) == 500 and len(found.x) == 500 + SMALL.batch_samples // 4
+    distance = (found.x[:500] - x[found.partner]).norm(dim=1)
+    assert torch.allclose(distance, torch.full((500,), 1 / training.model.field.sharpness), rtol=1e-4)
+    training.model.field.log_sharpness.data.fill_(0.8)  # sharper than a pixel
+    near = extra_points(training, x).x[:500] - x[found.partner]
+    assert torch.allclose(near.norm(dim=1), torch.full((500,), 1 / training.detail), rtol=1e-4)
+    training.model.field.log_sharpness.data.fill_(math.log(20.0) / 10)
+    assert bool(((found.x >= 0) & (found.x <= 1)).all())
+    again = extra_points(training, x)
+    assert torch.equal(again.x, found.x) and torch.equal(again.partner, found.partner)
+    training.step += 1
+    assert not torch.equal(extra_points(training, x).x, found.x)
+
+
+def test_normals_of_neighbours_become_alike(scene):
+    generator, found = torch.Generator().manual_seed(0), []
+    way = 0.05 * torch.nn.functional.normalize(torch.randn(20000, 3, generator=generator), dim=1)
+    x = 0.1 + 0.8 * torch.rand(20000, 3, generator=generator)
+    for weight in (0.0, 1.0):
+        training = training_of(scene, curvature=weight, all_levels=0.0, final_sharpness=0.0)
+        for _ in range(20):
+            neus2.train_step(training, 0.75)
+        at = training.model.distance(x).abs() < 0.03
+        a, b = training.model.normals(x[at]), training.model.normals((x + way)[at])
+        found.append(float((a - b).norm(dim=1).mean()))
+    assert found[1] < 0.9 * found[0], found
+
+
+def test_normals_are_smoothed_late():
+    assert [smoothing(progress) for progress in (0.0, 0.4, 0.7, 1.0)] == [0, 0, 1, 1]
+    assert math.isclose(smoothing(0.55), 0.5)
 
 
 def test_masks_gradient():
@@ -185,6 +273,23 @@ def test_a_field_around_the_object_is_trained_where_there_is_room(scene):
     assert training_of(larger, outside="none").model.outside is None
     with pytest.raises(BadInput, match="outside is field; the rule: none or auto"):
         training_of(scene, outside="field")
+
+
+def test_the_cube_reaches_nearly_to_the_cameras_where_there_are_surroundings(scene):
+    assert neus2.arranged(scene, SMALL) is scene
+    larger = dataclasses.replace(scene, cascades=3, has_alpha=False)
+    assert neus2.arranged(larger, dataclasses.replace(SMALL, outside="none")) is larger
+    wide = neus2.arranged(larger, SMALL)
+    reach = (wide.train.cameras.camera_to_world[:, :3, 3] - 0.5).abs().amax(-1)
+    zoom = scene.transform.scale / wide.transform.scale
+    assert 1 < zoom <= 2 and (zoom == 2 or math.isclose(float(reach.quantile(0.1)), 0.5 / 0.9, rel_tol=1e-4))
+    middle = torch.full((1, 3), 0.5, dtype=torch.float64)
+    assert torch.allclose(scene.transform.inverse().points(middle), wide.transform.inverse().points(middle))
+    x = torch.rand(20, 3, generator=torch.Generator().manual_seed(0)).double()
+    views = torch.zeros(20, dtype=torch.long)
+    given = [s.train.cameras.project(views, s.transform.points(x).float())[0] for s in (scene, wide)]
+    assert torch.allclose(*given, atol=0.02)
+    assert neus2.arranged(wide, SMALL) is wide or zoom == 2
 
 
 def test_masks_that_show_nothing_are_refused(scene):

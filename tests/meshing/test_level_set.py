@@ -72,6 +72,21 @@ def test_small_parts_go_by_their_area():
         assert (len(kept.components().unique()), gone) == (left, 3 - left)
 
 
+def test_parts_that_no_camera_sees_go_and_the_others_stay_whole():
+    vertices, triangles = sphere(2)
+    three = [vertices.double() + place for place in (0, 3, 6)]
+    mesh = Mesh(torch.cat(three), torch.cat([triangles + k * len(vertices) for k in range(3)]))
+    count = len(triangles)
+    visible = torch.zeros(3 * count, dtype=torch.bool)
+    visible[: count // 2], visible[count] = True, True  # half of the first, one triangle of the second
+    kept, gone = parts.without_unseen_parts(mesh, visible)
+    assert gone == 2 and len(kept.triangles) == count and float(kept.vertices.abs().max()) < 1.01
+    kept, gone = parts.without_unseen_parts(mesh, visible, share=0.0)
+    assert gone == 1 and len(kept.triangles) == 2 * count
+    kept, gone = parts.without_unseen_parts(mesh, torch.zeros_like(visible))
+    assert gone == 3 and len(kept.triangles) == 0
+
+
 def test_holes_have_their_length():
     vertices, triangles = cube()  # two triangles per side
     assert len(parts.holes(vertices, triangles)) == 0

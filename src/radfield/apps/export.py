@@ -35,7 +35,7 @@ class Options:
     # a mesh of any run, Gaussians too, from depth that is rendered for its training cameras (TSDF fusion)
     tsdf: bool = False
     # of a mesh: "only" what a training camera sees, or "all"; "auto": only that where the scene has surroundings that
-    # the mesh covers, since behind its surfaces a radiance field has any density
+    # the mesh covers, since behind its surfaces a radiance field has any density; of a surface (neus2) whole parts
     visible: Literal["auto", "only", "all"] = "auto"
     capture: Path | None = None  # where the run's capture is now, if it moved
     # of a mesh: connected parts with less than this part of the largest one's area are left out

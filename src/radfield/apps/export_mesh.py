@@ -48,7 +48,8 @@ def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
             mesh, hint = extract(model, options, show)
     if not len(mesh.triangles):
         raise BadInput(f"{folder.path}: its surface is empty: {hint}")
-    mesh, figures = cleaned(_cropped(mesh, folder, model, options), options, cameras)
+    whole = options.visible == "auto" and is_photographed(model)
+    mesh, figures = cleaned(_cropped(mesh, folder, model, options), options, cameras, whole)
     mesh = simplified(mesh, options)
     if options.colors and color is not None:
         mesh = colored(mesh, color, options.texture)
@@ -91,7 +92,8 @@ def cameras_of(folder: RunFolder, model, options) -> Cameras | None:
     """The training cameras in scene coordinates where the mesh shall be what they see, else None. Where that was left
     to us and the capture is not there, everything stays, and it is said."""
     surroundings = not hasattr(model, "distance") and options.cascades > 1 and model.cascades > 1
-    if options.visible == "all" or (options.visible == "auto" and not surroundings):
+    wanted = surroundings or is_photographed(model)
+    if options.visible == "all" or (options.visible == "auto" and not wanted):
         return None
     try:
         return open_run(folder.path, None, capture=options.capture)[2].train.cameras
@@ -100,6 +102,12 @@ def cameras_of(folder: RunFolder, model, options) -> Cameras | None:
             raise
         warn(f"{error}; the mesh keeps what no camera sees")
         return None
+
+
+def is_photographed(model) -> bool:
+    """Whether the model is a surface that explains photographs: behind what they show, its distances are guesses, and
+    may have surfaces of their own."""
+    return hasattr(model, "distance") and getattr(model, "photographed", False)
 
 
 def extract(model, options, progress=None) -> tuple[Mesh, str]:
@@ -112,24 +120,28 @@ def extract(model, options, progress=None) -> tuple[Mesh, str]:
     return level_set.mesh_of_density(model.density, cells, options.density, options.resolution, progress), hint
 
 
-def cleaned(mesh: Mesh, options, cameras: Cameras | None = None) -> tuple[Mesh, dict]:
+def cleaned(mesh: Mesh, options, cameras: Cameras | None = None, whole: bool = False) -> tuple[Mesh, dict]:
     """(the mesh without what none of `cameras` sees and the parts that are not wanted, how many parts there are and how
-    many are left out)."""
+    many are left out). whole: parts that the cameras see some of stay as they are, closed."""
+    before, unseen = len(mesh.components().unique()), 0
     if cameras is not None:
         visible = seen(mesh, cameras)
         print(f"export: {float(visible.float().mean()):.0%} of the triangles are seen by a camera", file=sys.stderr)
         if not bool(visible.any()):
             raise BadInput("no camera of the capture sees the surface; the rule: --visible all keeps it")
-        mesh = mesh.select(visible)
-    components = len(mesh.components().unique())
+        mesh, unseen = parts.without_unseen_parts(mesh, visible) if whole else (mesh.select(visible), 0)
+        before = before if whole else len(mesh.components().unique())
+    if unseen:
+        print(f"export: {unseen} of {before} connected parts left out (no camera sees them)", file=sys.stderr)
     if options.largest:
-        mesh, left_out = mesh.largest(), components - 1
+        mesh, left_out = mesh.largest(), before - unseen - 1
     else:
         mesh, left_out = parts.without_small_parts(mesh, options.smallest)
     if left_out:
         why = "all but the largest" if options.largest else f"smaller than {options.smallest:g} of the largest"
-        print(f"export: {left_out} of {components} connected parts left out ({why})", file=sys.stderr)
-    return mesh, {"components": components - left_out, "left_out": left_out}
+        print(f"export: {left_out} of {before} connected parts left out ({why})", file=sys.stderr)
+    left_out += unseen
+    return mesh, {"components": before - left_out, "left_out": left_out}
 
 
 def simplified(mesh: Mesh, options) -> Mesh:

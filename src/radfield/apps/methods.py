@@ -7,6 +7,7 @@ Training, train_step          the state of training; one step of the loop in tra
 SHOWN, RATE                   figures to show on the way; the option to lower where a loss is not finite
 report_background             behind renders and figures
 CHANGED_ON_RESUME             options that --resume may be given anew, where there are some
+arranged                      of some methods: the scene in the coordinates that the method wants, by its options
 """
 
 from __future__ import annotations

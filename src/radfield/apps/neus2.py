@@ -1,8 +1,8 @@
 """NeuS2 (Wang et al. 2023): a surface from photographs, as a signed distance field on a hash grid.
 
 `build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `load` reads what was trained.
-The options are in `neus2_config.py`, the model in `neus2_model.py`, a step in `neus2_step.py`, the state of training in
-`neus2_training.py`. It computes on the CPU.
+The options are in `neus2_config.py`, the model in `neus2_model.py`, its place in the scene in `neus2_scene.py`, a step
+in `neus2_step.py`, the state of training in `neus2_training.py`. It computes on the CPU.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
 from .neus2_config import Config, check, config_from, report_background
 from .neus2_model import Model, build
+from .neus2_scene import arranged
 from .neus2_step import train_step
 from .neus2_training import StepResult, Training
 from .run_files import load_tensors, restore, scene_from
 
-__all__ = ["Config", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "report_background"]
-__all__ += ["train_step"]
+__all__ = ["Config", "Model", "StepResult", "Training", "arranged", "build", "check", "config_from", "load"]
+__all__ += ["report_background", "train_step"]
 
 SHOWN = ("samples_per_s", "psnr", "sharpness")  # figures beside the progress bar
 RATE = "--neus2.learning-rate"

@@ -26,21 +26,28 @@ class Config:
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start
     final_rate: float = 0.1  # the learning rate ends at this part of it
     network_l2: float = 1e-6  # weight decay of the networks
-    batch_samples: int = 1 << 16  # samples trained per step; the number of rays adapts
+    batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
     eikonal: float = 0.05  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
     sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
+    cells_per_pixel: float = 1.0  # levels finer than this, where the object is, are not trained
     first_levels: float = 0.4  # part of the levels that are trained at first
     all_levels: float = 0.25  # part of the budget after which all are
-    coarse_step: float = 4.0  # training steps along rays are this many times longer than render steps at the start
-    fine_step: float = 1.0  # and this many times longer from half of the budget on
+    # at 0.9 of the budget the sharpness is at least this, in pixels of the photographs per scene unit; 0: as learned
+    final_sharpness: float = 2.0
+    step_width: float = 1.0  # length of training steps along rays, in 1 / sharpness; never shorter than render steps
+    coarse_step: float = 12.0  # and at most so many times longer than these
+    least_weight: float = 1e-3  # samples that are less of their ray's colour are not trained
+    neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
+    curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
+    around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
-    uniform_cells: int = 1 << 18  # cells evaluated per update of the occupancy grid, taking turns over all cells
-    occupied_cells: int = 1 << 16  # and at random among the occupied ones
+    uniform_cells: int = 1 << 17  # cells evaluated per update of the occupancy grid, taking turns over all cells
+    occupied_cells: int = 1 << 15  # and at random among the occupied ones
 
 
 def report_background(config: Config, scene: Scene) -> str:
@@ -73,8 +80,14 @@ def check(config: Config) -> None:
         ("sharpen", 0 <= config.sharpen <= 1, "from 0 to 1"),
         ("first_levels", 0 < config.first_levels <= 1, "above 0, at most 1"),
         ("all_levels", 0 <= config.all_levels <= 1, "from 0 to 1"),
+        ("final_sharpness", 0 <= config.final_sharpness <= 100, "from 0 to 100"),
+        ("cells_per_pixel", 0 < config.cells_per_pixel < math.inf, "positive"),
+        ("step_width", 0 < config.step_width < math.inf, "positive"),
         ("coarse_step", 1 <= config.coarse_step <= 64, "from 1 to 64"),
-        ("fine_step", 1 <= config.fine_step <= 64, "from 1 to 64"),
+        ("least_weight", 0 <= config.least_weight < 0.1, "from 0 to less than 0.1"),
+        ("neighbours", 0 <= config.neighbours <= 1, "from 0 to 1"),
+        ("curvature", 0 <= config.curvature < math.inf, "not negative"),
+        ("around", 0 <= config.around <= 1, "from 0 to 1"),
         ("near", 0 <= config.near < math.inf, "not negative"),
         ("occupancy_interval", config.occupancy_interval >= 1, "at least 1"),
         ("uniform_cells", config.uniform_cells >= 0, "not negative"),

@@ -48,6 +48,7 @@ class Model:
 
     device = torch.device("cpu")
     empty = VANISHED  # what to say where a mesh has no triangles
+    photographed = True  # what no camera sees of its surface is a guess
 
     @property
     def cascades(self) -> int:

@@ -34,6 +34,7 @@ from .neus2_training import Training
 CENTRE = (0.5, 0.5, 0.5)
 SOFT, RATE, FINAL = 40.0, 1e-2, 0.05  # sharpness at first; learning rate and the part of it at the end
 STEP = 4.0  # steps along rays, in those of a renderer: a soft surface needs no finer ones
+SAMPLES = 1 << 14  # per step: nine numbers are found, which needs fewer than a surface
 _UPDATES = 4  # of the occupancy grid, as the surface becomes sharper
 
 
@@ -137,7 +138,7 @@ def _motion_step(training: Training, motion: Motion, step: int, optimizer: Adam)
     given = seen.sigma.grad, seen.rgb.grad, 0.0, tape.f, tape.normal, seen.answers["rgb"]
     found = neus_alpha.gradients(*given, *shape)
     g = surface_passes.position_gradient(model.field, tape, found["grad_f"], found["grad_logits"])
-    training.rays = min(max(int(samples.ray_count * training.model.config.batch_samples / len(samples)), 256), 1 << 15)
+    training.rays = min(max(int(samples.ray_count * SAMPLES / len(samples)), 256), 1 << 15)
     _chain(motion, optimizer, g, samples.x.T, r, t)
     return error
 

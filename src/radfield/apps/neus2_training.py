@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..cameras import Cameras
 from ..data.resident import source_of
 from ..data.scene import Images, Scene
 from ..encodings import registry
@@ -42,9 +43,11 @@ class Training(FieldTraining):
         self.images = source_of(scene.train.images, seed=seed, memory=memory)
         self.has_alpha = scene.has_alpha
         self.buffers = SampleBuffers(4 * model.config.batch_samples)  # most of what is marched may be hidden
+        self.more_buffers = SampleBuffers(4 * model.config.batch_samples)  # for what surrounds the unit cube
         self.grad_sharpness = torch.zeros(1)
         model.grid.mark_invisible(scene.train.cameras)
         self.cameras = scene.train.cameras
+        self.detail = detail_of(scene.train.cameras)
         self.take_parameters()
 
     def take_parameters(self) -> None:
@@ -80,6 +83,12 @@ class Training(FieldTraining):
         if not has_surface(self.model):
             warn(VANISHED)
         return super().figures() | {"sharpness": self.model.field.sharpness}
+
+
+def detail_of(cameras: Cameras) -> float:
+    """How many pixels of a photograph a scene unit in the middle of the unit cube is, in the median of views."""
+    distance = (cameras.camera_to_world[:, :3, 3] - 0.5).norm(dim=-1).clamp_min(1e-3)
+    return float((cameras.focal.mean(-1) / distance).median())
 
 
 def has_surface(model: Model) -> bool:

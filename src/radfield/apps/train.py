@@ -87,11 +87,16 @@ def run(options: Options) -> dict:
     scene = load(options.capture, **reading, limits=limits, progress=Progress)
     options = dataclasses.replace(options, max_size=scene.max_size)
     method = METHODS[options.method]
+    loaded = scene
+    if hasattr(method, "arranged"):
+        scene = method.arranged(scene, options.of_method)
     background = method.report_background(options.of_method, scene)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
     model = method.build(options.of_method, **where, seed=options.seed, device=device)
     training = method.Training(model, scene, options.seed, limits.memory)
     config = _config(options, scene, background, folder)
+    if scene is not loaded:  # the capture alone does not say where it is
+        config["scene"]["moved"] = True
     if options.resume:
         _continue(training, scene, folder, config)
     else:

@@ -20,6 +20,17 @@ def without_small_parts(mesh: Mesh, share: float) -> tuple[Mesh, int]:
     return (mesh if bool(kept.all()) else mesh.select(kept[part])), int((~kept).sum())
 
 
+def without_unseen_parts(mesh: Mesh, visible: Tensor, share: float = 0.1) -> tuple[Mesh, int]:
+    """(the mesh without connected parts of which less than `share` of the triangles are visible [T], or none, how many
+    are gone). The others stay whole, with what lies behind."""
+    names, part = mesh.components()[mesh.triangles[:, 0]].unique(return_inverse=True)
+    count, met = (torch.zeros(len(names), dtype=torch.float64) for _ in range(2))
+    count.index_add_(0, part, torch.ones(len(part), dtype=torch.float64))
+    met.index_add_(0, part, visible.double())
+    kept = (met >= share * count) & (met > 0)
+    return (mesh if bool(kept.all()) else mesh.select(kept[part])), int((~kept).sum())
+
+
 def areas(mesh: Mesh) -> Tensor:
     """[T] of the triangles."""
     a, b, c = mesh.vertices[mesh.triangles].unbind(1)

@@ -8,7 +8,7 @@ Letters: N rays, M samples, A of them in the unit cube, B outside. Streams are [
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ..fields.neural_surface import NeuralSurface
 from ..rays import Rays, Samples
 from ..sampling.occupancy import OccupancyGrid
 from . import neus_alpha, volume
-from .composite import Composited, compact_streams, composite
+from .composite import Composited, composite
 from .volume import View
 
 RAYS_PER_CALL = 1 << 13  # fewer than of a radiance field, whose samples take less memory
@@ -56,9 +56,19 @@ def divided(samples: Samples, with_outside: bool) -> tuple[Part, Part | None]:
 
 
 @dataclass(frozen=True)
+class Extra:
+    """Points of the unit cube that no ray passes, where the gradient of the distance is held to what it should be: of
+    length 1, and like that of its neighbour. x: [E, 3]; partner: [P] int64, which of the surface's samples the first P
+    of them are neighbours of."""
+
+    x: Tensor
+    partner: Tensor
+
+
+@dataclass(frozen=True)
 class Seen:
     """What the fields say of samples, and what the backward pass needs. sigma, rgb: leaves of the graph that leads to
-    the loss."""
+    the loss. The streams of `inside`, `tape` and `answers` have the extra points behind the A samples."""
 
     samples: Samples
     inside: Part
@@ -71,11 +81,18 @@ class Seen:
     outside_rgb: Tensor | None = None  # [B, 3], in a graph
     sharpness: float = 0.0
     annealed: float = 1.0
+    extra: Extra | None = None
 
     @property
     def stretch(self) -> Tensor:
-        """[A] (|n| - 1)^2."""
+        """[A + E] (|n| - 1)^2."""
         return self.answers["stretch"]
+
+    def bend(self) -> Tensor:
+        """[3, P] the difference of the gradients at samples and at their neighbours."""
+        first = self.tape.normal.shape[1] - len(self.extra.x)
+        near = self.tape.normal[:, first : first + len(self.extra.partner)]
+        return self.tape.normal[:, self.extra.partner] - near
 
     def composited(self, stop: float) -> Composited:
         """What the rays see, in front of black; differentiable."""
@@ -84,10 +101,11 @@ class Seen:
 
 
 @torch.no_grad()
-def visible(surface: NeuralSurface, outside, samples: Samples, stop: float) -> Samples:
+def visible(surface: NeuralSurface, outside, samples: Samples, stop: float, least: float = 0.0) -> Samples:
     """The samples that their ray's light reaches, by distances alone: where the next sample's distance is f', a sample
     lets Phi(f') / Phi(f) through (NeuS, eq. 13). What lies behind a surface, such as the other side of an object, is
-    left out before anything is differentiated. Samples of `outside` count with its density."""
+    left out before anything is differentiated, and so is what is less than `least` of its ray's colour. Samples of
+    `outside` count with its density."""
     if not len(samples):
         return samples
     inside, others = divided(samples, outside is not None)
@@ -102,38 +120,80 @@ def visible(surface: NeuralSurface, outside, samples: Samples, stop: float) -> S
     if others is not None:
         sigma[others.index] = outside.geometry(others.x)[0].clamp_max(_LARGEST_LOGIT).exp()
     ends = samples.t_start, samples.t_end, samples.ray_start
-    live = composite(sigma, sigma.new_empty(len(sigma), 0), *ends, stop=stop).live
-    streams = samples.x, samples.directions, samples.t_start, samples.t_end
-    ray_start, *kept = compact_streams(samples.ray_start, live, *streams)
-    return Samples(*kept, ray_start)
+    result = composite(sigma, sigma.new_empty(len(sigma), 0), *ends, stop=stop)
+    return _chosen(samples, _reached(samples, result.live) & _weighty(result.weights, least))
 
 
-def ask(surface: NeuralSurface, outside, samples: Samples, annealed: float = 1.0) -> Seen:
-    """The forward pass at samples; `outside`: a radiance field, or None where all samples are in the unit cube."""
+def _reached(samples: Samples, live: Tensor) -> Tensor:
+    """[M] bool: the first live [N] samples of each ray."""
+    change = torch.zeros(len(samples) + 1, dtype=torch.int32)
+    starts = samples.ray_start[:-1].long()
+    change.index_add_(0, starts, torch.ones_like(live))
+    change.index_add_(0, starts + live, -torch.ones_like(live))
+    return change[:-1].cumsum(0) > 0
+
+
+def _weighty(weights: Tensor, least: float) -> Tensor:
+    """[M] bool: which samples, or the ones just before or behind them, have a weight of `least` or more."""
+    enough = weights >= least
+    spread = enough.clone()
+    spread[1:] |= enough[:-1]
+    spread[:-1] |= enough[1:]
+    return spread
+
+
+def _chosen(samples: Samples, kept: Tensor) -> Samples:
+    """The samples where kept [M] is true."""
+    before = torch.zeros(len(kept) + 1, dtype=torch.int32)
+    torch.cumsum(kept, 0, dtype=torch.int32, out=before[1:])
+    row = kept.nonzero()[:, 0]
+    streams = (each.T[:, row].T for each in (samples.x, samples.directions))
+    ends = (each[row] for each in (samples.t_start, samples.t_end))
+    return Samples(*streams, *ends, before[samples.ray_start.long()])
+
+
+def ask(surface: NeuralSurface, outside, samples: Samples, annealed: float = 1.0, more=None) -> Seen:
+    """The forward pass at samples; `outside`: a radiance field, or None where all samples are in the unit cube; more:
+    what gives the `Extra` points of the surface's samples x [A, 3], or None."""
     inside, others = divided(samples, outside is not None)
+    count, extra = len(inside.t_start), None if more is None else more(inside.x)
+    if extra is not None:
+        inside = _with_points(inside, extra.x)
     tape = surface_passes.forward(surface, inside.x, inside.directions)
     s = surface.sharpness
     found = neus_alpha.answers(tape.f, tape.normal, tape.logits, inside.streams(), s, annealed)
+    shared = {"sharpness": s, "annealed": annealed, "extra": extra}
+    own_sigma, own_rgb = found["sigma"][:count], found["rgb"][:, :count]
     if others is None:
-        sigma, rgb = found["sigma"], found["rgb"]
-        return Seen(samples, inside, tape, found, _leaf(sigma), _leaf(rgb), sharpness=s, annealed=annealed)
+        return Seen(samples, inside, tape, found, _leaf(own_sigma), _leaf(own_rgb), **shared)
     logit, features = outside.geometry(others.x)
     outside_sigma = logit.clamp_max(_LARGEST_LOGIT).exp()
     outside_rgb = outside.color_logits(features, others.directions).sigmoid()
     sigma, rgb = torch.empty(len(samples)), torch.empty(3, len(samples))
-    sigma[inside.index], rgb[:, inside.index] = found["sigma"], found["rgb"]
+    sigma[inside.index], rgb[:, inside.index] = own_sigma, own_rgb
     sigma[others.index], rgb[:, others.index] = outside_sigma.detach(), outside_rgb.detach().T
-    more = {"outside": others, "outside_sigma": outside_sigma, "outside_rgb": outside_rgb}
-    return Seen(samples, inside, tape, found, _leaf(sigma), _leaf(rgb), **more, sharpness=s, annealed=annealed)
+    shared |= {"outside": others, "outside_sigma": outside_sigma, "outside_rgb": outside_rgb}
+    return Seen(samples, inside, tape, found, _leaf(sigma), _leaf(rgb), **shared)
+
+
+def _with_points(part: Part, x: Tensor) -> Part:
+    """The part with points [E, 3] behind its samples; what they are as samples counts for nothing."""
+    along = x.new_zeros(3, len(x))
+    along[2] = 1.0
+    streams = (torch.cat((a.T, b), 1).T for a, b in ((part.x, x.T), (part.directions, along)))
+    ends = (
+        torch.cat((each, x.new_full((len(x),), value))) for each, value in ((part.t_start, 0.0), (part.t_end, 1e-3))
+    )
+    return Part(part.index, *streams, *ends)
 
 
 def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_()
 
 
-def backward(surface: NeuralSurface, seen: Seen, eikonal: float) -> float:
+def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | None = None) -> float:
     """Adds the gradients of both fields' parameters, after the loss's own backward pass left those of sigma and rgb;
-    eikonal: the gradient of each stretch. Returns the gradient by the sharpness."""
+    eikonal: the gradient of each stretch; bend: [3, P] that of `seen.bend()`. Returns the gradient by the sharpness."""
     grad_sigma, grad_rgb = seen.sigma.grad, seen.rgb.grad
     if seen.outside is not None:
         row = seen.outside.index
@@ -141,11 +201,55 @@ def backward(surface: NeuralSurface, seen: Seen, eikonal: float) -> float:
             given = [grad_sigma[row], grad_rgb[:, row].T]
             torch.autograd.backward([seen.outside_sigma, seen.outside_rgb], given)
         grad_sigma, grad_rgb = grad_sigma[seen.inside.index], grad_rgb[:, seen.inside.index].contiguous()
-    tape = seen.tape
+    tape, count = seen.tape, len(grad_sigma)
+    if seen.extra is not None:  # which no ray sees
+        more = (0, len(seen.extra.x))
+        grad_sigma, grad_rgb = (torch.nn.functional.pad(each, more) for each in (grad_sigma, grad_rgb))
     shape = seen.inside.streams(), seen.sharpness, seen.annealed
     found = neus_alpha.gradients(grad_sigma, grad_rgb, eikonal, tape.f, tape.normal, seen.answers["rgb"], *shape)
+    if bend is not None:
+        for grad, part in zip(found["grad_normal"], bend, strict=True):  # torch adds rows in order, and fast
+            grad.index_add_(0, seen.extra.partner, part)
+        found["grad_normal"][:, count : count + bend.shape[1]] -= bend
     surface_passes.backward(surface, tape, found["grad_f"], found["grad_normal"], found["grad_logits"])
     return float(found["grad_sharpness"].sum())
+
+
+def from_the_cube(rays: Rays, near: float = 0.0) -> Rays:
+    """The rays from where they enter the unit cube on, those that meet it; no ray before `near`. What surrounds an
+    object is behind it (Zhang et al. 2020, "NeRF++"): in front of it a film of any picture would hide it."""
+    enter, leave = through_the_cube(rays)
+    start = torch.where(enter < leave, enter, 0.0).clamp_min(near)
+    return replace(rays, near=start if rays.near is None else rays.near.maximum(start))
+
+
+def through_the_cube(rays: Rays) -> tuple[Tensor, Tensor]:
+    """[N] each: where rays enter the unit cube (0 where they start in it) and leave it; both 0 where they miss it."""
+    low, high = ((bound - rays.origins) / rays.directions for bound in (0.0, 1.0))
+    enter = torch.minimum(low, high).nan_to_num(nan=-torch.inf).amax(1)  # NaN: along a face, in its plane
+    leave = torch.maximum(low, high).nan_to_num(nan=torch.inf).amin(1)
+    meets = (enter < leave) & (leave > 0)
+    return torch.where(meets, enter, 0.0).clamp_min(0.0), torch.where(meets, leave, 0.0)
+
+
+def behind(first: Samples, then: Samples) -> Samples:
+    """Each ray's samples of `first` and behind them those of `then`, of as many rays as both have."""
+    n = min(first.ray_count, then.ray_count)
+    starts = first.ray_start[: n + 1], then.ray_start[: n + 1]
+    total = starts[0] + starts[1]
+    count = [int(start[-1]) for start in starts]
+    rows = [torch.arange(k) for k in count]
+    for row, other, end in zip(rows, starts[::-1], (0, 1), strict=True):  # how many of the other's stand before
+        own = starts[end].diff().long()
+        row += (other[:-1] if end == 0 else other[1:]).long().repeat_interleave(own)
+
+    def joined(a: Tensor, b: Tensor) -> Tensor:
+        out = a.new_empty(*a.shape[1:], sum(count))
+        out[..., rows[0]], out[..., rows[1]] = a[: count[0]].movedim(0, -1), b[: count[1]].movedim(0, -1)
+        return out.movedim(-1, 0)
+
+    names = ("x", "directions", "t_start", "t_end")
+    return Samples(*(joined(getattr(first, name), getattr(then, name)) for name in names), total)
 
 
 @torch.no_grad()
@@ -169,6 +273,8 @@ def render_rays(
         given = samples.t_start, samples.t_end, samples.ray_start
         return composite(found.sigma, both, *given, stop=config.stop)
 
+    if outside is not None:
+        rays = from_the_cube(rays)
     both, opacity, depth = volume.seen_along(seen, grid, rays, config, channels=6)
     return both[:, :3] + (1 - opacity)[:, None] * background, opacity, depth, both[:, 3:]
 
