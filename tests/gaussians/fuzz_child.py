@@ -1,8 +1,8 @@
 """Reads wrong files in a process of its own: `python fuzz_child.py FORMAT,... FOLDER FIRST COUNT`.
 
-The process may take 200 MB more than it has once a right file of each format has been read, and 2 s of CPU time per file. What is
-neither read nor refused in one line (`BadInput`) is printed, a JSON object a line, and last what came of each format;
-format and number being read stand in FOLDER/number, for the parent to name where this process dies.
+The process may take 200 MB more than it has once a right file of each format has been read, and 2 s of CPU time per
+file. What is neither read nor refused in one line (`BadInput`) is printed, a JSON object a line, and last what came of
+each format; format and number being read stand in FOLDER/number, for the parent to name where this process dies.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Wrong files of Gaussians, by number: small right ones of every format, changed as damage and malice change them.
 
-`FORMATS` names them; `Mutator(name, folder).write(number)` writes the file (and those beside it) of a number and returns
-its path. The same number gives the same file.
+`FORMATS` names them; `Mutator(name, folder).write(number)` writes the file (and those beside it) of a number and
+returns its path. The same number gives the same file.
 """
 
 import gzip
@@ -24,9 +24,40 @@ from radfield.renderers.gaussian_color import rest_rows
 
 FORMATS = ("ply", "compressed.ply", "splat", "spz2", "spz3", "spz4", "sog", "sog1", "meta.json", "lod-meta.json")
 FORMATS += ("ksplat", "glb")
-_NUMBERS = (0, 1, 2, 3, 255, 256, 65535, 1 << 16, (1 << 31) - 1, 1 << 31, (1 << 32) - 1, 1 << 24, 0x7F800000, 0x7FC00000)
+_NUMBERS = (
+    0,
+    1,
+    2,
+    3,
+    255,
+    256,
+    65535,
+    1 << 16,
+    (1 << 31) - 1,
+    1 << 31,
+    (1 << 32) - 1,
+    1 << 24,
+    0x7F800000,
+    0x7FC00000,
+)
 _WORDS = ("0", "-1", "1e309", "nan", "inf", "99999999999999999999", "4294967296", "x", "", "list uchar int", "\x00")
-_VALUES = (None, True, -1, 0, 1, 2**31, 2**70, 10**400, 1e308, float("nan"), float("inf"), "", "../../x", "/etc", "a\0b")
+_VALUES = (
+    None,
+    True,
+    -1,
+    0,
+    1,
+    2**31,
+    2**70,
+    10**400,
+    1e308,
+    float("nan"),
+    float("inf"),
+    "",
+    "../../x",
+    "/etc",
+    "a\0b",
+)
 _VALUES += ([], {}, [[]], [1], "meta.json", 255, 4096)
 
 

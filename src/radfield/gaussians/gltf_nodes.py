@@ -82,5 +82,7 @@ def _similarity(path: Path, matrix: np.ndarray) -> SceneTransform:
         turn = linear / scale if np.isfinite(scale) and scale > 1e-12 else np.zeros((3, 3))
         sound = np.isfinite(matrix).all() and np.allclose(turn @ turn.T, np.eye(3), atol=1e-5)
     if not sound:
-        raise BadInput(f"{path}: a node's transform has linear part {linear.tolist()!r:.80}; the rule: a turn times one scale")
+        raise BadInput(
+            f"{path}: a node's transform has linear part {linear.tolist()!r:.80}; the rule: a turn times one scale"
+        )
     return SceneTransform(float(scale), tuple(map(tuple, turn.tolist())), tuple(matrix[:3, 3].tolist()))

@@ -1,6 +1,6 @@
 """glTF files of Gaussians (.glb with KHR_gaussian_splatting), written and read: points whose attributes are
 
-    POSITION   ROTATION (x, y, z, w) of length 1   SCALE, linear   OPACITY, 0 to 1   SH_DEGREE_l_COEF_n, one per harmonic
+    POSITION   ROTATION (x, y, z, w) of length 1   SCALE, linear   OPACITY, 0 to 1   SH_DEGREE_l_COEF_n
 
 as float32, so that what is written loses nothing but rounding, and COLOR_0 (linear light and opacity, in bytes) for
 programs that know points alone. The axes of glTF are left, up, front; a scene's are right, down, front: half a turn.
@@ -145,7 +145,10 @@ class _Primitive:
 
     def scene(self, about: dict) -> GaussianScene:
         """The Gaussians, in glTF's axes."""
-        if about.get("kernel", "ellipse") != "ellipse" or about.get("colorSpace", _COLOR_SPACES[0]) not in _COLOR_SPACES:
+        if (
+            about.get("kernel", "ellipse") != "ellipse"
+            or about.get("colorSpace", _COLOR_SPACES[0]) not in _COLOR_SPACES
+        ):
             said = f"kernel {about.get('kernel')!r:.40}, colorSpace {about.get('colorSpace')!r:.40}"
             raise self.bad(f"has {said}; the rule: ellipse, and {' or '.join(_COLOR_SPACES)}")
         if about.get("colorSpace") == _COLOR_SPACES[1]:
@@ -203,7 +206,9 @@ class _Primitive:
             raise self.bad(f"the view of {name} is {view!r:.90}; the rule: a part of the file's buffer 0")
         end = inside + (count - 1) * step + kind.itemsize * width
         if end > length or start + length > len(self.numbers):
-            raise self.bad(f"{name} ends at byte {start + end}; the rule: within its view and {len(self.numbers)} bytes")
+            raise self.bad(
+                f"{name} ends at byte {start + end}; the rule: within its view and {len(self.numbers)} bytes"
+            )
         strides = (step, kind.itemsize)
         return np.ndarray((count, width), kind, self.numbers, start + inside, strides)
 

@@ -12,6 +12,7 @@ import struct
 from pathlib import Path
 
 import numpy as np
+
 from ..errors import BadInput
 from .packing import C0, logits_of_bytes, streams
 from .scene import GaussianScene, joined

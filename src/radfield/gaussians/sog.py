@@ -58,7 +58,9 @@ class _Sog:
         self.positions_of = [self.member(name) for name in self.of("means.files", list, 2)[:2]]
         size = sum(map(len, self.positions_of))
         if self.count > max(_MOST_EACH * size, _FEW):
-            raise self.bad(f"has {self.count} Gaussians in {size} bytes of positions; the rule: at most {_MOST_EACH} each")
+            raise self.bad(
+                f"has {self.count} Gaussians in {size} bytes of positions; the rule: at most {_MOST_EACH} each"
+            )
 
     def bad(self, text: str) -> BadInput:
         return BadInput(f"{self.path}: {text}")
