@@ -262,7 +262,16 @@ class Mutator:
             path = self.target if known else rng.choice(sorted(files))
             try:
                 files[path] = (_BY_FORMAT[self.name] if known else _bytes_changed)(rng, files[path] or b"\0")
-            except (ValueError, LookupError, EOFError, OSError, struct.error, zlib.error, zipfile.BadZipFile):
+            except (
+                ValueError,
+                LookupError,
+                EOFError,
+                OSError,
+                RuntimeError,
+                struct.error,
+                zlib.error,
+                zipfile.BadZipFile,
+            ):
                 files[path] = _bytes_changed(rng, files[path] or b"\0")  # too damaged to know its parts
             except Exception as error:  # of zstandard, which is imported late
                 if type(error).__module__.split(".")[0] != "zstandard":

@@ -47,7 +47,7 @@ class _Sog:
             try:
                 self.zip = zipfile.ZipFile(io.BytesIO(content))
             except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError, struct.error) as error:
-                raise self.bad(f"cannot be opened as a zip: {error}") from None
+                raise self.bad(f"cannot be opened as a zip: {str(error)!r:.80}") from None
         self.meta = read_json(path, self.member("meta.json") if self.zip else read_bytes(path, _LARGEST_META))
         self.version = self.of("version", int, 1) if "version" in self.meta else 1
         if self.version not in (1, 2):
@@ -100,7 +100,7 @@ class _Sog:
         except KeyError:
             raise self.bad(f"has no {name:.60}") from None
         except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError, ValueError) as error:
-            raise self.bad(f"{name:.60} cannot be unpacked: {error}") from None
+            raise self.bad(f"{name:.60} cannot be unpacked: {str(error)!r:.80}") from None
 
     def pixels(self, name: str, content: bytes, most: int) -> np.ndarray:
         """[rows, columns, 4] of an image, with at most so many pixels."""
@@ -112,7 +112,7 @@ class _Sog:
                     raise self.bad(f"{name} has {image.width} x {image.height} pixels; the rule: at most {most}")
                 return np.array(image.convert("RGBA"))
         except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
-            raise self.bad(f"{name:.60} is no image: {error}") from None
+            raise self.bad(f"{name:.60} is no image: {str(error)!r:.80}") from None
 
     def image(self, key: str, number: int = 0) -> np.ndarray:
         """[G, 4] bytes of the `number`-th image of `key`."""
