@@ -1,4 +1,4 @@
-"""Gaussians as small files: bytes and PSNR of a run as PLY, SPZ and SOG, sorted along a Morton curve and by PLAS, and of
+"""Gaussians as small files: bytes and PSNR of a run as PLY, SPZ and SOG, in Morton order and sorted by PLAS, and of
 a run whose Gaussians organise themselves (Morgenstern et al. 2023: files 8 to 26 times smaller than PLY; on
 NeRF-synthetic 33.2 dB at 4.1 MB).
 
