@@ -75,7 +75,14 @@ def _where(options: Options) -> dict:
 def _config(options: Options, degree: int, where: dict) -> dict:
     from . import splat
 
-    kept = {"seed": 0, "holdout": options.holdout, "max_size": options.max_size, "steps": None, "seconds": None}
+    kept = {
+        "method": "splat",
+        "seed": 0,
+        "holdout": options.holdout,
+        "max_size": options.max_size,
+        "steps": None,
+        "seconds": None,
+    }
     scene = {**where, "transform": where["transform"].to_dict(), "background": options.background}
     changes = {"coarse": 0.0, "sh_rise": 0.0, "mean_rate": splat.Config.mean_rate / 10, "sh_degree": degree}
     changes |= {} if options.densify else {"refine_until": 0.0}
