@@ -154,8 +154,9 @@ def _harmonics(scene: GaussianScene, version: int) -> tuple[dict, np.ndarray, np
 
 
 def palette_size(count: int) -> int:
-    """Entries of the palette of so many Gaussians: 1024 and its doubles, at most 65,536 (those of splat-transform)."""
-    return 1024 * min(64, 1 << max(0, int(math.log2(count / 1024)))) if count > 1024 else count
+    """Entries of the palette of so many Gaussians: about an eighth, 1024 and its doubles, at most 65,536 (splat-transform
+    takes eight times as many up to there, which is then most of the file)."""
+    return 1024 * min(64, 1 << max(0, int(math.log2(count / 8192)))) if count > 1024 else count
 
 
 def _compressed(images: dict[str, np.ndarray]) -> dict[str, bytes]:
