@@ -99,6 +99,8 @@ class _Sog:
                 return file.read(about.file_size)
         except KeyError:
             raise self.bad(f"has no {name:.60}") from None
+        except BadInput:
+            raise
         except (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, EOFError, OSError, ValueError) as error:
             raise self.bad(f"{name:.60} cannot be unpacked: {str(error)!r:.80}") from None
 
@@ -111,6 +113,8 @@ class _Sog:
                 if image.width * image.height > most:
                     raise self.bad(f"{name} has {image.width} x {image.height} pixels; the rule: at most {most}")
                 return np.array(image.convert("RGBA"))
+        except BadInput:
+            raise
         except (OSError, SyntaxError, ValueError, struct.error, zlib.error, Image.DecompressionBombError) as error:
             raise self.bad(f"{name:.60} is no image: {str(error)!r:.80}") from None
 

@@ -154,8 +154,8 @@ def _harmonics(scene: GaussianScene, version: int) -> tuple[dict, np.ndarray, np
 
 
 def palette_size(count: int) -> int:
-    """Entries of the palette of so many Gaussians: about an eighth, 1024 and its doubles, at most 65,536 (splat-transform
-    takes eight times as many up to there, which is then most of the file)."""
+    """Entries of the palette of so many Gaussians: about an eighth, 1024 or its doubles, at most 65,536. (Those of
+    splat-transform, eight times as many up to there, are most of the file.)"""
     return 1024 * min(64, 1 << max(0, int(math.log2(count / 8192)))) if count > 1024 else count
 
 
