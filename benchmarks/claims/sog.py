@@ -2,7 +2,7 @@
 a run whose Gaussians organise themselves (Morgenstern et al. 2023: files 8 to 26 times smaller than PLY; on
 NeRF-synthetic 33.2 dB at 4.1 MB).
 
-    python benchmarks/claims/sog.py CAPTURE --output FOLDER [--seconds 300 | --steps N] [--weights 1 3] [--max-size N]
+    python benchmarks/claims/sog.py CAPTURE --output FOLDER [--seconds 300 | --steps N] [--weights 0.03 0.1 0.3] [--max-size N]
         [--views 8] [--json] [--save FILE] [--plot FILE.svg]
 
 Every run has the same budget. PSNR: of what is read back from each file, over the first held-out views, sRGB, on the
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--seconds", type=float, default=300, help="of each run")
     parser.add_argument("--steps", type=int, default=None, help="of each run, instead of seconds")
-    parser.add_argument("--weights", type=float, nargs="+", default=[1.0, 3.0], help="of the neighbours' loss")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.03, 0.1, 0.3], help="of the neighbours' loss")
     parser.add_argument("--max-size", type=int, default=None)
     parser.add_argument("--views", type=int, default=8)
     parser.add_argument("--size", type=int, default=160, help="pixels of a side of the synthetic capture")
