@@ -2,8 +2,8 @@
 a run whose Gaussians organise themselves (Morgenstern et al. 2023: files 8 to 26 times smaller than PLY; on
 NeRF-synthetic 33.2 dB at 4.1 MB).
 
-    python benchmarks/claims/sog.py CAPTURE --output FOLDER [--seconds 300 | --steps N] [--weights 0.03 0.1 0.3] [--max-size N]
-        [--views 8] [--json] [--save FILE] [--plot FILE.svg]
+    python benchmarks/claims/sog.py CAPTURE --output FOLDER [--seconds 300 | --steps N] [--weights 0.03 0.1 0.3]
+        [--max-size N] [--views 8] [--json] [--save FILE] [--plot FILE.svg]
 
 Every run has the same budget. PSNR: of what is read back from each file, over the first held-out views, sRGB, on the
 run's background; loss: below that of the run it is of, and below that of the run without organising. Sorting: CPU
