@@ -8,6 +8,8 @@ from gaussians.test_ply import random_scene
 
 from radfield.apps.command_line import main
 from radfield.gaussians.files import read_gaussians, write_gaussians
+from radfield.gaussians.order import morton_order
+from radfield.gaussians.plas import plas_order
 
 
 @pytest.fixture
@@ -28,11 +30,43 @@ def test_without_filters_nothing_changes(tmp_path, scene, capsys):
     assert all(torch.equal(value, found.tensors()[name]) for name, value in scene.tensors().items())
 
 
-@pytest.mark.parametrize("to", ["b.spz", "b.splat", "b.compressed.ply"])
-def test_to_every_format(tmp_path, scene, capsys, to):
-    _, found = convert(tmp_path, capsys, "--sh-degree", "0", to=to)
-    assert len(found) == 200 and found.degree == 0
+@pytest.mark.parametrize(
+    ("to", "order"),
+    [
+        *(("b.spz", "keep"), ("b.splat", "keep"), ("b.glb", "keep")),
+        *(("b.compressed.ply", "morton"), ("b.sog", "plas"), ("meta.json", "plas")),
+    ],
+)
+def test_to_every_format(tmp_path, scene, capsys, to, order):
+    figures, found = convert(tmp_path, capsys, "--sh-degree", "0", to=to)
+    assert len(found) == 200 and found.degree == 0 and figures["order"] == order
+    sorts = {"keep": torch.arange(200), "morton": morton_order(scene.means), "plas": plas_order(scene)}
+    assert (found.means - scene.means[:, sorts[order]]).abs().max() < 5e-3
+    assert figures["bytes"] >= (tmp_path / to).stat().st_size
+
+
+def test_between_any_two_formats(tmp_path, scene, capsys):
+    """Around through every format that is written and back: what is left is what the coarsest of them holds."""
+    before = "a.ply"
+    for number, ending in enumerate(("glb", "spz", "sog", "compressed.ply", "spz", "sog", "glb", "splat", "ply")):
+        after = f"{number}.{ending}"
+        version = {1: ("--version", "4"), 4: ("--version", "2"), 5: ("--version", "1")}.get(number, ())
+        options = (*version, "--order", "keep", "--sh-degree", "0")
+        assert main(["convert", str(tmp_path / before), str(tmp_path / after), *options]) == 0
+        before = after
+    found = read_gaussians(tmp_path / before)
     assert (found.means - scene.means).abs().max() < 5e-3
+    assert (found.opacity_logits.sigmoid() - scene.opacity_logits.sigmoid()).abs().max() < 0.02
+    turns = (torch.nn.functional.normalize(each.quaternions, dim=0) for each in (found, scene))
+    assert (next(turns) * next(turns)).sum(0).abs().min() > 0.97  # SPZ 2 is the coarsest
+
+
+def test_spz_files_with_the_axes_of_ply_files(tmp_path, scene, capsys):
+    write_gaussians(tmp_path / "a.spz", scene)
+    arguments = ["convert", str(tmp_path / "a.spz"), str(tmp_path / "b.ply"), "--spz-axes", "rdf"]
+    assert main(arguments) == 0
+    turned = read_gaussians(tmp_path / "b.ply").means * torch.tensor([1.0, -1, -1])[:, None]
+    assert (turned - scene.means).abs().max() < 2**-12
 
 
 def test_filters(tmp_path, scene, capsys):
@@ -55,8 +89,11 @@ def test_filters(tmp_path, scene, capsys):
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        (("c.obj",), "ends in '.obj'; the rule: .compressed.ply, .ply, .splat, .spz"),
+        (("c.obj",), "ends in '.obj'; the rule: .compressed.ply, .ply, .splat, .spz, .sog, meta.json, .glb"),
         (("a.ply",), "is there already; the rule: a new file, or --overwrite"),
+        (("c.ply", "--version", "3"), "the version is 3; the rule: none for .ply"),
+        (("c.spz", "--version", "1"), "the version is 1; the rule: 2, 3, 4 for .spz"),
+        (("c.ply", "--spz-axes", "rdf"), "--spz-axes is rdf; the rule: for an .spz file"),
         (("c.ply", "--least-opacity", "2"), "--least-opacity is 2.0; the rule: from 0 to 1"),
         (("c.ply", "--box", "0", "0", "0", "1", "-1", "1"), "least x, y, z below most"),
         (("c.ply", "--largest-scale", "1e-9"), "nothing is left of 200 Gaussians"),

@@ -101,6 +101,23 @@ def test_export_and_import(trained_splat, tiny_capture, tmp_path, command):
     assert command("import", file, *options)[0] == 0
     code, measured, _ = command("eval", again, "--json")
     assert code == 0 and measured["psnr"] == pytest.approx(figures["psnr"], abs=0.02)
+    code, more, _ = command("train", "--output", again, "--resume", "--steps", 30, "--json")
+    assert code == 0 and more["steps"] == 30 and more["gaussians"] == figures["gaussians"]
+    assert more["psnr"] > figures["psnr"] - 0.1  # begins where the file ends: nothing is learnt anew
+    code, stopped, _ = command("train", "--output", again, "--resume", "--steps", 32, "--json")
+    assert code == 0 and stopped["steps"] == 32
+
+
+def test_self_organising_gaussians_are_smaller(tiny_capture, tmp_path, command):
+    options = (tiny_capture, *TINY, "--steps", 60, "--no-evaluate", "--splat.refine-until", 0.3)
+    sizes = {}
+    for weight in (0, 3):
+        whole = tmp_path / f"whole{weight}"
+        assert command("train", *options, "--splat.self-organise", weight, "--output", whole)[0] == 0
+        code, said, _ = command("export", whole, tmp_path / f"{weight}.sog", "--json")
+        assert code == 0 and said["order"] == "plas"
+        sizes[weight] = said["bytes"] / said["gaussians"]
+    assert sizes[3] < sizes[0]
 
 
 def test_an_imported_run_without_capture_is_exported_again(trained_splat, tmp_path, command, refused):

@@ -171,6 +171,7 @@ def test_errors_of_the_source_name_kernel_file_and_line():
 CPU_ONLY = (
     *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
     *("mesh_distance", "mesh_winding", "wide_bvh_build"),
+    "plas_exchange",
     *("particle_bounds", "particle_bvh_build", "particle_bvh_refit"),
     *("gaussian_trace_pack", "gaussian_trace_forward", "gaussian_trace_backward"),
     *("gaussian_trace_sort", "gaussian_trace_gather"),

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from radfield.encodings.spherical_harmonics import spherical_harmonics_reference
 from radfield.errors import BadInput, RadfieldWarning
-from radfield.gaussians import spz
 from radfield.gaussians.files import read_gaussians, write_gaussians
+from radfield.gaussians.packing import harmonic_signs
 
 THREE = "gaussians/metalsplatter_testdata/test-splat.3-points-from-train"
 FIXTURES = "gaussians/splat_transform_fixtures"
@@ -106,7 +106,7 @@ def test_harmonics_turn_with_the_axes():
     direction = torch.nn.functional.normalize(torch.randn(50, 3, dtype=torch.float64), dim=1)
     rest = torch.randn(24, dtype=torch.float64)
     for signs in ((1, -1, -1), (-1, 1, 1), (-1, -1, 1), (-1, -1, -1)):
-        turned = rest * torch.from_numpy(spz._harmonic_signs(72, np.array(signs))[::3].astype(float))
+        turned = rest * torch.from_numpy(harmonic_signs(72, np.array(signs))[::3].astype(float))
         flipped = direction * torch.tensor(signs)
         color = spherical_harmonics_reference(direction, 5)[:, 1:] @ rest
         torch.testing.assert_close(spherical_harmonics_reference(flipped, 5)[:, 1:] @ turned, color)

@@ -90,8 +90,13 @@ def test_sog(tmp_path, sog):
     [
         ("version", 3, "version 3; the rule: 1 or 2"),
         ("count", 0, "has 0 Gaussians"),
-        ("count", 1 << 30, "has 8 pixels; the rule: one per Gaussian"),
-        ("means", {"mins": [1, 2]}, "means.mins .1, 2.; the rule: a list of 3"),
+        ("count", 1 << 30, "has 1073741824 Gaussians in 146 bytes of positions"),
+        ("count", 9, "has 8 pixels; the rule: one per Gaussian"),
+        (
+            "means",
+            {"mins": [1, 2], "files": ["means_l.webp", "means_u.webp"]},
+            "means.mins .1, 2.; the rule: a list of 3",
+        ),
         ("quats", {"files": ["../quats.webp"]}, "names the file '../quats.webp'; the rule: one in the same folder"),
         ("quats", {"files": ["nothing.webp"]}, "has no nothing.webp"),
         ("quats", {"files": ["meta.json"]}, "meta.json is no image"),

@@ -6,11 +6,12 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from ..errors import BadInput
+from .gaussian_output import check_output, write_scene
 from .runs import check, device_rules, use_device
 
 
@@ -18,14 +19,23 @@ from .runs import check, device_rules, use_device
 class Options:
     """Write a file of Gaussians in another format: the endings say which."""
 
-    source: Annotated[Path, tyro.conf.Positional]  # a .ply, .compressed.ply, .splat, .spz, .sog or .ksplat file
-    target: Annotated[Path, tyro.conf.Positional]  # the file to write: .ply, .compressed.ply, .splat or .spz
+    # a .ply, .compressed.ply, .splat, .spz, .sog, .ksplat or .glb file, or the meta.json or lod-meta.json of a SOG
+    source: Annotated[Path, tyro.conf.Positional]
+    # the file to write: .ply, .compressed.ply, .splat, .spz, .sog or .glb, or a meta.json with images beside it
+    target: Annotated[Path, tyro.conf.Positional]
     # keep what lies in this box: least x, y, z and most x, y, z, in the file's units
     box: tuple[float, float, float, float, float, float] | None = None
     least_opacity: float = 0.0  # keep what is at least so opaque, 0 to 1
     largest_scale: float = math.inf  # keep what is at most so large: standard deviation of the longest axis
     most: int | None = None  # keep so many at most: those with the largest opacity times area
     sh_degree: int | None = None  # keep view-dependent colours up to this degree, 0 to 4
+    version: int | None = None  # of the format: 2, 3 or 4 of .spz, 1 or 2 of a SOG; by default what most programs read
+    # of the Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS);
+    # auto: plas for a SOG, morton for .compressed.ply
+    order: Literal["auto", "keep", "morton", "plas"] = "auto"
+    # an .spz file has the axes of PLY files (right, down, front), which some programs write, not its own (right, up,
+    # back)
+    spz_axes: Literal["rub", "rdf"] = "rub"
     overwrite: bool = False  # replace the target
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
@@ -35,19 +45,26 @@ def run(options: Options) -> dict:
     """Converts, and returns what was read and written."""
     _check(options)
     use_device("cpu", options.threads)
-    from ..gaussians import files
-
-    files.check_ending(options.target, files.WRITERS)
+    check_output(options.target, options.order, options.version)
     if options.target.exists() and not options.overwrite:
         raise BadInput(f"{options.target}: is there already; the rule: a new file, or --overwrite")
-    found = files.read_gaussians(options.source)
+    found = _read(options)
     kept = select(found, options)
     if not len(kept):
         raise BadInput(f"{options.source}: nothing is left of {len(found)} Gaussians; the rule: filters that keep some")
-    files.write_gaussians(options.target, kept)
+    figures = write_scene(options.target, kept, options.order, options.version)
     print(f"convert {options.source.name}: {len(kept)} of {len(found)} Gaussians", file=sys.stderr)
-    size = options.target.stat().st_size
-    return {"file": str(options.target), "gaussians": len(kept), "of": len(found), "bytes": size}
+    return {**figures, "of": len(found)}
+
+
+def _read(options: Options):
+    from ..gaussians import files, spz
+
+    if options.spz_axes == "rdf":
+        if files.check_ending(options.source, files.READERS) != ".spz":
+            raise BadInput(f"--spz-axes is rdf; the rule: for an .spz file, {options.source.name} is none")
+        return spz.read_spz(options.source, turned=False)
+    return files.read_gaussians(options.source)
 
 
 def _check(options: Options) -> None:

@@ -14,6 +14,7 @@ import tyro
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
 from . import export_web
+from .gaussian_output import check_output, write_scene
 from .runs import check, device_rules, use_device
 
 MOST_TEXTURED = 500_000  # triangles that are laid out for a texture
@@ -24,8 +25,8 @@ class Options:
     """Write the mesh or the Gaussians of a run to a file that other programs read, or a page that shows it."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat or .spz; a mesh: .ply,
-    # .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
+    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat, .spz, .sog or .glb; a
+    # mesh: .ply, .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the longest side of what it covers
@@ -45,6 +46,10 @@ class Options:
     colors: bool = True  # of a mesh: colours, where the run has some
     # of a mesh: colours as an image of about so many texels a side, instead of at its points; in .glb, or beside .obj
     texture: int | None = None
+    version: int | None = None  # of Gaussians' format: 2, 3 or 4 of .spz, 1 or 2 of .sog
+    # of Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS); auto:
+    # plas for a SOG, morton for .compressed.ply
+    order: Literal["auto", "keep", "morton", "plas"] = "auto"
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
     web: export_web.Config = field(default_factory=export_web.Config)  # options of a page
@@ -101,16 +106,16 @@ def _need_packages(options: Options) -> None:
 
 
 def _gaussians(options: Options, folder: RunFolder) -> dict:
-    from ..gaussians import files
     from . import splat
 
-    files.check_ending(options.file, files.WRITERS)
+    check_output(options.file, options.order, options.version)
     model = splat.load(folder.path)
     gaussians = _cropped(options, folder, model)
-    scene = gaussians.transformed(model.transform.inverse())
-    files.write_gaussians(options.file, scene)
-    print(f"export {folder.path.resolve().name}: {len(scene)} Gaussians", file=sys.stderr)
-    return {"file": str(options.file), "gaussians": len(scene), "bytes": options.file.stat().st_size}
+    figures = write_scene(
+        options.file, gaussians.transformed(model.transform.inverse()), options.order, options.version
+    )
+    print(f"export {folder.path.resolve().name}: {figures['gaussians']} Gaussians", file=sys.stderr)
+    return figures
 
 
 def _cropped(options: Options, folder: RunFolder, model):

@@ -1,5 +1,8 @@
-"""`radfield import`: a file of Gaussians (gaussians/files.py) as a run, which renders, is evaluated and is exported
-like a trained one."""
+"""`radfield import`: a file of Gaussians (gaussians/files.py) as a run, which renders, is evaluated, viewed and
+exported like a trained one, and goes on training (`radfield train --resume`) from the Gaussians as they are: with whole
+images and colours from the first step on, centres that move a tenth as fast, and, unless asked for, no Gaussian more or
+less.
+"""
 
 from __future__ import annotations
 
@@ -22,15 +25,15 @@ from .runs import check, device_rules, use_device
 class Options:
     """Make a run of a file of Gaussians."""
 
-    file: Annotated[
-        Path, tyro.conf.Positional
-    ]  # a .ply (3DGS), .splat, .spz, .sog or .ksplat file, or the meta.json of a SOG
+    # a .ply (3DGS), .compressed.ply, .splat, .spz, .sog, .ksplat or .glb file, or a SOG's meta.json or lod-meta.json
+    file: Annotated[Path, tyro.conf.Positional]
     output: Path  # folder of the run
     # the capture that the file was made from, for rendering and eval; none: for export alone
     capture: Path | None = None
     holdout: int = 8  # every so many-th image is held out for validation, where the capture names no split
     max_size: int | None = None  # shrink images whose longer side has more pixels
     background: str = "black"  # behind renders: white or black
+    densify: bool = False  # `radfield train --resume` may add and remove Gaussians
     overwrite: bool = False  # replace the run in the output folder
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
@@ -72,7 +75,16 @@ def _where(options: Options) -> dict:
 def _config(options: Options, degree: int, where: dict) -> dict:
     from . import splat
 
-    kept = {"seed": 0, "holdout": options.holdout, "max_size": options.max_size, "steps": None, "seconds": None}
+    kept = {
+        "method": "splat",
+        "seed": 0,
+        "holdout": options.holdout,
+        "max_size": options.max_size,
+        "steps": None,
+        "seconds": None,
+    }
     scene = {**where, "transform": where["transform"].to_dict(), "background": options.background}
-    method = json.loads(json.dumps(dataclasses.asdict(splat.Config(sh_degree=degree))))
+    changes = {"coarse": 0.0, "sh_rise": 0.0, "mean_rate": splat.Config.mean_rate / 10, "sh_degree": degree}
+    changes |= {} if options.densify else {"refine_until": 0.0}
+    method = json.loads(json.dumps(dataclasses.asdict(splat.Config(**changes))))
     return {"app": "splat", "options": kept, "splat": method, "scene": scene}

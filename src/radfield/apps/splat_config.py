@@ -35,7 +35,8 @@ class Config:
     initial_gaussians: int = 50_000  # how many to begin with; of sparse points as many as there are
     nerf_steps: int = 200  # steps of the short NeRF
     densification: Literal["default", "mcmc"] = "default"  # how Gaussians are added and removed
-    sh_degree: int = 3  # of the view-dependent colours, 0 to 4; rises in steps over the first half of the budget
+    sh_degree: int = 3  # of the view-dependent colours, 0 to 4; rises in steps over the first part of the budget
+    sh_rise: float = 0.5  # that part
     background: str = "random"  # behind training views: random, white or black
     coarse: float = 0.3  # until this part of the budget images are smaller: a quarter of the side, then half of it
     refine_until: float = 0.6  # until this part of the budget Gaussians are added and removed
@@ -48,6 +49,9 @@ class Config:
     quaternion_rate: float = 1e-3  # learning rate of rotations
     opacity_rate: float = 5e-2  # learning rate of opacities, before the sigmoid
     color_rate: float = 2.5e-3  # learning rate of colours; of what depends on the view a twentieth
+    # weight of the loss by which Gaussians become like their neighbours on a grid, once their number is fixed, so that
+    # a .sog file of them is smaller, at the cost of likeness (1 is much); 0: none
+    self_organise: float = 0.0
     exposure: bool = False  # learn a gain per image and channel, for photographs exposed automatically
     exposure_rate: float = 3e-3  # learning rate of the exposures' logarithms
     cameras: bool = False  # refine the poses of the training views
@@ -89,12 +93,14 @@ def check(config: Config) -> None:
         ("nerf_steps", config.nerf_steps >= 1, "at least 1"),
         ("densification", config.densification in ("default", "mcmc"), "default or mcmc"),
         ("sh_degree", 0 <= config.sh_degree <= 4, "from 0 to 4"),
+        ("sh_rise", 0 <= config.sh_rise <= 1, "from 0 to 1"),
         ("background", config.background in ("random", *BACKGROUNDS), "random, white or black"),
         ("coarse", 0 <= config.coarse <= 1, "from 0 to 1"),
         ("refine_until", 0 <= config.refine_until <= 1, "from 0 to 1"),
         ("refine_interval", config.refine_interval >= 1, "at least 1"),
         ("reset_interval", config.reset_interval >= 1, "at least 1"),
         ("ssim_weight", 0 <= config.ssim_weight <= 1, "from 0 to 1"),
+        ("self_organise", 0 <= config.self_organise < math.inf, "positive, or 0 for none"),
         ("max_alpha", 0 < config.max_alpha < 1, "above 0 and below 1"),
         *((name, 0 < getattr(config, name) < math.inf, "positive") for name in _POSITIVE),
     ]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data.target import target_image
 from ..errors import warn
-from ..gaussians import densify, mcmc
+from ..gaussians import densify, mcmc, organise
 from ..gaussians.memory_cap import exhaustion
 from ..gaussians.order import morton_order
 from ..gaussians.scene import GaussianScene, Seen, see
@@ -25,6 +25,7 @@ from .splat_tracing import see_traced
 from .splat_training import StepResult, Training
 
 _ORDER, _BACKGROUND, _REFINE, _NOISE, _RAYS = 1, 2, 3, 4, 5  # purposes of random numbers
+_SORT_INTERVAL = 0.1  # part of the budget between two sorts of self-organising Gaussians
 _ROWS = 4  # the squared error is taken of every so many-th row
 
 
@@ -35,7 +36,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     `MemoryError`, with the model whole, when the Gaussians need more memory than there is or than they are allowed.
     """
     with exhaustion():
-        if not training.step:
+        if not training.step and not len(training.model.gaussians):  # an imported run has some
             with training.stages("initial"):
                 training.begin()
         return _step(training, progress)
@@ -59,6 +60,8 @@ def _step(training: Training, progress: float) -> StepResult:
     with stages("refine"):
         if progress < config.refine_until:
             _refine(training)
+        elif config.self_organise:
+            _organise(training, progress)
     return StepResult(value, squared)
 
 
@@ -125,8 +128,10 @@ def image_level(config: Config, progress: float) -> int:
 
 
 def sh_degree(config: Config, progress: float) -> int:
-    """The degree of the colours: a step more with each part of the first half of the budget."""
-    return min(int(2 * progress * (config.sh_degree + 1)), config.sh_degree)
+    """The degree of the colours: a step more with each part of the first part of the budget."""
+    if progress >= config.sh_rise:
+        return config.sh_degree
+    return min(int(progress / config.sh_rise * (config.sh_degree + 1)), config.sh_degree)
 
 
 def _view(training: Training, step: int) -> int:
@@ -178,6 +183,8 @@ def _optimise(training: Training, leaves: GaussianScene, step: _Step, progress: 
             height, width, _ = step.image.shape
             projected = step.seen.projected
             training.statistics.add(projected.mean2d.grad, projected.radius, width, height)
+    if training.organised:
+        organise.regularise(grads, gaussians, config.self_organise)
     training.adam.step(gaussians, grads, rates)
     if config.densification == "mcmc":
         mcmc.add_noise(gaussians, rates["means"], config.mcmc, _random(training, _NOISE))
@@ -220,6 +227,17 @@ def _refine(training: Training) -> None:
     if config.densification == "default" and step % config.reset_interval == 0:
         training.resets += 1
         densify.reset_opacity(model.gaussians, training.adam, config.densify)
+
+
+def _organise(training: Training, progress: float) -> None:
+    """Sorts the Gaussians onto their grid where it is time for that: once their number is fixed, and then after each
+    part of the budget."""
+    due = 1 + int((progress - training.model.config.refine_until) / _SORT_INTERVAL)
+    if training.organised < due:
+        first = not training.organised
+        training.model.gaussians = organise.organise(training.model.gaussians, training.adam, first=first)
+        training.tree.forget()
+        training.organised = due
 
 
 def _announce_limit(config: Config, most: int) -> None:

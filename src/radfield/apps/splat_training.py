@@ -39,6 +39,7 @@ class Training:
     def __init__(self, model, scene: Scene, seed: int, memory: int | None = None):
         self.model, self.scene, self.seed, self.memory = model, scene, seed, memory
         self.step, self.seconds, self.resets = 0, 0.0, 0
+        self.organised = 0  # how often the Gaussians have been sorted onto their grid
         self.stages, self._recent = Stages(), []
         config, cameras = model.config, scene.train.cameras
         self.cameras = {level: cameras if level == 1 else cameras.scaled(1 / level) for level in LEVELS}
@@ -85,7 +86,7 @@ class Training:
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
         counts = {"step": self.step, "seconds": self.seconds, "resets": self.resets, "adam_steps": self.adam.steps}
-        counts |= {"entries": self.cap.entries, "peak": self.cap.peak}
+        counts |= {"organised": self.organised, "entries": self.cap.entries, "peak": self.cap.peak}
         tensors = {f"gaussians.{k}": v for k, v in self.model.gaussians.tensors().items()}
         tensors |= {f"adam.{k}": v for k, v in self.adam.tensors().items()}
         tensors |= {f"per_image.{k}": v for k, v in self.per_image.tensors().items()}
@@ -93,11 +94,16 @@ class Training:
         save_checkpoint(folder.checkpoint_path, tensors, {k: repr(v) for k, v in counts.items()})
 
     def load(self, folder: RunFolder) -> None:
-        """Continues from the checkpoint of `folder`. Raises `BadInput` where it does not fit."""
+        """Continues from the checkpoint of `folder`; from its Gaussians alone where that of an imported file has
+        nothing else. Raises `BadInput` where it does not fit."""
         path = folder.checkpoint_path
         tensors, metadata = load_checkpoint(path)
         gaussians = stored_gaussians(path, tensors, self.model.config.sh_degree)
         self.model.gaussians = gaussians.to(self.device)
+        if "step" not in metadata and not any(name.startswith("adam.") for name in tensors):
+            self.adam = GaussianAdam(self.model.gaussians)
+            self.statistics = densify.Statistics(len(gaussians), self.device)
+            return
         moments = {k: x for kind in "mv" for n, x in gaussians.tensors().items() for k in [f"{kind}.{n}"]}
         found = {k: stored(path, tensors, f"adam.{k}", like.shape).to(self.device) for k, like in moments.items()}
         self.statistics = densify.Statistics(len(gaussians), self.device)
@@ -108,9 +114,18 @@ class Training:
         for name, value in ours.items():
             value.copy_(stored(path, tensors, f"per_image.{name}", value.shape, value.dtype))
         self.per_image.loaded(ours)
-        kinds = {"step": int, "resets": int, "seconds": float, "entries": float, "peak": int, "adam_steps": int}
+        metadata = {"organised": "0", **metadata}  # runs from before there was a grid have none
+        kinds = {
+            "organised": int,
+            "step": int,
+            "resets": int,
+            "seconds": float,
+            "entries": float,
+            "peak": int,
+            "adam_steps": int,
+        }
         counts = counts_in(path, metadata, **kinds)
-        self.step, self.resets, self.seconds, self.cap.entries, self.cap.peak, adam_steps = counts
+        self.organised, self.step, self.resets, self.seconds, self.cap.entries, self.cap.peak, adam_steps = counts
         self.adam.load(found, adam_steps)
 
     def count(self, result: StepResult, seconds: float) -> None:

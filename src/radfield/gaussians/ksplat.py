@@ -12,17 +12,15 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..errors import BadInput
 from .packing import C0, logits_of_bytes, streams
-from .scene import GaussianScene
+from .scene import GaussianScene, joined
 from .untrusted import read_bytes, sound
 
 _HEADER, _SECTION = 4096, 1024
 _MOST_SECTIONS = 1 << 16
 _RANGE = 32767  # of a 16-bit step, where the section says 0
-#: number types of position; scale and turn; harmonics
 #: number types of position; of scale and turn; of harmonics
 _LEVELS = (("<f4", "<f4", "<f4"), ("<u2", "<f2", "<f2"), ("<u2", "<f2", "u1"))
 
@@ -48,12 +46,7 @@ def read_ksplat(path: Path) -> GaussianScene:
     found = sum(map(len, parts))
     if found != count or not parts:
         raise BadInput(f"{path}: has {found} Gaussians in its sections; its header has {count}")
-    degree = max(part.degree for part in parts)
-    rows = 3 * ((degree + 1) ** 2 - 1)
-    wide = [torch.nn.functional.pad(part.rest, (0, 0, 0, rows - len(part.rest))) for part in parts]
-    names = ("means", "quaternions", "log_scales", "opacity_logits", "base")
-    joined = {name: torch.cat([getattr(part, name) for part in parts], -1) for name in names}
-    return sound(path, GaussianScene(**joined, rest=torch.cat(wide, 1)))
+    return sound(path, joined(parts))
 
 
 def _section(path: Path, header: bytes, body: bytes, level: int, bounds) -> tuple[GaussianScene, int]:
@@ -70,6 +63,8 @@ def _section(path: Path, header: bytes, body: bytes, level: int, bounds) -> tupl
     position, number, harmonic = _LEVELS[level]
     fields = [("means", position, 3), ("scales", number, 3), ("turn", number, 4), ("color", "u1", 4)]
     record = np.dtype([*fields, ("rest", harmonic, (3 * ((degree + 1) ** 2 - 1),))])
+    if level and buckets and record_bytes != 12:
+        raise BadInput(f"{path}: a section has {buckets} buckets of {record_bytes} bytes; the rule: 12 bytes each")
     before, wanted = 4 * partial + record_bytes * buckets, max(most, count) * record.itemsize
     if before + wanted > len(body):
         raise BadInput(f"{path}: a section claims {before + wanted} bytes; the file has {len(body)} more")
@@ -92,9 +87,10 @@ def _bucket_centres(path: Path, centres, lengths, full: int, per_bucket: int, co
         or int(lengths.max(initial=0)) > count
     ):
         raise BadInput(f"{path}: buckets of {full * per_bucket} and {int(lengths.sum())} do not hold {count} Gaussians")
-    in_full = np.arange(min(full * per_bucket, count)) // max(per_bucket, 1)
-    in_others = full + np.repeat(np.arange(len(lengths)), lengths)
-    return centres[np.concatenate([in_full, in_others])[:count]].astype(np.float64)
+    number, filled = np.arange(count), full * per_bucket
+    in_full = number // max(per_bucket, 1)
+    in_others = full + np.searchsorted(np.cumsum(lengths), number - filled, side="right")
+    return centres[np.where(number < filled, in_full, in_others)].astype(np.float64)
 
 
 def _scene(records: np.ndarray, means: np.ndarray, level: int, bounds) -> GaussianScene:
@@ -104,8 +100,8 @@ def _scene(records: np.ndarray, means: np.ndarray, level: int, bounds) -> Gaussi
     with np.errstate(divide="ignore", invalid="ignore"):
         log_scales = np.log(records["scales"].astype(np.float32))
     each = [0, 9, 24].index(rest.shape[1])  # the degree: channels within each degree are brought side by side
-    blocks = [rest[:, a:b].reshape(len(rest), 3, -1).transpose(0, 2, 1) for a, b in ((0, 9), (9, 24))[:each]]
-    rest = np.concatenate([b.reshape(len(rest), -1) for b in blocks], 1) if blocks else rest
+    order = [a + c * n + k for a, n in ((0, 3), (9, 5))[:each] for k in range(n) for c in range(3)]
+    rest = rest[:, order]
     return GaussianScene(
         means=streams(means),
         quaternions=streams(records["turn"].astype(np.float32)),

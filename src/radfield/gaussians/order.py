@@ -6,6 +6,8 @@ skips whole vectors of Gaussians without gradient. Letter: G Gaussians.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -32,3 +34,9 @@ def _spread(values: Tensor) -> Tensor:
     values = (values | values << 8) & 0x300F00F
     values = (values | values << 4) & 0x30C30C3
     return (values | values << 2) & 0x9249249
+
+
+def grid_width(count: int) -> int:
+    """Columns of the grid that so many Gaussians fill row by row, about a square: a multiple of 4 (that of
+    splat-transform's SOG images)."""
+    return 4 * max(1, math.ceil(math.sqrt(count) / 4))

@@ -1,4 +1,9 @@
-"""What the packed formats of Gaussians share: streams and rows, bytes, quaternions without their largest component."""
+"""What the packed formats of Gaussians share: streams and rows, bytes, quaternions without their largest component, and
+axes that are turned round.
+
+Three letters name axes by where x, y and z point: right or left, up or down, front or back. A scene, as a PLY file, is
+RDF; SPZ files are RUB, glTF files LUF. `signs` (three of +-1) lead from one to the other.
+"""
 
 from __future__ import annotations
 
@@ -53,3 +58,22 @@ def from_smallest_three(left_out: np.ndarray, three: np.ndarray) -> np.ndarray:
     np.put_along_axis(whole, _OTHERS[left_out], three, 1)
     np.put_along_axis(whole, left_out[:, None], largest, 1)
     return whole
+
+
+def turn_signs(signs: np.ndarray) -> np.ndarray:
+    """[4], of (w, x, y, z): a turn about an axis changes its sense where one of the other two is turned round."""
+    x, y, z = signs
+    return np.array([1, y * z, x * z, x * y])
+
+
+def harmonic_signs(count: int, signs: np.ndarray) -> np.ndarray:
+    """[count], of the harmonics of degree 1 and more, each three times: (l, m) is odd in x, y or z as its parts are."""
+    x, y, z = signs
+    found = []
+    for degree in range(1, 5):
+        for m in range(-degree, degree + 1):
+            odd_y = m < 0
+            odd_x = (m + (m < 0)) % 2 != 0  # cos(m phi) and sin(|m| phi): powers of x with the parity of m and of m - 1
+            odd_z = (degree - m) % 2 != 0
+            found.append((x if odd_x else 1) * (y if odd_y else 1) * (z if odd_z else 1))
+    return np.repeat(found, 3)[:count]

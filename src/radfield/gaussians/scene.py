@@ -95,6 +95,15 @@ class GaussianScene:
         )
 
 
+def joined(scenes: list[GaussianScene]) -> GaussianScene:
+    """The Gaussians of several scenes (at least one), one after the other; of colours by direction that some do not
+    have, 0."""
+    most = max(len(scene.rest) for scene in scenes)
+    wide = [torch.nn.functional.pad(scene.rest, (0, 0, 0, most - len(scene.rest))) for scene in scenes]
+    values = {name: torch.cat([getattr(scene, name) for scene in scenes], -1) for name in ROWS}
+    return GaussianScene(**values, rest=torch.cat(wide, 1))
+
+
 @dataclass(frozen=True)
 class Seen:
     """What a camera sees of a scene, and the projection on the way."""

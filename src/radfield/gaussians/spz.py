@@ -1,4 +1,4 @@
-"""SPZ files, versions 2 to 4 read and 3 written: arrays of quantised parameters, compressed (nianticlabs/spz).
+"""SPZ files, versions 2 to 4, read and written: arrays of quantised parameters, compressed (nianticlabs/spz).
 
 Versions 2 and 3 are one gzip stream (or, as some programs write it, none) of a 16-byte header and the arrays; version 4
 is a 32-byte header, a table of sizes, and one ZSTD frame per array. The arrays, each for all Gaussians:
@@ -11,8 +11,9 @@ An SPZ file's axes are right, up, back, unless an extension names others; those 
 down, forward. Some programs write a PLY's axes unturned, which a file does not tell: `turned=False` reads those.
 
 Exact to half a step: positions 2^-(b+1) (b is 12 unless the scene is larger than 2,048), log scales 1/32, opacities
-1/510, colours 1/76, quaternions 1/1023 / sqrt(2), harmonics 1/32 and 1/16; log scales below -10 or above 5.94 and
-colours (0.5 + C0 f_dc) outside -0.44 to 1.44 are clamped.
+1/510, colours 1/76, quaternions 1/1022 / sqrt(2) (version 2: 1/255 each of x, y, z), harmonics 1/32 and 1/16; log
+scales below -10 or above 5.94, colours (0.5 + C0 f_dc) outside -0.44 to 1.44 and harmonics outside -1 to 0.99 are
+clamped. Versions 3 and 4 hold the same; which programs read which differs, and 3 is read by most.
 
 A file is untrusted: what it unpacks to is bounded by the sizes that follow from its header, and these by its own size.
 """
@@ -32,11 +33,13 @@ from ..errors import BadInput
 from ..renderers.gaussian_color import rest_rows
 from .packing import (
     from_smallest_three,
+    harmonic_signs,
     logits_of_bytes,
     rows,
     smallest_three,
     streams,
     to_bytes,
+    turn_signs,
     unit_quaternions,
 )
 from .scene import GaussianScene
@@ -45,7 +48,10 @@ from .untrusted import finite, read_bytes, sound
 _MAGIC = b"NGSP"
 _EXTENSIONS, _LOD = 2, 0x80  # flags
 _AXES = 0xADBE0003  # the extension that names the axes
-_LARGEST_RATIO, _ALWAYS_ALLOWED = 100, 1 << 26  # bytes unpacked, per byte of the file; as many in any case
+VERSIONS = (2, 3, 4)
+_LARGEST_RATIO, _ALWAYS_ALLOWED = 100, 1 << 22  # bytes unpacked, per byte of the file; as many in any case
+_LEAST_WINDOW = 1 << 23  # bytes of what ZSTD may look back to, in any case
+_GZIP_LEVEL, _ZSTD_LEVEL = 4, 9
 
 
 def read_spz(path: Path, *, turned: bool = True) -> GaussianScene:
@@ -107,12 +113,10 @@ def _frames(path: Path, data: bytes, sizes: list[int], count: int, flags: int) -
 
 
 def _unpacked(path: Path, frame: bytes, size: int) -> bytes:
+    zstandard = _zstandard()
+    window = max(_LEAST_WINDOW, 1 << size.bit_length())  # no larger than what the frame may unpack to
     try:
-        import zstandard
-    except ImportError as error:
-        raise BadInput(f"{path}: SPZ version 4 needs zstandard ({error}); the rule: pip install zstandard") from None
-    try:
-        reader = zstandard.ZstdDecompressor(max_window_size=1 << 27).stream_reader(frame)
+        reader = zstandard.ZstdDecompressor(max_window_size=window).stream_reader(frame)
         out = reader.read(size)
     except zstandard.ZstdError as error:
         raise BadInput(f"{path}: a stream cannot be unpacked: {error}") from None
@@ -138,35 +142,16 @@ def _scene(arrays: list[bytes], version: int, bits: int, signs: np.ndarray) -> G
     low, middle, high = positions.reshape(-1, 3, 3).astype(np.int32).transpose(2, 0, 1)
     fixed = low | middle << 8 | (high ^ 0x80) - 0x80 << 16  # the third byte has the sign
     turns = _first_three(turns) if version == 2 else _smallest_three(turns.view("<u4"))
-    coefficients = rest.reshape(len(opacities), -1).astype(np.float32)
-    signs_of_rest = _harmonic_signs(coefficients.shape[1], signs).astype(np.float32)
+    coefficients = rest.reshape(len(opacities), len(rest) // max(len(opacities), 1)).astype(np.float32)
+    signs_of_rest = harmonic_signs(coefficients.shape[1], signs).astype(np.float32)
     return GaussianScene(
         means=streams(signs * fixed / 2.0**bits),
-        quaternions=streams(turns * _turn_signs(signs)),
+        quaternions=streams(turns * turn_signs(signs)),
         log_scales=streams(scales.reshape(-1, 3) / np.float32(16) - 10),
         opacity_logits=logits_of_bytes(opacities),
         base=streams((colors.reshape(-1, 3) / np.float32(255) - 0.5) / 0.15),
         rest=streams((coefficients - 128) * (signs_of_rest / 128)),
     )
-
-
-def _turn_signs(signs: np.ndarray) -> np.ndarray:
-    """Of (w, x, y, z): a turn about an axis changes its sense where one of the other two is turned round."""
-    x, y, z = signs
-    return np.array([1, y * z, x * z, x * y])
-
-
-def _harmonic_signs(count: int, signs: np.ndarray) -> np.ndarray:
-    """[count], of the harmonics of degree 1 and more, each three times: (l, m) is odd in x, y or z as its parts are."""
-    x, y, z = signs
-    found = []
-    for degree in range(1, 5):
-        for m in range(-degree, degree + 1):
-            odd_y = m < 0
-            odd_x = (m + (m < 0)) % 2 != 0  # cos(m phi) and sin(|m| phi): powers of x with the parity of m and of m - 1
-            odd_z = (degree - m) % 2 != 0
-            found.append((x if odd_x else 1) * (y if odd_y else 1) * (z if odd_z else 1))
-    return np.repeat(found, 3)[:count]
 
 
 def _first_three(codes: np.ndarray) -> np.ndarray:
@@ -196,27 +181,68 @@ def _smallest_three_codes(turns: np.ndarray) -> np.ndarray:
     return codes.astype("<u4")
 
 
-def write_spz(path: Path, scene: GaussianScene) -> None:
-    """Writes an SPZ file of version 3, atomically. Raises `BadInput` where a position is beyond 2^23."""
-    scene, signs = finite(path, scene), np.array([1, -1, -1])
+def _first_three_codes(turns: np.ndarray) -> np.ndarray:
+    """[G, 4] (w, x, y, z) of length 1 -> [G, 3] bytes of version 2: x, y, z of the one of +-q with w >= 0."""
+    return to_bytes(127.5 * turns[:, 1:] * np.where(turns[:, :1] < 0, -1, 1) + 127.5)
+
+
+def write_spz(path: Path, scene: GaussianScene, version: int = 3) -> None:
+    """Writes an SPZ file of version 2, 3 or 4, atomically. Raises `BadInput` for another version, and where a position
+    is beyond 2^23."""
+    if version not in VERSIONS:
+        raise BadInput(f"{path}: the version is {version}; the rule: {', '.join(map(str, VERSIONS))} for SPZ")
+    scene = finite(path, scene)
+    bits, arrays = _arrays(path, scene, version)
+    parts = [np.ascontiguousarray(array).tobytes() for array in arrays]
+    with replacing_file(path) as file:
+        if version == 4:
+            file.write(_version_4(len(scene), scene.degree, bits, parts))
+        else:
+            header = _MAGIC + struct.pack("<IIBBBB", version, len(scene), scene.degree, bits, 0, 0)
+            file.write(gzip.compress(header + b"".join(parts), _GZIP_LEVEL, mtime=0))
+
+
+def _arrays(path: Path, scene: GaussianScene, version: int) -> tuple[int, tuple[np.ndarray, ...]]:
+    """(bits of a position behind the point, the arrays in their order)."""
+    signs = np.array([1, -1, -1])
     means = rows(scene.means) * signs
     largest = float(np.abs(means).max(initial=2.0**-12))
     bits = min(12, int(np.floor(np.log2(((1 << 23) - 1) / largest))))
     if bits < 0:
         raise BadInput(f"{path}: a position is {largest:g}; the rule: an SPZ file holds positions up to 2^23")
-    fixed = np.floor(means * 2.0**bits + 0.5).astype(np.int32)
-    positions = np.ascontiguousarray(fixed.astype("<i4")).view(np.uint8).reshape(len(scene), 3, 4)[:, :, :3]
-    harmonics = scene.rest.detach().T.numpy() * _harmonic_signs(len(scene.rest), signs).astype(np.float32)
-    steps = np.where(np.arange(harmonics.shape[1]) < 9, 8, 16).astype(np.float32)  # degree 1 in finer ones
-    parts = (
-        positions,
+    fixed = np.ascontiguousarray(np.floor(means * 2.0**bits + 0.5).astype("<i4"))
+    turns = unit_quaternions(scene) * turn_signs(signs)
+    return bits, (
+        fixed.view(np.uint8).reshape(len(scene), 3, 4)[:, :, :3],
         to_bytes(255 * scene.opacity_logits.detach().double().sigmoid().numpy()),
         to_bytes(255 * (0.15 * rows(scene.base) + 0.5)),
         to_bytes(16 * (rows(scene.log_scales) + 10)),
-        _smallest_three_codes(unit_quaternions(scene) * _turn_signs(signs)),
-        to_bytes(steps * np.floor((np.floor(128 * harmonics + 0.5) + 128 + steps / 2) / steps)),
+        _first_three_codes(turns) if version == 2 else _smallest_three_codes(turns),
+        _harmonic_codes(scene, signs),
     )
-    header = _MAGIC + struct.pack("<IIBBBB", 3, len(scene), scene.degree, bits, 0, 0)
-    body = header + b"".join(part.tobytes() for part in parts)
-    with replacing_file(path) as file:
-        file.write(gzip.compress(body, 5, mtime=0))
+
+
+def _harmonic_codes(scene: GaussianScene, signs: np.ndarray) -> np.ndarray:
+    """[G, R] bytes: degree 1 in steps of 8, the others of 16."""
+    codes = np.empty((len(scene), len(scene.rest)), np.uint8)
+    factors = 128.0 * harmonic_signs(len(scene.rest), signs)
+    for i, (row, factor) in enumerate(zip(scene.rest.detach().numpy(), factors.tolist(), strict=True)):
+        step = 8.0 if i < 9 else 16.0
+        codes[:, i] = to_bytes(step * np.floor((np.floor(factor * row + 0.5) + (128 + step / 2)) / step))
+    return codes
+
+
+def _version_4(count: int, degree: int, bits: int, parts: list[bytes]) -> bytes:
+    """The file: header, sizes of the streams, streams; arrays without content have none."""
+    packed = [(_zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compress(part), len(part)) for part in parts if part]
+    header = _MAGIC + struct.pack("<IIBBBB", 4, count, degree, bits, 0, len(packed)) + struct.pack("<I12x", 32)
+    sizes = b"".join(struct.pack("<QQ", len(frame), size) for frame, size in packed)
+    return header + sizes + b"".join(frame for frame, _ in packed)
+
+
+def _zstandard():
+    try:
+        import zstandard
+    except ImportError as error:
+        raise BadInput(f"SPZ version 4 needs zstandard ({error}); the rule: pip install zstandard") from None
+    return zstandard

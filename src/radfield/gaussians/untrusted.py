@@ -7,6 +7,7 @@ is left out. Warnings count each kind.
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -20,12 +21,39 @@ LEAST_LOG_SCALE = -30.0
 MOST_LOGIT = math.log(1e6)
 
 
-def read_bytes(path: Path) -> bytes:
-    """What is in a file. Raises `BadInput` where it cannot be read."""
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """What is in a file. Raises `BadInput` where it cannot be read, is no file, or has more than `most` bytes."""
     try:
+        if path.exists() and not path.is_file():
+            raise BadInput(f"{path}: could not be read: is no file")
+        if most is not None and path.stat().st_size > most:
+            raise BadInput(f"{path}: has {path.stat().st_size} bytes; the rule: at most {most}")
         return path.read_bytes()
     except OSError as error:
         raise BadInput(f"{path}: could not be read: {(error.strerror or str(error)).lower()}") from None
+    except ValueError as error:  # a name with a zero byte
+        raise BadInput(f"{str(path)!r:.80}: could not be read: {error}") from None
+
+
+def read_json(path: Path, content: bytes) -> dict:
+    """The object that `content`, of the file at `path`, is in JSON. Raises `BadInput` where it is none."""
+    try:
+        found = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise BadInput(f"{path}: {path.name if path.suffix == '.json' else 'meta.json'} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise BadInput(f"{path}: its JSON is {found!r:.60}; the rule: an object")
+    return found
+
+
+def is_number(value) -> bool:
+    """Whether a value of JSON is a number that float64 holds."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of an integer
+        return False
 
 
 def sound(path: Path, scene: GaussianScene) -> GaussianScene:

@@ -9,43 +9,16 @@ they are; programs that do not know it take a matt one. A mesh without colours i
 
 from __future__ import annotations
 
-import json
-import struct
-
 import numpy as np
 
+from ..glb import ELEMENTS, Buffer, packed
 from ..srgb import decode_srgb
 from .mesh import Mesh
-
-_MAGIC, _JSON, _BINARY = 0x46546C67, 0x4E4F534A, 0x004E4942
-_NUMBER = {"<u4": 5125, "<f4": 5126}  # componentType
-_ARRAY, _ELEMENTS = 34962, 34963  # what a view is used for
-
-
-class _Buffer:
-    """The file's numbers, one view after another, and what describes them."""
-
-    def __init__(self):
-        self.parts, self.views, self.accessors, self.size = [], [], [], 0
-
-    def view(self, content: bytes, **options) -> int:
-        """Adds bytes; returns the number of their view."""
-        self.views.append({"buffer": 0, "byteOffset": self.size, "byteLength": len(content), **options})
-        content += b"\0" * (-len(content) % 4)
-        self.parts.append(content)
-        self.size += len(content)
-        return len(self.views) - 1
-
-    def accessor(self, values: np.ndarray, kind: str, target: int = _ARRAY, **options) -> int:
-        """Adds numbers [n] or [n, c]; returns the number of their accessor."""
-        about = {"componentType": _NUMBER[values.dtype.str], "count": len(values), "type": kind, **options}
-        self.accessors.append({"bufferView": self.view(values.tobytes(), target=target), **about})
-        return len(self.accessors) - 1
 
 
 def glb(mesh: Mesh, texture: bytes | None = None) -> bytes:
     """The file. texture: `mesh.image` as PNG, where it has one; it goes before the colours of points."""
-    buffer = _Buffer()
+    buffer = Buffer()
     points = mesh.vertices.numpy().astype("<f4")
     bounds = {"min": points.min(0).tolist(), "max": points.max(0).tolist()}
     attributes = {"POSITION": buffer.accessor(points, "VEC3", **bounds)}
@@ -57,7 +30,7 @@ def glb(mesh: Mesh, texture: bytes | None = None) -> bytes:
         attributes["COLOR_0"] = buffer.accessor(_linear(mesh.colors), "VEC3")
     else:
         attributes["NORMAL"] = buffer.accessor(mesh.normals().numpy().astype("<f4"), "VEC3")
-    corners = buffer.accessor(mesh.triangles.reshape(-1).numpy().astype("<u4"), "SCALAR", _ELEMENTS)
+    corners = buffer.accessor(mesh.triangles.reshape(-1).numpy().astype("<u4"), "SCALAR", ELEMENTS)
     primitive = {"attributes": attributes, "indices": corners, "material": 0}
     content = {
         "asset": {"version": "2.0", "generator": "radfield"},
@@ -73,8 +46,7 @@ def glb(mesh: Mesh, texture: bytes | None = None) -> bytes:
         content["images"] = [{"bufferView": buffer.view(texture), "mimeType": "image/png"}]
         content["samplers"] = [{"magFilter": 9729, "minFilter": 9987, "wrapS": 33071, "wrapT": 33071}]  # clamped
         content["textures"] = [{"source": 0, "sampler": 0}]
-    content |= {"bufferViews": buffer.views, "accessors": buffer.accessors, "buffers": [{"byteLength": buffer.size}]}
-    return _packed(content, b"".join(buffer.parts))
+    return packed(content, buffer)
 
 
 def _material(unlit: bool, textured: bool) -> dict:
@@ -88,11 +60,3 @@ def _material(unlit: bool, textured: bool) -> dict:
 def _linear(colors) -> np.ndarray:
     # [P, 3]; as floats, since trimesh reads numbers of 16 bits as if they had 8
     return decode_srgb(colors.clamp(0, 1).float()).numpy().astype("<f4")
-
-
-def _packed(content: dict, binary: bytes) -> bytes:
-    text = json.dumps(content, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 4)
-    size = 12 + 8 + len(text) + 8 + len(binary)
-    head = struct.pack("<III", _MAGIC, 2, size)
-    return head + struct.pack("<II", len(text), _JSON) + text + struct.pack("<II", len(binary), _BINARY) + binary

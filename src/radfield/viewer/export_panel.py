@@ -37,7 +37,9 @@ class ExportPanel:
     def _gaussians(self) -> None:
         from ..gaussians.files import WRITERS
 
-        self.format = self.gui.add_dropdown("splat file", tuple(WRITERS), initial_value=".ply")
+        self.format = self.gui.add_dropdown(
+            "splat file", tuple(e for e in WRITERS if e[0] == "."), initial_value=".ply"
+        )
         self._button("export splats", self._splats)
 
     def _meshes(self) -> None:
