@@ -19,7 +19,7 @@ from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 from . import splat_initial, splat_rays
 from .runs import free_memory
-from .splat_tracing import TracedModel, TrainingTree
+from .splat_tracing import TrainingTree
 
 LEVELS = (1, 2, 4)  # by how much images are smaller
 
@@ -42,8 +42,6 @@ class Training:
         self.stages, self._recent = Stages(), []
         config, cameras = model.config, scene.train.cameras
         self.cameras = {level: cameras if level == 1 else cameras.scaled(1 / level) for level in LEVELS}
-        if config.renderer == "trace":
-            TracedModel(model)  # refuses a GPU
         for view in range(len(cameras) if config.renderer == "raster" else 0):
             Camera.of(cameras, view)  # refuses lenses that cannot be used before anything is written
         self.tree = TrainingTree()
