@@ -54,7 +54,7 @@ class Training:
         free = free_memory(self.device) if self.device.type == "cuda" else None
         self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
-        splat_rays.check_images(config, scene)
+        splat_rays.check_images(config, scene, self.device)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
 
