@@ -53,7 +53,7 @@ def _(a):
 @functools.cache
 def _window() -> torch.Tensor:
     """The window along one axis: the image's is its outer product with itself."""
-    offset = torch.arange(11, dtype=torch.float64) - 5
+    offset = torch.arange(11, dtype=torch.float64, device="cpu") - 5
     weights = torch.exp(-(offset**2) / (2 * 1.5**2))
     return weights / weights.sum()
 

@@ -46,16 +46,34 @@ def test_emulated_kernels_train_as_the_cpu_does(scene, monkeypatch):
     assert len({round(loss, 6) for loss in found}) == 3
 
 
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+def test_emulated_rays_train_as_the_cpu_does(scene, monkeypatch):
+    config = dataclasses.replace(TINY, renderer="trace", initial_gaussians=60)
+
+    def run():
+        training = training_of(scene, config)
+        return [splat.train_step(training, progress).loss for progress in (0.0, 0.1)]
+
+    expected = run()
+    ran, emulator = set(), backend.emulator
+    monkeypatch.setattr(backend, "emulator", lambda op, *given: (ran.add(op.name), emulator(op, *given)))
+    with backend.use(backend.EMULATED):
+        found = run()
+    assert ran >= {f"gaussian_trace_{part}" for part in ("pack", "forward", "backward", "sort", "gather")}
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
+
+
 @pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
 def test_a_gpu_trains_as_the_cpu_does(scene):
     found = losses(scene, backend.device("cuda")[0])
     torch.testing.assert_close(torch.tensor(found), torch.tensor(losses(scene)), rtol=1e-4, atol=0)
 
 
-@pytest.mark.parametrize("densification", ["default", "mcmc"])
-def test_no_tensor_is_made_without_a_device(scene, densification):
+@pytest.mark.parametrize(("densification", "renderer"), [("default", "raster"), ("mcmc", "raster"), ("mcmc", "trace")])
+def test_no_tensor_is_made_without_a_device(scene, densification, renderer):
     """Also where Gaussians are added, moved and removed, and their opacities reset."""
-    options = {"densification": densification, "cameras": True, "exposure": True, "reset_interval": 7}
+    refined = {"cameras": True, "exposure": True} if renderer == "raster" else {}
+    options = {"densification": densification, "renderer": renderer, "reset_interval": 7, **refined}
     training = training_of(scene, dataclasses.replace(TINY, **options))
     training.begin()
     training.step = 1  # the first Gaussians are made on the CPU, then moved

@@ -92,7 +92,9 @@ def test_rays_that_cannot_be(scene, tiny_capture, tmp_path, refused):
     assert not (tmp_path / "run").exists()
     on_disk = dataclasses.replace(scene.train, images=CachedImages.__new__(CachedImages))
     with pytest.raises(BadInput, match="on disk; the rule: a larger --memory-gb"):
-        splat_rays.check_images(splat.Config(renderer="trace", rays=8), dataclasses.replace(scene, train=on_disk))
+        splat_rays.check_images(
+            splat.Config(renderer="trace", rays=8), dataclasses.replace(scene, train=on_disk), torch.device("cpu")
+        )
 
 
 def turned(cameras, rows):

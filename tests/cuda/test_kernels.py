@@ -31,6 +31,10 @@ KERNELS = {
         )
     ],
     "encodings/frequency.cu": ["frequency_forward", "frequency_backward"],
+    "encodings/grid_jacobian.cu": [
+        *(f"grid_jacobian_forward<{f}, {t}, {t}>" for f in (2, 4) for t in ("float", B)),
+        *(f"grid_jacobian_{way}<{t}, {t}>" for way in ("pull", "push") for t in ("float", B)),
+    ],
     "encodings/hash_grid.cu": [
         *(f"hash_grid_forward<3, {f}, {t}, {t}, false>" for f in (1, 2, 4, 8) for t in ("float", B)),
         *(f"hash_grid_forward<{d}, 2, float, float, true>" for d in (2, 4)),
@@ -61,6 +65,10 @@ KERNELS = {
         *(f"learned_probe_backward_x<3, 2, {t}, {t}, false>" for t in ("float", B)),
         "learned_probe_backward_x<3, 2, float, float, true>",
     ],
+    "encodings/slope_gradients.cu": [
+        *("slope_adam_clear", "slope_adam_step<false>", "slope_adam_step<true>"),
+        *(f"slope_adam_add<{f}, {t}>" for f in (2, 4) for t in ("float", B)),
+    ],
     "encodings/sparse_voxels.cu": [
         *(f"sparse_voxels_forward<{f}, {t}, {t}, {tangent}>" for f, t, tangent in VOXELS),
         *(f"sparse_voxels_backward<{f}, {t}, {tangent}>" for f, t, tangent in VOXELS),
@@ -80,7 +88,8 @@ KERNELS = {
     ],
     "networks/mlp.cu": [
         *(f"mlp_pack<{mma}, radfield::Mlp{way}>" for mma in ("false", "true", "2") for way in ("Forward", "Backward")),
-        *(f"mlp_{way}<{mma}>" for mma in ("false", "true", "2") for way in ("forward", "backward")),
+        *(f"mlp_{way}>" for mma in ("false", "true", "2") for way in (f"forward<{mma}", f"backward<{mma}, false")),
+        *(f"mlp_backward<{mma}, true>" for mma in ("false", "true")),
         "mlp_add_partial",
     ],
     "networks/mlp_second.cu": ["mlp_second_pack", "mlp_second", "mlp_second_add_partial"],
@@ -111,6 +120,18 @@ KERNELS = {
         *(f"gaussian_tiles_{part}" for part in ("clear", "sum", "starts", "slots", "count", "offsets")),
         *(f"gaussian_tiles_fill_{part}" for part in ("sum", "starts", "make", *SORT, "write")),
     ],
+    "renderers/neus_alpha.cu": ["neus_alpha_forward", "neus_alpha_backward"],
+    "renderers/gaussian_trace.cu": [
+        *("gaussian_trace_pack", "gaussian_trace_forward<1, 16>", "gaussian_trace_forward<4, 16>"),
+        "gaussian_trace_forward<5, 64>",
+    ],
+    "renderers/gaussian_trace_backward.cu": [
+        *(f"gaussian_trace_backward<{kind}>" for kind in ("1, 16", "4, 16", "5, 64")),
+        *(f"gaussian_trace_sort_{part}" for part in ("make", *SORT, "write", "starts")),
+        "gaussian_trace_gather",
+    ],
+    "tracing/bvh.cu": ["bvh_trace"],
+    "tracing/particle_bvh.cu": ["particle_bounds", *(f"particle_bvh_refit_{p}" for p in ("clear", "leaves", "nodes"))],
     "renderers/fused.cu": [
         *(f"render_fused_pack<{mma}>" for mma in ("false", "true")),
         "render_fused<false, false, false, 2, 4, float>",
@@ -167,16 +188,11 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: what draws synthetic captures, and distances to meshes
+#: ops that run on the CPU alone: what draws synthetic captures, distances to meshes, and the making of trees
 CPU_ONLY = (
-    *("bvh_build", "bvh_trace", "shade", "sky", "solids_trace", "texture"),
+    *("bvh_build", "shade", "sky", "solids_trace", "texture"),
     *("mesh_distance", "mesh_winding", "wide_bvh_build"),
-    "plas_exchange",
-    *("particle_bounds", "particle_bvh_build", "particle_bvh_refit"),
-    *("gaussian_trace_pack", "gaussian_trace_forward", "gaussian_trace_backward"),
-    *("gaussian_trace_sort", "gaussian_trace_gather"),
-    *("neus_alpha_forward", "neus_alpha_backward", "slope_adam"),
-    *("grid_jacobian_forward", "grid_jacobian_pull", "grid_jacobian_push"),
+    *("plas_exchange", "particle_bvh_build"),
     *("media_march", "picture_frame", "sphere_trace"),
     *("segment_scan", "segment_product_backward", "grid_traverse_count", "grid_traverse_fill"),
 )

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from checks import NATIVE_BACKENDS, SCHEDULES, emulator
 
+from radfield import backend
 from radfield.encodings import grid_jacobian, hash_grid, registry
 
 SIZES = {"levels": 4, "features": 2, "log2_size": 9, "base_resolution": 4, "finest_resolution": 30}
@@ -60,6 +62,35 @@ def test_what_is_stored_is_what_the_kernels_answer():
     asked = grid_jacobian.Jacobian(levels, x, table, jacobian.features, None)
     values = torch.randn(levels.channels, 500, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(jacobian.pull(values), asked.pull(values), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", NATIVE_BACKENDS[1:])
+@pytest.mark.parametrize(
+    ("options", "dtype"),
+    [({}, torch.float32), ({"features": 4, "smoothstep": True}, torch.float32), ({"features": 4}, torch.bfloat16)],
+)
+def test_cuda_kernels_give_what_the_cpu_gives(name, options, dtype):
+    levels, table = made(**options)
+    x = points(70) * 1.2 - 0.1
+    generator = torch.Generator().manual_seed(3)
+    values = torch.randn(levels.channels, 70, generator=generator).to(dtype)
+    tangent = torch.randn(3, 70, generator=generator)
+
+    def run(device):
+        at, given, along = (each.to(device) for each in (x, values, tangent))
+        features = torch.empty_like(given)
+        jacobian = grid_jacobian.encode(levels, at, table.to(device, dtype), features)
+        pushed = torch.empty_like(given)
+        jacobian.push(along, pushed)
+        return [each.cpu().float() for each in (features, jacobian.stored, jacobian.pull(given), pushed)]
+
+    expected = run("cpu")
+    with backend.use(name):
+        for emulator.order in SCHEDULES if name == backend.EMULATED else (0,):
+            for ours, theirs in zip(run("cuda" if name == "cuda" else "cpu"), expected, strict=True):
+                # in 16 bits what lies between two numbers may be rounded to the other
+                near = 1e-5 if dtype == torch.float32 else 1e-2
+                torch.testing.assert_close(ours, theirs, rtol=near, atol=near * float(theirs.abs().max()))
 
 
 def test_clamped_points_do_not_move():

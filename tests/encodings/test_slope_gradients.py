@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from checks import NATIVE_BACKENDS, SCHEDULES, emulator
 
+from radfield import backend
 from radfield.encodings import registry
 from radfield.encodings.slope_gradients import SlopeGradients
 from radfield.training.adam import Adam
@@ -38,6 +40,27 @@ def test_step_is_that_of_the_whole_gradient(count):
     (ours, our_mean), (theirs, their_mean) = tables
     assert torch.allclose(our_mean, their_mean, rtol=1e-4, atol=1e-5)
     assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NATIVE_BACKENDS[1:])
+@pytest.mark.parametrize(("dtype", "mode"), [(torch.float32, "skip"), (torch.bfloat16, "dense")])
+def test_cuda_kernels_step_as_the_cpu_does(name, dtype, mode):
+    def run(device):
+        module = made()
+        gradients = noted(module, 60, torch.Generator().manual_seed(1))
+        levels, *streams = gradients._noted
+        streams = [each.to(device, dtype if i < 2 else None) for i, each in enumerate(streams)]
+        gradients.add_slopes(levels, *streams)
+        table = module.table.data.to(device)
+        optimizer = Adam([{"parameter": table, "grad": gradients, "mode": mode}], epsilon=1e-3)
+        optimizer.step(lr=0.1)
+        return [each.cpu() for each in (table, *(optimizer.groups[0][moment] for moment in "mv"))]
+
+    expected = run("cpu")
+    with backend.use(name):
+        for emulator.order in SCHEDULES if name == backend.EMULATED else (0,):
+            for ours, theirs in zip(run("cuda" if name == "cuda" else "cpu"), expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("encoding", ["hash", "simplex"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from checks import NATIVE_BACKENDS
 
 from radfield import backend
 from radfield.encodings import hash_grid, registry
@@ -44,11 +45,11 @@ def weights(count, generator):
     return tuple(torch.randn(size, count, generator=generator) for size in (1, 3, 3))
 
 
-def both(made, count):
+def both(made, count, device="cpu"):
     """Answers and gradients of both ways, of a random combination of all answers and of the eikonal term."""
     generator = torch.Generator().manual_seed(3)
-    x, d = points(count, generator)
-    by_f, by_normal, by_logits = weights(count, generator)
+    x, d = (each.to(device) for each in points(count, generator))
+    by_f, by_normal, by_logits = (each.to(device) for each in weights(count, generator))
     tape = surface_passes.forward(made, x, d)
     length = tape.normal.norm(dim=0)
     eikonal = 2 * (length - 1) * tape.normal / length
@@ -81,8 +82,24 @@ def test_values_and_gradients_equal_those_of_automatic_differentiation(encoding,
         assert off(value, theirs[name]) < 1e-4, name
 
 
-def test_levels_that_are_not_in_use_are_zero_and_get_no_gradient():
-    made = surface()
+@pytest.mark.parametrize("name", NATIVE_BACKENDS[1:])
+def test_cuda_kernels_agree_too(name):
+    made = surface(layers=2, width=16, features=4, color_layers=1)
+    made.levels = 3
+    device = "cuda" if name == "cuda" else "cpu"
+    with backend.use(name):
+        for network in made.to(device).networks:
+            network.grad_into = network.grad_into.to(device)
+        answer, expected, ours, theirs = both(made, 40, device)
+    for key in ("f", "normal", "logits"):
+        assert off(getattr(answer, key), getattr(expected, key).detach()) < 1e-4, key
+    for key, value in ours.items():
+        assert off(value, theirs[key]) < 1e-4, key
+
+
+@pytest.mark.parametrize("encoding", ["hash", "simplex"])
+def test_levels_that_are_not_in_use_are_zero_and_get_no_gradient(encoding):
+    made = surface(encoding)
     made.levels = 2
     answer, expected, ours, theirs = both(made, 300)
     assert off(answer.normal, expected.normal.detach()) < 1e-4

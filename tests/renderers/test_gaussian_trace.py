@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import NATIVE_BACKENDS, SCHEDULES, OpCase, check_op, emulator
 from renderers_traced import (
     GEOMETRY,
     NAMES,
@@ -17,6 +17,7 @@ from renderers_traced import (
     weights_of,
 )
 
+from radfield import backend
 from radfield.errors import BadInput
 from radfield.rays import Rays
 from radfield.renderers.gaussian_trace import Tracing, trace_particles
@@ -93,9 +94,59 @@ def test_the_op():
             rtol=1e-4,
             atol=1e-5,
             wrong_dtype=NAMES,
-            backends=CPU_ONLY,
+            most_emulated=33,
         )
     )
+
+
+def _on(values, rays, device):
+    rays = Rays(*(getattr(rays, name).to(device) for name in ("origins", "directions")))
+    return {name: value.to(device) for name, value in values.items()}, rays
+
+
+@pytest.mark.parametrize("name", NATIVE_BACKENDS[1:])
+@pytest.mark.parametrize(("kernel", "k", "width"), [(Kernel(), 4, 20), (Kernel(3), 33, None)])
+def test_cuda_kernels_see_what_the_cpu_sees(name, kernel, k, width):
+    """Over the edges of tiles and of the radix sort's blocks."""
+    values, rays, device = particles(400, degree=1, size=-2.0), image_rays(20, 12), "cuda" if name == "cuda" else "cpu"
+    tracing, weights = Tracing(kernel, packets=False, k=k), weights_of(rays, torch.ones(len(rays)))
+    expected = traced(values, rays, tracing, normals=True, width=width)
+    by = gradients(values, rays, weights, tracing, width=width)
+    assert int(expected.hits.sum()) > 2048
+    there = _on(values, rays, device)
+    with backend.use(name):
+        emulator.order = SCHEDULES[-1]
+        found = traced(*there, tracing, normals=True, width=width)
+        grads = gradients(*there, [each.to(device) for each in weights], tracing, width=width)
+    assert (found.hits.cpu() != expected.hits).sum() <= 2  # responses at the very threshold
+    for key in ("color", "depth", "normals"):
+        assert float((getattr(found, key).cpu() - getattr(expected, key)).abs().quantile(0.99)) < 1e-5
+    for key, value in by.items():
+        assert float((grads[key].cpu() - value).norm()) < 1e-3 * float(value.norm()), key
+
+
+@pytest.mark.parametrize("name", NATIVE_BACKENDS[1:])
+def test_trees_on_cuda_are_those_of_the_cpu(name):
+    values = particles(700, degree=0)  # inner nodes below the first
+    moved = {**values, "means": values["means"] + 0.3, "opacities": values["opacities"] - 0.1}  # some are met no more
+    bvh, rays = tree(values), image_rays(4, 4)
+    there, rays = _on(values, rays, "cuda" if name == "cuda" else "cpu")
+    moved_there, _ = _on(moved, rays, "cuda" if name == "cuda" else "cpu")
+    with backend.use(name):
+        ours = tree(there)
+    assert len(bvh.child) > 1 and torch.equal(ours.child.cpu(), bvh.child)
+    _same_boxes(ours, bvh)
+    bvh.refit(*[moved[key] for key in GEOMETRY])
+    with backend.use(name):
+        with pytest.raises(BadInput, match=r"older than its particles: 6\d\d of 700"):
+            traced(moved_there, rays, bvh=ours)
+        ours.refit(*[moved_there[key] for key in GEOMETRY])
+    _same_boxes(ours, bvh)
+
+
+def _same_boxes(ours, theirs):
+    for key in ("box", "leaf_box"):
+        torch.testing.assert_close(getattr(ours, key).cpu(), getattr(theirs, key), rtol=1e-5, atol=1e-6)
 
 
 def test_rays_alone_and_together_have_the_same_bits():

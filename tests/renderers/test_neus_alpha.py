@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import OpCase, check_op
 
 from radfield.errors import BadInput
 from radfield.renderers.composite import composite
@@ -39,7 +39,6 @@ def test_agrees_with_reference(annealed):
             outputs=tuple,
             wrong_dtype=("f", "normal", "t_start"),
             rtol=1e-4,
-            backends=CPU_ONLY,
         )
     )
 

@@ -2,14 +2,17 @@
 
 `build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `load` reads what was trained.
 The options are in `neus2_config.py`, the model in `neus2_model.py`, its place in the scene in `neus2_scene.py`, a step
-in `neus2_step.py`, the state of training in `neus2_training.py`. It computes on the CPU.
+in `neus2_step.py`, the state of training in `neus2_training.py`. On a GPU the host waits for the device within each
+step.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import BadInput
+import torch
+
+from .. import backend
 from ..training.checkpoint import load_checkpoint
 from ..training.run_folder import RunFolder
 from .neus2_config import Config, check, config_from, report_background
@@ -26,12 +29,11 @@ SHOWN = ("samples_per_s", "psnr", "sharpness")  # figures beside the progress ba
 RATE = "--neus2.learning-rate"
 
 
-def load(run: str | Path, device="cpu") -> Model:
-    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run."""
-    if str(device) not in ("cpu", "auto"):
-        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for the method neus2")
+def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
+    """The model of a run folder on `device` ("auto": a GPU where there is one), whatever it was trained on. Raises
+    `BadInput` for what is no whole run, and for a device that cannot be used."""
     folder = RunFolder.open(run)
-    model = build(config_from(folder.read_config()), **scene_from(folder))
+    model = build(config_from(folder.read_config()), **scene_from(folder), device=backend.device(device)[0])
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)

@@ -46,9 +46,13 @@ class Model:
     transform: SceneTransform
     background: str
 
-    device = torch.device("cpu")
     empty = VANISHED  # what to say where a mesh has no triangles
     photographed = True  # what no camera sees of its surface is a guess
+
+    @property
+    def device(self) -> torch.device:
+        """Where fields and grid are, and what is asked of them must be."""
+        return self.grid.values.device
 
     @property
     def cascades(self) -> int:
@@ -76,7 +80,7 @@ class Model:
         if not len(cells):
             return None
         _, place = occupancy_reference.coordinates_of(cells, side)
-        unseen = torch.zeros(side, side, side, dtype=torch.bool)
+        unseen = torch.zeros(side, side, side, dtype=torch.bool, device=self.device)
         unseen[tuple(place.long().T)] = True
         return unseen
 
@@ -103,7 +107,7 @@ class Model:
         if self.outside is None:
             return self._logistic(x, reach)
         inside = ((x >= 0) & (x <= 1)).all(1)
-        sigma = torch.empty(len(x))
+        sigma = x.new_empty(len(x))
         sigma[inside] = self._logistic(x[inside], reach)
         sigma[~inside] = self.outside.density(x[~inside].contiguous())
         return sigma
@@ -115,9 +119,11 @@ class Model:
         return s * phi * (1 - phi)
 
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> volume.View:
-        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3]."""
-        background = torch.full((3,), BACKGROUNDS[self.background]) if background is None else background
-        given = self.field, self.outside, self.grid, cameras, view, background
+        """Renders a view of `cameras` (in scene coordinates) on the model's background, or on `background` [3], on the
+        model's device."""
+        white = torch.full((3,), BACKGROUNDS[self.background], device=self.device)
+        background = white if background is None else background.to(self.device)
+        given = self.field, self.outside, self.grid, cameras.to(self.device), view, background
         return surface_volume.render_view(*given, self.render)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -131,18 +137,16 @@ class Model:
 def build(
     config: Config, *, cascades: int, transform: SceneTransform, background: str, seed: int = 0, device="cpu"
 ) -> Model:
-    """A fresh model. Raises `BadInput` on options out of range, and for another device than the CPU."""
-    if torch.device(device).type != "cpu":
-        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for the method neus2")
+    """A fresh model on `device`, with the same parameters on any. Raises `BadInput` on options out of range."""
     generator = torch.Generator().manual_seed(seed)
     sizes = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
     grid = registry.config_of(config.encoding, **{name: getattr(config, name) for name in sizes})
     options = {"radius": config.radius, "precision": config.precision}
-    surface = NeuralSurface(neural_surface.Config(grid=grid, **options), generator)
-    outside = _outside(config, cascades, generator) if with_outside(config, cascades) else None
+    surface = NeuralSurface(neural_surface.Config(grid=grid, **options), generator).to(device)
+    outside = _outside(config, cascades, generator).to(device) if with_outside(config, cascades) else None
     cells = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
     # what a cell holds follows from one question, nearly: an old answer is soon forgotten
-    grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, decay=0.3, threshold=0.002, **cells))
+    grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, decay=0.3, threshold=0.002, **cells), device)
     render = volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near)
     return Model(config, surface, outside, grid, render, transform, background)
 

@@ -29,7 +29,7 @@ from ..sampling.random import stream
 from .neus2_config import Config
 from .neus2_model import VANISHED
 from .neus2_training import StepResult, Training
-from .run_files import BACKGROUNDS
+from .ngp_config import background_color
 
 STOP = 1e-4  # transmittance at which a training ray ends
 _SURE = 1e-3  # opacities are kept so far from 0 and 1 in the mask's logarithms
@@ -53,7 +53,7 @@ def train_step(training: Training, progress: float) -> StepResult:
             whole = {"uniform": model.grid.config.cells} if soon else {}
             model.grid.update(model.density, seed=training.seed, **whole)
     with stages("pixels"):
-        color = None if config.background == "random" else torch.full((3,), BACKGROUNDS[config.background])
+        color = None if config.background == "random" else background_color(config.background, model.device)
         pixels = draw_pixels(training.images, training.rays, seed=training.seed, step=training.step, background=color)
         rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
         marched = _march(training, rays)
@@ -114,11 +114,12 @@ def extra_points(training: Training, x: Tensor, paired: bool = True) -> surface_
     away, or while the surface is softer than that, 1 / s."""
     config, count = training.model.config, len(x)
     generator = torch.Generator().manual_seed(stream(training.seed, 6, training.step))
-    partner = torch.randint(0, max(count, 1), (int(config.neighbours * count) * paired,), generator=generator)
-    way = torch.nn.functional.normalize(torch.randn(3, len(partner), generator=generator), dim=0)
+    random = {"generator": generator, "device": "cpu"}  # so that a seed means the same on any device
+    partner = torch.randint(0, max(count, 1), (int(config.neighbours * count) * paired,), **random).to(x.device)
+    way = torch.nn.functional.normalize(torch.randn(3, len(partner), **random), dim=0).to(x.device)
     distance = max(1 / training.model.field.sharpness, 1 / training.detail)
     near = (x.T[:, partner] + way * distance).clamp(0, 1)
-    anywhere = torch.rand(3, int(config.around * config.batch_samples), generator=generator)
+    anywhere = torch.rand(3, int(config.around * config.batch_samples), **random).to(x.device)
     return surface_volume.Extra(torch.cat((near, anywhere), 1).T, partner)
 
 
@@ -151,7 +152,7 @@ def _march(training: Training, rays):
     if model.outside is not None:
         samples = _march_through(training, rays, model.render.step * scale)
     else:
-        rays = dataclasses.replace(rays, near=torch.full((len(rays),), near)) if near > 0 else rays
+        rays = dataclasses.replace(rays, near=torch.full((len(rays),), near, device=model.device)) if near > 0 else rays
         samples = _marched(training, rays, scale, 3, training.buffers)
     if not len(samples):
         raise BadInput(VANISHED)

@@ -40,13 +40,13 @@ class Training(FieldTraining):
     def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
         super().__init__(model, seed)
         check_masks(scene)
-        self.images = source_of(scene.train.images, seed=seed, memory=memory)
+        self.images = source_of(scene.train.images, seed=seed, memory=memory, device=model.device)
         self.has_alpha = scene.has_alpha
         self.buffers = SampleBuffers(4 * model.config.batch_samples)  # most of what is marched may be hidden
         self.more_buffers = SampleBuffers(4 * model.config.batch_samples)  # for what surrounds the unit cube
-        self.grad_sharpness = torch.zeros(1)
+        self.grad_sharpness = torch.zeros(1, device=model.device)
         model.grid.mark_invisible(scene.train.cameras)
-        self.cameras = scene.train.cameras
+        self.cameras = scene.train.cameras.to(model.device)
         self.detail = detail_of(scene.train.cameras)
         self.take_parameters()
 
@@ -93,7 +93,7 @@ def detail_of(cameras: Cameras) -> float:
 
 def has_surface(model: Model) -> bool:
     """Whether the surface has an inside and an outside, at 64^3 points."""
-    side = (torch.arange(64) + 0.5) / 64
+    side = (torch.arange(64, device=model.device) + 0.5) / 64
     f = model.distance(torch.cartesian_prod(side, side, side))
     return bool((f < 0).any() and (f > 0).any())
 

@@ -34,8 +34,10 @@ class RayBatch:
     background: Tensor
 
 
-def check_images(config: Config, scene: Scene) -> None:
-    """Raises `BadInput` where random pixels are asked for of images that are not in memory."""
+def check_images(config: Config, scene: Scene, device: torch.device) -> None:
+    """Raises `BadInput` where random pixels are asked for of images that are not in memory, or on a GPU."""
+    if config.rays and device.type == "cuda":
+        raise BadInput(f"--splat.rays is {config.rays} on {device}; the rule: --device cpu, where pixels are drawn")
     if config.rays and not isinstance(scene.train.images, Images):
         raise BadInput(f"--splat.rays is {config.rays} and the images are on disk; the rule: a larger --memory-gb")
 

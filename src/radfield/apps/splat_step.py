@@ -178,7 +178,7 @@ def _optimise(training: Training, leaves: GaussianScene, step: _Step, progress: 
         mcmc.regularise(grads, gaussians, config.mcmc, training.size)
     elif progress < config.refine_until:
         if config.renderer == "trace":
-            training.statistics.add_traced(grads["means"], gaussians.means, step.positions)
+            training.statistics.add_traced(grads["means"], gaussians.means, step.positions.to(training.device))
         else:
             height, width, _ = step.image.shape
             projected = step.seen.projected

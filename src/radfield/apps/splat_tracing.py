@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from ..cameras import Cameras
-from ..errors import BadInput
 from ..gaussians.scene import GaussianScene, Seen
 from ..renderers.gaussian_projection import MIN_ALPHA
 from ..renderers.gaussian_raster import MIN_TRANSMITTANCE, Rasterised
@@ -56,7 +55,8 @@ def see_traced(
     width, height = cameras.size[view].tolist()
     tracing = tracing_of(config)
     options = {"tracing": tracing, "bvh": tree.of(gaussians, tracing), "background": background, "width": width}
-    seen = trace(gaussians, view_rays(cameras, view, near=config.near), **options)
+    rays = view_rays(cameras.to(gaussians.means.device), view, near=config.near)
+    seen = trace(gaussians, rays, **options)
     return Seen(Rasterised(seen.color.view(height, width, 3), seen.opacity.view(height, width)), None)
 
 
@@ -64,15 +64,14 @@ class TracedModel:
     """A run's Gaussians, drawn by rays."""
 
     def __init__(self, model):
-        if model.device.type != "cpu":
-            raise BadInput(f"Gaussians are traced on the cpu, and these are on {model.device}; the rule: --device cpu")
         self.model, self.transform, self.tracing = model, model.transform, tracing_of(model.config)
         self.bvh = scene_bvh(model.gaussians, self.tracing.kernel)
 
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
         """As `splat.Model.render_view`, through any lens."""
         if background is None:
-            background = torch.full((3,), BACKGROUNDS[self.model.background])
+            background = torch.full((3,), BACKGROUNDS[self.model.background], device=self.model.device)
+        cameras, background = cameras.to(self.model.device), background.to(self.model.device)
         options = {"tracing": self.tracing, "bvh": self.bvh, "near": self.model.config.near}
         with torch.no_grad():
             return trace_view(self.model.gaussians, cameras, view, background, **options)

@@ -19,7 +19,7 @@ from ..training.run_folder import RunFolder
 from ..training.stages import Stages
 from . import splat_initial, splat_rays
 from .runs import free_memory
-from .splat_tracing import TracedModel, TrainingTree
+from .splat_tracing import TrainingTree
 
 LEVELS = (1, 2, 4)  # by how much images are smaller
 
@@ -43,8 +43,6 @@ class Training:
         self.stages, self._recent = Stages(), []
         config, cameras = model.config, scene.train.cameras
         self.cameras = {level: cameras if level == 1 else cameras.scaled(1 / level) for level in LEVELS}
-        if config.renderer == "trace":
-            TracedModel(model)  # refuses a GPU
         for view in range(len(cameras) if config.renderer == "raster" else 0):
             Camera.of(cameras, view)  # refuses lenses that cannot be used before anything is written
         self.tree = TrainingTree()
@@ -57,7 +55,7 @@ class Training:
         free = free_memory(self.device) if self.device.type == "cuda" else None
         self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
-        splat_rays.check_images(config, scene)
+        splat_rays.check_images(config, scene, self.device)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
 

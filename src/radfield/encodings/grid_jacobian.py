@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
+from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..tensors import streams
 from . import hash_grid
@@ -45,6 +47,24 @@ PUSH = Op(
     In("jacobian", _STREAM, "J M"),
     In("tangent", "f32", "D M"),
 )
+
+
+@FORWARD.cuda
+def _(a):
+    a.aligned("table", hash_grid.entry_bytes(a, "table"))
+    if a.features_type != a.jacobian_type:
+        raise BadInput(f"jacobian is {a.cxx('jacobian')}; the rule: as the features, {a.cxx('features')}")
+    return Launch(f"grid_jacobian_forward<{a.F}, {a.cxx('table')}, {a.cxx('features')}>", blocks(a.M, a.L))
+
+
+@PULL.cuda
+def _(a):
+    return Launch(f"grid_jacobian_pull<{a.cxx('jacobian')}, {a.cxx('values')}>", blocks(a.M))
+
+
+@PUSH.cuda
+def _(a):
+    return Launch(f"grid_jacobian_push<{a.cxx('jacobian')}, {a.cxx('pushed')}>", blocks(a.M))
 
 
 @dataclass(frozen=True)

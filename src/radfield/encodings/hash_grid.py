@@ -19,7 +19,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -144,6 +144,10 @@ class GridLevels:
     def channels(self) -> int:
         """C = L F."""
         return len(self.levels) * self.features
+
+    def first(self, count: int) -> GridLevels:
+        """The coarsest `count` levels, of the same table."""
+        return replace(self, levels=self.levels[:count], scales=self.scales[:count], _copies={})
 
     @property
     def ops(self) -> GridOps:

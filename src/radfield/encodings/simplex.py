@@ -25,7 +25,7 @@ in all, T = 2^log2_size, K = n (n + 1). Points outside [0, 1] are clamped to it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -100,6 +100,9 @@ class SimplexLevels(GridLevels):
     """The derived tables that reference and kernels share; `scales` are the N of the levels."""
 
     maps: Tensor | None = None  # [L, n (n + 1)] float32
+
+    def first(self, count: int) -> SimplexLevels:
+        return replace(super().first(count), maps=self.maps[:count])
 
     @property
     def ops(self) -> GridOps:

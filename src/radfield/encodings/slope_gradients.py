@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..backend import native
+from ..backend import native, on_cuda
+from ..cuda.plan import Launch, blocks, flag
+from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from . import hash_grid
 from .hash_grid import GridLevels
@@ -39,6 +41,18 @@ STEP = Op(
     Scalar("l2", "float"),
     Scalar("skip", "int"),
 )
+
+
+@STEP.cuda
+def _(a):
+    if a.grad_features_type != a.slopes_type:
+        raise BadInput(f"slopes are {a.cxx('slopes')}; the rule: as the gradients, {a.cxx('grad_features')}")
+    entries, memory = blocks(a.E * a.F), {"scratch": 4 * a.E * a.F}
+    return (
+        Launch("slope_adam_clear", entries, **memory),
+        Launch(f"slope_adam_add<{a.F}, {a.cxx('slopes')}>", blocks(a.M, a.L), **memory),
+        Launch(f"slope_adam_step<{flag(a.skip)}>", entries, **memory),
+    )
 
 
 class SlopeGradients(SampleGradients):
@@ -71,7 +85,8 @@ class SlopeGradients(SampleGradients):
         """Adam's step on the table [E, F]; arguments as those of `training.adam.STEP`. A level of a hash grid is summed
         and applied at once, in cache; others' gradients are written whole."""
         state = {"parameter": parameter, "m": m, "v": v, "shadow": shadow, "bad": bad}
-        fused = native(parameter) and self.grid.ops is hash_grid.OPS and self._largest() <= LARGEST_LEVEL
+        fits = on_cuda(parameter) or self._largest() <= LARGEST_LEVEL
+        fused = native(parameter) and self.grid.ops is hash_grid.OPS and fits
         if not fused or self._noted is None:
             self._apply_whole(state, self.gradient(parameter), rates)
             return

@@ -80,6 +80,7 @@ class NeuralSurface(torch.nn.Module):
         self.color_network = mlp.MLP(config.features + seen, 3, color, generator)
         self.log_sharpness = torch.nn.Parameter(torch.tensor([math.log(config.sharpness) / 10]))
         self.levels = len(self.grid.grid.levels)  # in use, from the coarsest on
+        self._active: dict[int, GridLevels] = {}  # by their number: tables on a device are copied once
         start_as_sphere(self)
 
     @property
@@ -98,9 +99,9 @@ class NeuralSurface(torch.nn.Module):
         whole = self.grid.grid
         if self.levels >= len(whole.levels):
             return whole
-        return dataclasses.replace(
-            whole, levels=whole.levels[: self.levels], scales=whole.scales[: self.levels], _copies={}
-        )
+        if self.levels not in self._active:
+            self._active[self.levels] = whole.first(self.levels)
+        return self._active[self.levels]
 
 
 def _check(config: Config) -> None:

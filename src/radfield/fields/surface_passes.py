@@ -160,9 +160,8 @@ def encode(surface: NeuralSurface, x: Tensor) -> Tensor:
     """[C, M] the grid's features at streams x [3, M]; those of levels that are not in use are 0."""
     grid = surface.active
     encoded = streams(x.T, surface.grid.channels, _dtype(surface))
-    grid.ops.forward(
-        features=encoded[: grid.channels], x=x, table=_table(surface), tangent=None, count=None, **_of(grid)
-    )
+    given = {"x": x, "table": _table(surface), "tangent": None, "count": None}
+    grid.ops.forward(features=encoded[: grid.channels], **given, **grid.tables(x.device))
     encoded[grid.channels :] = 0.0
     return encoded
 
@@ -194,7 +193,3 @@ def _table(surface: NeuralSurface) -> Tensor:
 
 def _dtype(surface: NeuralSurface) -> torch.dtype:
     return torch.bfloat16 if surface.config.precision == "bf16" else torch.float32
-
-
-def _of(grid) -> dict:
-    return grid.tables(torch.device("cpu"))

@@ -11,14 +11,24 @@ __global__ void mlp_pack(const Args a) {
   pack_weights<MMA>(a, shape[0]);
 }
 
-// The network's inputs, of samples i .. i + 31.
+// Both inputs of the network, or their tangents.
+struct InputStreams {
+  const void *first, *second;
+  int64_t first_type, second_type;
+};
 template <class Args>
-RADFIELD_FN void load_inputs(const Args& a, float* x, int64_t i, int rows) {
+RADFIELD_FN InputStreams inputs_of(const Args& a) {
+  return {a.x0, a.x1, a.x0_type, a.x1_type};
+}
+
+// Those of samples i .. i + 31.
+template <class Args>
+RADFIELD_FN void load_inputs(const Args& a, const InputStreams& from, float* x, int64_t i, int rows) {
   const int64_t M = rows_in_use(a.count, a.M);
   for_rows(rows, [&](int c, int s) {
     float value = 0.0f;
-    if (i + s < M && c < a.A) value = read_stream(a.x0, a.x0_type, c * a.M + i + s);
-    else if (i + s < M && c < a.A + a.B) value = read_stream(a.x1, a.x1_type, (c - a.A) * a.M + i + s);
+    if (i + s < M && c < a.A) value = read_stream(from.first, from.first_type, c * a.M + i + s);
+    else if (i + s < M && c < a.A + a.B) value = read_stream(from.second, from.second_type, (c - a.A) * a.M + i + s);
     x[c * STRIDE + s] = value;
   });
 }
@@ -34,7 +44,7 @@ __global__ void __launch_bounds__(128) mlp_forward(const MlpForward a, float* sc
   float* const h[2] = {memory.take((int)a.widest), memory.take((int)a.widest)};
   const int64_t M = rows_in_use(a.count, a.M);
   for (int64_t i = (int64_t)blockIdx.x * TILE; i < M; i += (int64_t)gridDim.x * TILE) {
-    load_inputs(a, x, i, inputs);
+    load_inputs(a, inputs_of(a), x, i, inputs);
     __syncthreads();
     run_layers<MMA>(a, shape, x, h, [&](int o, int s, float value) {
       if (i + s >= M) return;
@@ -61,7 +71,7 @@ struct Tape {
 template <int MMA>
 RADFIELD_FN void tape_forward(const MlpBackward& a, const TileShape& shape, const Tape& tape, int64_t i) {
   const int channels = (int)(a.A + a.B);
-  load_inputs(a, tape.h[0], i, shape.layer[0].rows);
+  load_inputs(a, inputs_of(a), tape.h[0], i, shape.layer[0].rows);
   __syncthreads();
   for (int l = 0; l < shape.layers; ++l) {
     const TileLayer& layer = shape.layer[l];
@@ -81,10 +91,11 @@ RADFIELD_FN void tape_forward(const MlpBackward& a, const TileShape& shape, cons
 // Gradients of the last layer's outputs before activation; whether there is any in this tile.
 RADFIELD_FN bool output_gradient(const MlpBackward& a, const TileShape& shape, float* g, const float* slope, int64_t i) {
   const int64_t M = rows_in_use(a.count, a.M);
+  const TileLayer& last = shape.layer[shape.layers - 1];
   bool any = false;
-  for_rows(shape.layer[shape.layers - 1].outputs_padded, [&](int o, int s) {
+  for_rows(last.outputs_padded, [&](int o, int s) {
     float value = 0.0f;
-    if (o < a.O && i + s < M) {
+    if (o < last.outputs && i + s < M) {  // a.O is 0 where there is no grad_y
       if (a.grad_y) value = read_stream(a.grad_y, a.grad_y_type, o * a.M + i + s);
       if (a.grad_head && o < a.H) value = value + a.grad_head[o * a.M + i + s];
     }
@@ -123,8 +134,41 @@ RADFIELD_FN void store_grad_inputs(const MlpBackward& a, const float* grad_x, in
   });
 }
 
-// A block is a chunk of samples, whose gradients it adds up in its own row of `partial`.
+// The gradient of s = dy_0/dx t by the weights, where activations are piecewise linear: mlp_backward.h has the equations.
+// Runs after the tile's own backward pass, of which the activations' derivatives are left; tangents take the inputs' rows.
 template <int MMA>
+RADFIELD_FN void tangent_gradient(const MlpBackward& a, const TileShape& shape, Tape& tape, float* partial, int64_t i) {
+  const int top = shape.layers - 1;
+  __syncthreads();  // rows are not read any more
+  load_inputs(a, {a.tangent0, a.tangent1, a.tangent0_type, a.tangent1_type}, tape.h[0], i, shape.layer[0].rows);
+  __syncthreads();
+  for (int l = 0; l < top; ++l) {
+    const TileLayer& layer = shape.layer[l];
+    float *const to = tape.h[l + 1], *const slope = tape.slope[l];
+    product<MMA>(a.packed + layer.forward, nullptr, tape.h[l], layer.outputs_padded, layer.rows,
+                 [&](int o, int s, float z) { if (o < layer.outputs) to[o * STRIDE + s] = z * slope[o * STRIDE + s]; });
+    finish_inputs(to, tape.h[0], shape.layer[l + 1], layer.outputs, (int)(a.A + a.B));
+    __syncthreads();
+  }
+  for_rows(shape.layer[top].outputs_padded, [&](int o, int s) { tape.g[o * STRIDE + s] = o ? 0.0f : tape.slope[top][s]; });
+  __syncthreads();
+  for (int l = top; l >= 0; --l) {
+    const TileLayer& layer = shape.layer[l];
+    add_weight_gradient<MMA>(partial + layer.weights, tape.g, tape.h[l], layer.outputs, layer.inputs);
+    if (!l) break;
+    float *const below = tape.below, *const slope = tape.slope[l - 1];
+    const int hidden = shape.layer[l - 1].outputs;
+    product<MMA>(a.packed + layer.backward, nullptr, tape.g, layer.rows, layer.outputs_padded,
+                 [&](int c, int s, float z) { if (c < hidden) below[c * STRIDE + s] = z * slope[c * STRIDE + s]; });
+    for_rows(shape.layer[l - 1].outputs_padded - hidden, [&](int c, int s) { below[(hidden + c) * STRIDE + s] = 0.0f; });
+    __syncthreads();
+    tape.below = tape.g, tape.g = below;
+  }
+}
+
+// A block is a chunk of samples, whose gradients it adds up in its own row of `partial`. TANGENTS: those along a
+// tangent of the inputs too.
+template <int MMA, bool TANGENTS>
 __global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shared_shape, [1]);
   read_shape(shared_shape[0], a.layers, a.L, a.bias);
@@ -143,6 +187,7 @@ __global__ void __launch_bounds__(128) mlp_backward(const MlpBackward a, float* 
       const bool any = output_gradient(a, shape, tape.g, tape.slope[shape.layers - 1], i);
       for (int l = shape.layers - 1; any && l >= 0; --l) layer_backward<MMA>(a, shape, tape, l, partial);
       store_grad_inputs(a, tape.grad_x, i);
+      if constexpr (TANGENTS) tangent_gradient<MMA>(a, shape, tape, partial, i);
       __syncthreads();
     }
   }

@@ -61,7 +61,7 @@ BACKWARD = Op(
     In("grad_head", "f32", "H M", "is added to that of the first outputs", optional=True),
     In("x0", _STREAM, "A M"),
     In("x1", _STREAM, "B M", optional=True),
-    In("tangent0", _STREAM, "A M", "CPU only: adds the gradient of dy_0/dx along this and", optional=True),
+    In("tangent0", _STREAM, "A M", "adds the gradient of dy_0/dx along this and", optional=True),
     In("tangent1", _STREAM, "B M", "this; activations relu or none, without skip layers", optional=True),
     In("count", "i64", "1", "CUDA only: rows in use, the first of M; others are not read or written", optional=True),
     *_NETWORK,
@@ -93,12 +93,10 @@ def _(a):
 
 @BACKWARD.cuda
 def _(a):
-    if a.tangent0:
-        raise BadInput("mlp_backward: tangent0 is given; the rule: none on CUDA")
     mma = products(a.kernel)
     rows = _padded(a.A + a.B, 16) + 2 * a.widest + a.channels
     pack = per_parameter(a, f"mlp_pack<{mma}, radfield::MlpBackward>")
-    launches = pack, tiles(f"mlp_backward<{mma}>", rows, a.R)
+    launches = pack, tiles(f"mlp_backward<{mma}, {flag(a.tangent0)}>", rows, a.R)
     return (*launches, per_parameter(a, "mlp_add_partial")) if a.grad_parameters else launches
 
 
@@ -250,6 +248,16 @@ def kernel_of(config: Config, x: torch.Tensor) -> int:
     return 1 if on_cuda(x) else best_bf16_kernel()
 
 
+def chunks(layers: Layers, x: torch.Tensor, count: int) -> tuple[int, torch.Tensor]:
+    """Samples per chunk of `count`, and scratch for the gradients of each, on the device of `x`; the number of chunks
+    never depends on threads."""
+    if on_cuda(x):  # a block each
+        chunk = max(64, -(-count // _MOST_BLOCKS // 32) * 32)
+    else:
+        chunk = max(2048, -(-count // 32 // 256) * 256)
+    return chunk, x.new_empty(-(-count // chunk), layers.parameters, dtype=torch.float32)
+
+
 @dataclass(frozen=True)
 class _Call:
     """What a differentiable call of the native network carries besides its differentiable inputs."""
@@ -275,12 +283,7 @@ class _Call:
         }
 
     def chunks(self, x):
-        """Samples per chunk, and scratch for the gradients of each; the number of chunks never depends on threads."""
-        if on_cuda(x):  # a block each
-            chunk = max(64, -(-len(x) // _MOST_BLOCKS // 32) * 32)
-        else:
-            chunk = max(2048, -(-len(x) // 32 // 256) * 256)
-        return chunk, x.new_empty(-(-len(x) // chunk), self.layers.parameters, dtype=torch.float32)
+        return chunks(self.layers, x, len(x))
 
 
 class _Mlp(torch.autograd.Function):

@@ -11,9 +11,7 @@ from torch import Tensor
 
 from ..errors import BadInput
 from ..tensors import on_device
-from .mlp import ACTIVATIONS, BACKWARD, FORWARD, MLP, kernel_of
-
-CHUNK = 2048  # the fewest samples whose gradients are a row of `partial`
+from .mlp import ACTIVATIONS, BACKWARD, FORWARD, MLP, chunks, kernel_of
 
 
 def forward(network: MLP, x0: Tensor, x1: Tensor | None, y: Tensor, head: Tensor | None = None) -> None:
@@ -41,7 +39,7 @@ def backward(
     linear = {config.activation, config.output_activation} <= {"relu", "none"} and config.skip is None
     if tangent0 is not None and not linear:
         raise BadInput(f"MLP: activation is {config.activation}; the rule: relu or none, without skip, with tangents")
-    chunk, partial = _chunks(network, x0)
+    chunk, partial = chunks(network.layers, x0, x0.shape[1])
     BACKWARD(
         grad_x0=grad_x0,
         grad_x1=grad_x1,
@@ -76,9 +74,3 @@ def _network(network: MLP) -> dict:
         "channels": layers.channels,
         "widest": layers.widest,
     }
-
-
-def _chunks(network: MLP, x: Tensor) -> tuple[int, Tensor]:
-    count = x.shape[1]
-    chunk = max(CHUNK, -(-count // 32 // 256) * 256)
-    return chunk, torch.empty(-(-count // chunk), network.layers.parameters)

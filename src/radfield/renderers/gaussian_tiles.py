@@ -81,7 +81,7 @@ TRIM = Op(
     Scalar("tiles_x", "int"),
 )
 
-_DIGITS, _ITEMS = 256, 2048  # gaussian_sort_device.h: SORT_DIGITS, SORT_ITEMS
+SORT_DIGITS, SORT_ITEMS = 256, 2048  # gaussian_sort_device.h
 
 
 @PACK.cuda
@@ -91,20 +91,21 @@ def _(a):
 
 @SORT.cuda
 def _(a):
-    parts, (gaussians,) = -(-a.G // _ITEMS), blocks(a.G)
-    scratch = {"scratch": 4 * (4 + _DIGITS + _DIGITS * parts + 3 * gaussians)}
+    parts, (gaussians,) = -(-a.G // SORT_ITEMS), blocks(a.G)
+    scratch = {"scratch": 4 * (4 + SORT_DIGITS + SORT_DIGITS * parts + 3 * gaussians)}
     return (
         Launch("gaussian_sort_limits", (gaussians,), **scratch),
         Launch("gaussian_sort_starts", (1,), **scratch),
         Launch("gaussian_sort_collect", (gaussians,), **scratch),
-        *_passes("gaussian_sort", 4, parts, scratch),
+        *sort_passes("gaussian_sort", 4, parts, scratch),
         Launch("gaussian_sort_write", (gaussians,), **scratch),
     )
 
 
-def _passes(name: str, passes: int, parts: int, scratch: dict) -> list[Launch]:
-    """The launches of a radix sort."""
-    kernels = (("count", parts), ("scan", min(parts, 1) * _DIGITS), ("scatter", parts))
+def sort_passes(name: str, passes: int, parts: int, scratch: dict) -> list[Launch]:
+    """The launches of a radix sort (gaussian_sort_device.h) of items in `parts` blocks, by kernels `name`_count, _scan
+    and _scatter."""
+    kernels = (("count", parts), ("scan", min(parts, 1) * SORT_DIGITS), ("scatter", parts))
     return [Launch(f"{name}_{k}", (n,), extra=(p,), **scratch) for p in range(passes) for k, n in kernels]
 
 
@@ -124,14 +125,14 @@ def _(a):
 
 @FILL.cuda
 def _(a):
-    parts, (gaussians,) = -(-a.K // _ITEMS), blocks(a.drawn)
-    scratch = {"scratch": 24 * a.K + 4 * (_DIGITS + _DIGITS * parts + gaussians)}
+    parts, (gaussians,) = -(-a.K // SORT_ITEMS), blocks(a.drawn)
+    scratch = {"scratch": 24 * a.K + 4 * (SORT_DIGITS + SORT_DIGITS * parts + gaussians)}
     passes = -(-(a.T - 1).bit_length() // 8)
     return (
         Launch("gaussian_tiles_fill_sum", (gaussians,), **scratch),
         Launch("gaussian_tiles_fill_starts", (min(gaussians, 1),), **scratch),
         Launch("gaussian_tiles_fill_make", (gaussians,), **scratch),
-        *_passes("gaussian_tiles_fill", passes, parts, scratch),
+        *sort_passes("gaussian_tiles_fill", passes, parts, scratch),
         Launch("gaussian_tiles_fill_write", blocks(a.K), extra=(passes,), **scratch),
     )
 

@@ -46,18 +46,12 @@ void pack_coefficients(const GaussianTracePack& a, int64_t leaf) {
     for (int64_t i = begin; i < end; ++i) a.coefficients[i * a.R + r] = a.rest[r * a.G + a.order[i]];
 }
 
-void write_ray(const GaussianTraceForward& a, int64_t ray, const RayState& s) {
-  for (int c = 0; c < 3; ++c) a.color[3 * ray + c] = s.color[c];
-  for (int c = 0; c < 3 && a.normals; ++c) a.normals[3 * ray + c] = s.normal[c];
-  a.depth[ray] = s.depth, a.transmittance[ray] = s.transmittance, a.hits[ray] = s.hits;
-}
-
 void trace_alone(Tile<GaussianTraceForward>& t, int i, vf* harmonics) {
   const GaussianTraceForward& a = t.a;
   LoneRay ray = lone_ray(t, i);
   const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]}, o[3] = {t.rays.o[0][i], t.rays.o[1][i], t.rays.o[2][i]};
   if (a.R) trace_harmonics<vf>(a.harmonics, ray.d, harmonics);
-  walk_ray(a, ray, [&](const KEntry& e) {
+  walk_ray<MOST_K>(a, ray, [&](const KEntry& e) {
     const LoneParticle p = lone_particle(a, e.place, harmonics);
     float normal[3];
     if (t.normals) {

@@ -195,7 +195,7 @@ struct RayGradient {
   float total;            // sum of weight * light over the ray, and the transmittance's share
   float passed;
 
-  float alpha(float a, float transmittance, float light) {
+  RADFIELD_FN float alpha(float a, float transmittance, float light) {
     const float weight = a * transmittance;
     passed = fma(weight, light, passed);
     return fma(transmittance, light, -(total - passed) / (1.0f - a));

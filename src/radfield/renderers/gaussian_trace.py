@@ -18,7 +18,8 @@ begins inside.
 
 Rays of a tile (8 x 8 pixels of an image, or 64 in a row) that keep together go down the tree once, as packets; others
 go one at a time, k particles at a time. The result is the same. The way back traces again and stores no hits; each
-gradient is a sum in a fixed order, so that no bit depends on the number of threads.
+gradient is a sum in a fixed order, so that no bit depends on the number of threads. On CUDA each ray is a thread and
+goes alone.
 
 Letters: G particles, R = 3 ((degree + 1)^2 - 1) rows of coefficients, N rays, T tiles.
 """
@@ -101,10 +102,10 @@ class _Trace(torch.autograd.Function):
     @staticmethod
     def forward(ctx, means, quaternions, scales, opacities, base, rest, origins, directions, call: _Call):
         n = len(origins)
-        color = memory.empty((n, 3), torch.float32)
-        depth, transmittance = torch.empty(n), torch.empty(n)
-        hits, rows = torch.empty(n, dtype=torch.int32), torch.empty(call.tiles, dtype=torch.int32)
-        normals = torch.empty(n, 3) if call.normals else None
+        color = memory.empty((n, 3), torch.float32, means.device)
+        depth, transmittance = means.new_empty(n), means.new_empty(n)
+        hits, rows = (means.new_empty(size, dtype=torch.int32) for size in (n, call.tiles))
+        normals = means.new_empty(n, 3) if call.normals else None
         seen = {"color": color, "depth": depth, "transmittance": transmittance}
         FORWARD(**seen, hits=hits, normals=normals, rows=rows, visits=call.visits, **call.rays)
         _refuse_rays(hits, directions)
@@ -144,17 +145,17 @@ def _batches(rows: Tensor, R: int):
 
 def _sums(call: _Call, first: int, last: int, row_start: Tensor, seen: dict, rays: list) -> list[Tensor]:
     """Gradients of the particles by the rays of some tiles; those of the rays are added to `rays`."""
-    g, r = call.rays["coefficients"].shape
+    (g, r), device = call.rays["coefficients"].shape, row_start.device
     k = int(row_start[last] - row_start[first])
-    partial = memory.empty((k, 16), torch.float32)
-    partial_rest = memory.empty((k, r), torch.float32)
-    row_particle = memory.empty((k,), torch.int32)
+    partial = memory.empty((k, 16), torch.float32, device)
+    partial_rest = memory.empty((k, r), torch.float32, device)
+    row_particle = memory.empty((k,), torch.int32, device)
     sums = {"partial": partial, "partial_rest": partial_rest}
     of_rays = {"grad_origins": rays[0], "grad_directions": rays[1]}
     where = {"row_start": row_start, "first_tile": first, "tiles": last - first}
     BACKWARD(**sums, row_particle=row_particle, **of_rays, **where, **seen, **call.rays)
-    position, slot_start = memory.empty((k,), torch.int32), torch.empty(g + 1, dtype=torch.int32)
-    counts = memory.empty((PARTS, g), torch.int32)
+    position, slot_start = (memory.empty((size,), torch.int32, device) for size in (k, g + 1))
+    counts = None if on_cuda(row_start) else memory.empty((PARTS, g), torch.int32)
     SORT(position=position, slot_start=slot_start, counts=counts, row_particle=row_particle)
     shapes = {
         "means": (3, g),
@@ -164,7 +165,7 @@ def _sums(call: _Call, first: int, last: int, row_start: Tensor, seen: dict, ray
         "base": (3, g),
         "rest": (r, g),
     }
-    found = {f"grad_{name}": memory.empty(shape, torch.float32) for name, shape in shapes.items()}
+    found = {f"grad_{name}": memory.empty(shape, torch.float32, device) for name, shape in shapes.items()}
     order = {"position": position, "slot_start": slot_start}
     GATHER(**found, **sums, **order, **call.particles, min_response=call.rays["min_response"])
     return list(found.values())
@@ -181,10 +182,10 @@ def _refuse_rays(hits: Tensor, directions: Tensor) -> None:
 def _pack(bvh: ParticleBvh, particles: dict, base: Tensor, rest: Tensor) -> dict:
     """The records of the particles, in the order of the tree. Raises `BadInput` where the tree's boxes do not hold
     them."""
-    g, leaves = len(bvh), len(bvh.leaf_box)
-    block = memory.empty((leaves, 16, 16), torch.float32)
-    coefficients = memory.empty((g, len(rest)), torch.float32)
-    stale = torch.empty(leaves, dtype=torch.int32)
+    g, leaves, device = len(bvh), len(bvh.leaf_box), base.device
+    block = memory.empty((leaves, 16, 16), torch.float32, device)
+    coefficients = memory.empty((g, len(rest)), torch.float32, device)
+    stale = torch.empty(leaves, dtype=torch.int32, device=device)
     kernel = {"min_response": bvh.kernel.min_response, "degree": bvh.kernel.degree}
     packed = {
         "block": block,
@@ -226,13 +227,12 @@ def trace_particles(
     these and by the rays' origins and directions.
 
     bvh: the tree of these particles, made here where there is none. background: [3], black by default. width: the rays
-    are the rows of an image so wide, which is faster. visits: [T, 3] int32 of T tiles, what was visited (see FORWARD).
-    Raises `BadInput` for shapes that do not fit, rays without direction, and a tree that is older than its particles.
+    are the rows of an image so wide, which is faster. visits: [T, 3] int32 of T tiles (on CUDA of N rays), what was
+    visited (see FORWARD). Raises `BadInput` for shapes that do not fit, rays without direction, and a tree that is
+    older than its particles.
     """
     _check(means, quaternions, scales, opacities, base, rest)
     n, width, kernel = len(rays), width or 0, tracing.kernel
-    if on_cuda(means):
-        raise BadInput("trace: the Gaussians are on a GPU; the rule: on the cpu, CUDA kernels there are none yet")
     if width < 0 or (width and n % width):
         raise BadInput(f"trace: width is {width} for {n} rays; the rule: a divisor of their number")
     values = (means, quaternions, scales, opacities, base, rest)
@@ -255,7 +255,8 @@ def trace_particles(
         arguments |= {name: _limit(getattr(rays, name)) for name in ("near", "far")}
         degree = round((len(rest) // 3 + 1) ** 0.5)
         arguments |= {**options, "harmonics": degree, "k": tracing.k, "width": width, "packets": tracing.packets}
-        call = _Call(arguments, particles, _tiles(n, width), normals, visits)
+        tiles = n if on_cuda(means) else _tiles(n, width)
+        call = _Call(arguments, particles, tiles, normals, visits)
         color, depth, transmittance, hits, normal = _Trace.apply(*values, rays.origins, rays.directions, call)
     if background is not None:
         color = color + transmittance[:, None] * background

@@ -11,18 +11,6 @@ namespace {
 
 using Trace = GaussianTraceBackward;
 
-// Where a tile's rows go.
-struct RowWriter {
-  const Trace& a;
-  int64_t next, end;
-
-  int64_t take(int32_t number) {  // -1: the forward pass counted less, which no unchanged input does
-    if (next == end) return -1;
-    a.row_particle[next] = number;
-    return next++;
-  }
-};
-
 // Gradients by the rays of a packet.
 struct PacketRays {
   vf origin[3], direction[3], harmonics[MOST_HARMONICS];
@@ -82,10 +70,6 @@ void row_gradient(Tile<Trace>& t, const Packet& p, int r, const vf (&grad)[4], R
     for (int c = 0; c < 3; ++c) by_rays->harmonics[k] = fma(color[c], splat(coefficient[c]), by_rays->harmonics[k]);
 }
 
-void add_ray_gradient(const Trace& a, int64_t ray, const float* origin, const float* direction) {
-  for (int c = 0; c < 3; ++c) a.grad_origins[3 * ray + c] += origin[c], a.grad_directions[3 * ray + c] += direction[c];
-}
-
 void packet_gradient(Tile<Trace>& t, const Packet& p, RowWriter& writer) {
   if (!p.rows) return;
   const Trace& a = t.a;
@@ -107,63 +91,25 @@ void packet_gradient(Tile<Trace>& t, const Packet& p, RowWriter& writer) {
   }
 }
 
-// Gradients by a lone ray.
-struct LoneGradient {
-  float origin[3], direction[3], by_harmonic[MOST_HARMONICS];
-};
-
-void lone_row(Tile<Trace>& t, int i, const LoneParticle& p, const KEntry& e, float slope, float weight, const vf* harmonics,
-              RowWriter& writer, LoneGradient& by_ray) {
-  const Trace& a = t.a;
-  const int64_t at = writer.take(a.order[e.place]);
-  if (at < 0) return;
-  const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]}, o[3] = {t.rays.o[0][i], t.rays.o[1][i], t.rays.o[2][i]};
-  Meeting<float> hit = meet(p.mean, p.whiten, o, d);
-  refine(hit);
-  const float response = kernel_response(hit.square, a.degree, t.scale);
-  if (!(p.opacity * response < (float)a.max_alpha)) slope = 0;
-  const RayGradient& grad = t.gradient[i];
-  float color[3], sums[TRACE_SUMS] = {};
-  for (int c = 0; c < 3; ++c) color[c] = p.color[c] > 0 ? weight * grad.color[c] : 0;
-  trace_sums(hit, response, kernel_derivative(hit.square, response, a.degree, t.scale), p.opacity, slope, weight, grad.depth, color, sums);
-  for (int k = 0; k < TRACE_SUMS; ++k) a.partial[at * TRACE_SUMS + k] = sums[k];
-  for (int64_t r = 0; r < a.R; ++r) a.partial_rest[at * a.R + r] = harmonics[r / 3 + 1][0] * color[r % 3];
-  if (!a.grad_origins) return;
-  const float force[3] = {sums[TRACE_FORCE], sums[TRACE_FORCE + 1], sums[TRACE_FORCE + 2]};
-  trace_ray_gradient(hit, p.whiten, force, weight * grad.depth * hit.inverse, by_ray.origin, by_ray.direction);
-  for (int64_t r = 0; r < a.R; ++r) by_ray.by_harmonic[r / 3 + 1] += color[r % 3] * a.coefficients[e.place * a.R + r];
-}
-
 void trace_alone(Tile<Trace>& t, int i, RowWriter& writer) {
   const Trace& a = t.a;
   LoneRay ray = lone_ray(t, i);
-  const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]};
+  const float d[3] = {t.rays.d[0][i], t.rays.d[1][i], t.rays.d[2][i]}, o[3] = {t.rays.o[0][i], t.rays.o[1][i], t.rays.o[2][i]};
   vf harmonics[MOST_HARMONICS];
   if (a.R) trace_harmonics<vf>(a.harmonics, ray.d, harmonics);
   LoneGradient by_ray = {};
-  walk_ray(a, ray, [&](const KEntry& e) {
+  walk_ray<MOST_K>(a, ray, [&](const KEntry& e) {
     const LoneParticle p = lone_particle(a, e.place, harmonics);
     float slope, weight;
     const bool on = blend_gradient(t.state[i], t.gradient[i], e.alpha, key_depth(e.key), p.color, (float)a.min_transmittance,
                                    slope, weight);
-    lone_row(t, i, p, e, slope, weight, harmonics, writer, by_ray);
+    auto harmonic = [&](int64_t k) { return harmonics[k][0]; };
+    lone_row(a, t.scale, o, d, t.gradient[i], p, e.place, slope, weight, harmonic, writer, by_ray);
     return on;
   });
   if (!a.grad_origins) return;
   if (a.R) add_harmonic_gradient(a.harmonics, d, by_ray.by_harmonic, by_ray.direction);
   add_ray_gradient(a, t.rays.index[i], by_ray.origin, by_ray.direction);
-}
-
-RayGradient gradient_of(const Trace& a, int64_t ray) {
-  RayGradient g = {};
-  g.depth = a.grad_depth ? a.grad_depth[ray] : 0.0f;
-  g.total = g.depth * a.depth[ray];
-  if (a.grad_transmittance) g.total = fma(a.grad_transmittance[ray], a.transmittance[ray], g.total);
-  for (int c = 0; c < 3 && a.grad_color; ++c) {
-    g.color[c] = a.grad_color[3 * ray + c];
-    g.total = fma(g.color[c], a.color[3 * ray + c], g.total);
-  }
-  return g;
 }
 
 void trace_tile(const Trace& a, int64_t tile) {
@@ -177,7 +123,7 @@ void trace_tile(const Trace& a, int64_t tile) {
   for (const Packet& p : t->packet) packet_gradient(*t, p, writer);
   for (int i = 0; i < TRACE_TILE; ++i)
     if (alone >> i & 1) trace_alone(*t, i, writer);
-  while (writer.next < writer.end) a.row_particle[writer.next++] = -1;
+  writer.finish();
 }
 
 }  // namespace

@@ -1,12 +1,16 @@
 """The native functions of `gaussian_trace.py`: their arguments.
 
+On CUDA a tile is a ray (T = N), a thread each, and a particle's 16 numbers in `block` lie together.
+
 Letters: G particles, R rows of coefficients, N rays, T tiles, K rows of sums, B parts; I inner nodes and L leaves of
 the tree.
 """
 
 from __future__ import annotations
 
+from ..cuda.plan import Launch, blocks
 from ..op import In, InOut, Op, Out, Scalar
+from .gaussian_tiles import SORT_DIGITS, SORT_ITEMS, sort_passes
 
 _PARTICLES = (
     In("means", "f32", "3 G"),
@@ -80,7 +84,7 @@ SORT = Op(
     "gaussian_trace_sort",
     Out("position", "i32", "K"),
     Out("slot_start", "i32", "G+1"),
-    Out("counts", "i32", "B G", "on the way"),
+    Out("counts", "i32", "B G", "on the way; none on CUDA", optional=True),
     In("row_particle", "i32", "K"),
 )
 GATHER = Op(
@@ -98,3 +102,48 @@ GATHER = Op(
     *_PARTICLES,
     Scalar("min_response", "float"),
 )
+
+_RAY_THREADS = 128  # two tiles of 64 rays
+_FORWARD_FILE, _BACKWARD_FILE = "gaussian_trace.cu", "gaussian_trace_backward.cu"
+
+
+@PACK.cuda_in(_FORWARD_FILE)
+def _(a):
+    a.aligned("block", 16)
+    return Launch("gaussian_trace_pack", blocks(16 * a.L))
+
+
+@FORWARD.cuda_in(_FORWARD_FILE)
+def _(a):
+    return _of_rays("gaussian_trace_forward", a)
+
+
+@BACKWARD.cuda_in(_BACKWARD_FILE)
+def _(a):
+    return _of_rays("gaussian_trace_backward", a)
+
+
+def _of_rays(kernel: str, a) -> Launch:
+    """A thread per ray, in the order of tiles: neighbours in an image are neighbours."""
+    for name in ("box", "leaf_box", "block"):
+        a.aligned(name, 16)
+    rays = 64 * -(-a.width // 8) * -(-(a.N // a.width) // 8) if a.width else a.N
+    most = 16 if a.k <= 16 else 64
+    return Launch(f"{kernel}<{a.harmonics}, {most}>", blocks(rays, threads=_RAY_THREADS), (_RAY_THREADS,))
+
+
+@SORT.cuda_in(_BACKWARD_FILE)
+def _(a):
+    name, parts, passes = "gaussian_trace_sort", -(-a.K // SORT_ITEMS), -(-a.G.bit_length() // 8)
+    scratch = {"scratch": 16 * a.K + 4 * (SORT_DIGITS + SORT_DIGITS * parts)}
+    return (
+        Launch(f"{name}_make", blocks(a.K), **scratch),
+        *sort_passes(name, passes, parts, scratch),
+        Launch(f"{name}_write", blocks(a.K), extra=(passes,), **scratch),
+        Launch(f"{name}_starts", blocks(a.G + 1), extra=(passes,), **scratch),
+    )
+
+
+@GATHER.cuda_in(_BACKWARD_FILE)
+def _(a):
+    return Launch("gaussian_trace_gather", blocks(16 * a.G))

@@ -6,26 +6,6 @@
 
 namespace radfield {
 
-// The ray of lane i of a tile, -1 for none. In an image lanes go along a Morton curve, so that packets are squares.
-template <class Struct>
-inline int64_t ray_of(const Struct& a, int64_t tile, int i) {
-  if (!a.width) {
-    const int64_t ray = tile * TRACE_TILE + i;
-    return ray < a.N ? ray : -1;
-  }
-  const int64_t tiles_x = (a.width + TRACE_SIDE - 1) / TRACE_SIDE;
-  const int64_t x = tile % tiles_x * TRACE_SIDE + ((i & 1) | (i >> 1 & 2) | (i >> 2 & 4));
-  const int64_t y = tile / tiles_x * TRACE_SIDE + ((i >> 1 & 1) | (i >> 2 & 2) | (i >> 3 & 4));
-  return x < a.width && y * a.width + x < a.N ? y * a.width + x : -1;
-}
-
-// Whether a ray has a direction of length 1 and an origin in reach.
-inline bool is_ray(const TileRays& rays, int i) {
-  float square = 0, sum = 0;
-  for (int c = 0; c < 3; ++c) square += rays.d[c][i] * rays.d[c][i], sum += abs(rays.o[c][i]);
-  return abs(square - 1.0f) < 0.01f && sum < FARTHEST_MEAN;
-}
-
 // Reads the rays of a tile; those that are none are left out (`refused`: bits). Empty lanes repeat a ray that is there.
 template <class Struct>
 inline bool read_rays(const Struct& a, int64_t tile, TileRays& rays, uint64_t& refused) {
@@ -36,7 +16,8 @@ inline bool read_rays(const Struct& a, int64_t tile, TileRays& rays, uint64_t& r
     if (ray < 0) continue;
     for (int c = 0; c < 3; ++c) rays.o[c][i] = a.origins[c * a.N + ray], rays.d[c][i] = a.directions[c * a.N + ray];
     rays.near[i] = a.near ? max(a.near[ray], 0.0f) : 0.0f, rays.far[i] = a.far ? min(a.far[ray], 3e38f) : 3e38f;
-    if (is_ray(rays, i)) some = i;
+    const float o[3] = {rays.o[0][i], rays.o[1][i], rays.o[2][i]}, d[3] = {rays.d[0][i], rays.d[1][i], rays.d[2][i]};
+    if (is_ray(o, d)) some = i;
     else refused |= (uint64_t)1 << i, rays.index[i] = -1;
   }
   if (some < 0) return false;
@@ -119,11 +100,8 @@ inline LoneRay lone_ray(const Tile<Struct>& t, int i) {
   return ray;
 }
 
-// A particle for a single ray. Its colour is that of a packet's ray, to the bit: where fma() is two roundings for vectors
+// The particle at a place. Its colour is that of a packet's ray, to the bit: where fma() is two roundings for vectors
 // it is one for floats.
-struct LoneParticle {
-  float mean[3], whiten[9], opacity, color[3];
-};
 template <class Struct>
 inline LoneParticle lone_particle(const Struct& a, int64_t place, const vf* harmonics) {
   LoneParticle p;

@@ -171,25 +171,6 @@ inline void meet_packet(Tile<Struct>& t, Packet& p, int64_t leaf, int lane) {
   for (; bits; bits &= bits - 1) insert_row(p, __builtin_ctz(bits), tau[__builtin_ctz(bits)], r);
 }
 
-// Blends one particle; returns whether the ray goes on.
-RADFIELD_SIMD bool blend(RayState& s, float alpha, float tau, const float* color, const float* normal, float least) {
-  const float weight = alpha * s.transmittance;
-  for (int c = 0; c < 3; ++c) s.color[c] = fma(weight, color[c], s.color[c]);
-  s.depth = fma(weight, tau, s.depth);
-  for (int c = 0; c < 3 && normal; ++c) s.normal[c] = fma(weight, normal[c], s.normal[c]);
-  s.transmittance -= weight, ++s.hits;
-  return s.transmittance > least;
-}
-// The same on the way of gradients; slope: d loss / d alpha.
-RADFIELD_SIMD bool blend_gradient(RayState& s, RayGradient& g, float alpha, float tau, const float* color, float least,
-                                  float& slope, float& weight) {
-  const float light = fma(color[0], g.color[0], fma(color[1], g.color[1], fma(color[2], g.color[2], tau * g.depth)));
-  weight = alpha * s.transmittance;
-  slope = g.alpha(alpha, s.transmittance, light);
-  s.transmittance -= weight;
-  return s.transmittance > least;
-}
-
 // Blends what ray `lane` meets before `end`.
 template <class Struct>
 inline void flush_ray(Tile<Struct>& t, Packet& p, int lane, float end) {

@@ -74,4 +74,49 @@ RADFIELD_FN OpticalDepth<F> optical_depth(F f, F k, F dt, float s) {
   return {max(tau, F{}), (a - b) * s, (a + b) * dt * (0.5f * s), a * before - b * after};
 }
 
+// A sample as the field answers it. dt is the length of its interval, d the ray's direction.
+template <class F>
+struct SurfaceSample {
+  F f, normal[3], d[3], dt;
+};
+template <class F>
+RADFIELD_FN F inner(const F (&a)[3], const F (&b)[3]) {
+  return fma(a[2], b[2], fma(a[1], b[1], a[0] * b[0]));
+}
+// The length of [start, end], never 0.
+template <class F>
+RADFIELD_FN F interval_length(F start, F end) {
+  return max(end - start, F{} + 1e-20f);
+}
+
+template <class F>
+struct SurfaceAnswer {
+  F sigma, stretch;
+};
+template <class F>
+RADFIELD_FN SurfaceAnswer<F> surface_answer(const SurfaceSample<F>& x, float s, float annealed) {
+  const F k = descent(inner(x.d, x.normal), annealed).k, off = sqrt(inner(x.normal, x.normal)) - 1.0f;
+  return {optical_depth(x.f, k, x.dt, s).tau / x.dt, off * off};
+}
+
+// From the gradients of sigma and of the stretch.
+template <class F>
+struct SurfaceGradient {
+  F f, normal[3], sharpness;
+};
+template <class F>
+RADFIELD_FN SurfaceGradient<F> surface_gradient(const SurfaceSample<F>& x, F by_sigma, F by_stretch, float s,
+                                                float annealed) {
+  const F g = by_sigma / x.dt;  // by tau
+  const Descent<F> down = descent(inner(x.d, x.normal), annealed);
+  const OpticalDepth<F> depth = optical_depth(x.f, down.k, x.dt, s);
+  const F by_cosine = g * depth.dk * down.dk, length = sqrt(inner(x.normal, x.normal));
+  // d (|n| - 1)^2 / d n; at n = 0, where it has none, 0
+  const F radial = select(length > 0.0f, by_stretch * 2.0f * (length - 1.0f) / max(length, F{} + 1e-30f), F{});
+  SurfaceGradient<F> out;
+  out.f = g * depth.df, out.sharpness = g * depth.ds;
+  for (int c = 0; c < 3; ++c) out.normal[c] = fma(by_cosine, x.d[c], radial * x.normal[c]);
+  return out;
+}
+
 }  // namespace radfield

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..tensors import feature_major, streams
@@ -66,6 +67,16 @@ BACKWARD = Op(
     Scalar("stretch_weight", "float", "the gradient of every stretch"),
     *_SHAPE,
 )
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch("neus_alpha_forward", blocks(a.M))
+
+
+@BACKWARD.cuda
+def _(a):
+    return Launch("neus_alpha_backward", blocks(a.M))
 
 
 class Answers(NamedTuple):

@@ -111,7 +111,7 @@ def visible(surface: NeuralSurface, outside, samples: Samples, stop: float, leas
     inside, others = divided(samples, outside is not None)
     loss = torch.nn.functional.softplus(surface_passes.distance(surface, inside.x) * -surface.sharpness)  # -log Phi
     if others is not None:
-        loss = torch.full((len(samples),), torch.nan).index_copy(0, inside.index, loss)
+        loss = loss.new_full((len(samples),), torch.nan).index_copy(0, inside.index, loss)
     tau = torch.zeros_like(loss)
     torch.sub(loss[1:], loss[:-1], out=tau[:-1])
     last = samples.ray_start[1:].long() - 1
@@ -126,7 +126,7 @@ def visible(surface: NeuralSurface, outside, samples: Samples, stop: float, leas
 
 def _reached(samples: Samples, live: Tensor) -> Tensor:
     """[M] bool: the first live [N] samples of each ray."""
-    change = torch.zeros(len(samples) + 1, dtype=torch.int32)
+    change = live.new_zeros(len(samples) + 1)
     starts = samples.ray_start[:-1].long()
     change.index_add_(0, starts, torch.ones_like(live))
     change.index_add_(0, starts + live, -torch.ones_like(live))
@@ -144,7 +144,7 @@ def _weighty(weights: Tensor, least: float) -> Tensor:
 
 def _chosen(samples: Samples, kept: Tensor) -> Samples:
     """The samples where kept [M] is true."""
-    before = torch.zeros(len(kept) + 1, dtype=torch.int32)
+    before = torch.zeros(len(kept) + 1, dtype=torch.int32, device=kept.device)
     torch.cumsum(kept, 0, dtype=torch.int32, out=before[1:])
     row = kept.nonzero()[:, 0]
     streams = (each.T[:, row].T for each in (samples.x, samples.directions))
@@ -169,7 +169,7 @@ def ask(surface: NeuralSurface, outside, samples: Samples, annealed: float = 1.0
     logit, features = outside.geometry(others.x)
     outside_sigma = logit.clamp_max(_LARGEST_LOGIT).exp()
     outside_rgb = outside.color_logits(features, others.directions).sigmoid()
-    sigma, rgb = torch.empty(len(samples)), torch.empty(3, len(samples))
+    sigma, rgb = tape.f.new_empty(len(samples)), tape.f.new_empty(3, len(samples))
     sigma[inside.index], rgb[:, inside.index] = own_sigma, own_rgb
     sigma[others.index], rgb[:, others.index] = outside_sigma.detach(), outside_rgb.detach().T
     shared |= {"outside": others, "outside_sigma": outside_sigma, "outside_rgb": outside_rgb}
@@ -238,7 +238,7 @@ def behind(first: Samples, then: Samples) -> Samples:
     starts = first.ray_start[: n + 1], then.ray_start[: n + 1]
     total = starts[0] + starts[1]
     count = [int(start[-1]) for start in starts]
-    rows = [torch.arange(k) for k in count]
+    rows = [torch.arange(k, device=total.device) for k in count]
     for row, other, end in zip(rows, starts[::-1], (0, 1), strict=True):  # how many of the other's stand before
         own = starts[end].diff().long()
         row += (other[:-1] if end == 0 else other[1:]).long().repeat_interleave(own)
@@ -268,7 +268,7 @@ def render_rays(
         found = ask(surface, outside, samples)
         normal = found.tape.normal
         if found.inside.index is not None:
-            normal = torch.zeros(3, len(samples)).index_copy(1, found.inside.index, normal)
+            normal = normal.new_zeros(3, len(samples)).index_copy(1, found.inside.index, normal)
         both = torch.cat((found.rgb, normal)).T
         given = samples.t_start, samples.t_end, samples.ray_start
         return composite(found.sigma, both, *given, stop=config.stop)

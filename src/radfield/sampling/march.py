@@ -238,7 +238,8 @@ def _most_steps(step: float, cone: float, max_step: float, cascades: int) -> int
     length = math.sqrt(3) * 2 ** (cascades - 1)
     steps = length / step
     if cone > 0:
-        ends = march_reference.stepping_space(torch.tensor([0.0, length], dtype=torch.float64), step, cone, max_step)
+        span = torch.tensor([0.0, length], dtype=torch.float64, device="cpu")
+        ends = march_reference.stepping_space(span, step, cone, max_step)
         steps = float(ends[1] - ends[0])
     if steps > MOST_STEPS - 8:
         raise BadInput(

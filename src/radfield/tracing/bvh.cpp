@@ -111,25 +111,15 @@ RADFIELD_OP(bvh_build, BvhBuild) {
 
 namespace {
 
-struct Found {
-  vf depth, u, v;
-  vi index;
-};
+typedef TriangleHit<vf, vi> Found;
 
 struct Packet {
   vf o[3], d[3], inverse[3];
 };
 
 RADFIELD_SIMD void meet_leaf(const BvhTrace& a, int32_t first, int32_t count, const Packet& rays, Found& found) {
-  for (int32_t i = first; i < first + count; ++i) {
-    vf u, v;
-    const vf t = triangle_depth(a.corners + 9 * (int64_t)i, rays.o, rays.d, u, v);
-    // of equally near ones the first of the mesh, whatever the tree
-    const vi nearer = (t < found.depth) | ((t == found.depth) & (found.index > a.order[i]));
-    found.depth = select(nearer, t, found.depth);
-    found.u = select(nearer, u, found.u), found.v = select(nearer, v, found.v);
-    found.index = select(nearer, vi{} + a.order[i], found.index);
-  }
+  for (int32_t i = first; i < first + count; ++i)
+    meet_triangle(a.corners + 9 * (int64_t)i, vi{} + a.order[i], rays.o, rays.d, found);
 }
 
 RADFIELD_SIMD void descend(const BvhTrace& a, const Packet& rays, Found& found) {

@@ -78,4 +78,21 @@ RADFIELD_FN F triangle_depth(const float* corners, const F* o, const F* d, F& u,
   return select(total == 0.0f, far, t);
 }
 
+// The nearest triangle so far; index: -1 for none. I: the integers of F.
+template <class F, class I>
+struct TriangleHit {
+  F depth, u, v;
+  I index;
+};
+// Triangle `number` of 9 numbers; of equally near ones the first of the mesh, whatever the tree.
+template <class F, class I>
+RADFIELD_FN void meet_triangle(const float* corners, I number, const F* o, const F* d, TriangleHit<F, I>& found) {
+  F u, v;
+  const F t = triangle_depth(corners, o, d, u, v);
+  const auto nearer = (t < found.depth) | ((t == found.depth) & (found.index > number));
+  found.depth = select(nearer, t, found.depth);
+  found.u = select(nearer, u, found.u), found.v = select(nearer, v, found.v);
+  found.index = select(nearer, number, found.index);
+}
+
 }  // namespace radfield

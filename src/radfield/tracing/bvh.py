@@ -18,7 +18,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out
 from ..rays import Rays
@@ -48,6 +50,11 @@ TRACE = Op(
     In("order", "i32", "T"),
     In("corners", "f32", "T 9", "of the triangles in this order"),
 )
+
+
+@TRACE.cuda
+def _(a):
+    return Launch("bvh_trace", blocks(a.N, threads=128), (128,))
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,14 @@ class Bvh:
 
 
 def build(bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(box [K, 6], node [K, 2], order [T]) of triangles with bounds [T, 6]."""
+    """(box [K, 6], node [K, 2], order [T]) of triangles with bounds [T, 6], on their device; made on the CPU."""
     count = max(2 * len(bounds) - 1, 1)
-    box, node = torch.empty(count, 6), torch.empty(count, 2, dtype=torch.int32)
-    used, order = torch.empty(1, dtype=torch.int64), torch.arange(len(bounds), dtype=torch.int32)
-    BUILD(box=box, node=node, used=used, order=order, bounds=bounds.contiguous())
-    return box[: int(used)].clone(), node[: int(used)].clone(), order
+    box, node = torch.empty(count, 6, device="cpu"), torch.empty(count, 2, dtype=torch.int32, device="cpu")
+    used = torch.empty(1, dtype=torch.int64, device="cpu")
+    order = torch.arange(len(bounds), dtype=torch.int32, device="cpu")
+    with backend.use("cpu"):
+        BUILD(box=box, node=node, used=used, order=order, bounds=bounds.cpu().contiguous())
+    return tuple(made.to(bounds.device) for made in (box[: int(used)].clone(), node[: int(used)].clone(), order))
 
 
 def build_reference(bounds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,8 +115,9 @@ def trace_triangles(bvh: Bvh, rays: Rays, *, limit: Tensor | None = None) -> Tri
     """The first triangle along each ray, from either side. limit: [N], hits at or beyond it do not count."""
     if not native(rays.origins):
         return trace_triangles_reference(bvh, rays, limit=limit)
-    n = len(rays)
-    depth, index, weights = torch.empty(n), torch.empty(n, dtype=torch.int32), torch.empty(2, n)
+    n, device = len(rays), rays.origins.device
+    depth, weights = (torch.empty(*shape, device=device) for shape in ((n,), (2, n)))
+    index = torch.empty(n, dtype=torch.int32, device=device)
     TRACE(
         depth=depth,
         index=index,

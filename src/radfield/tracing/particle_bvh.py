@@ -29,6 +29,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from .. import backend
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 
@@ -68,6 +70,18 @@ REFIT = Op(
     In("leaf_slot", "i32", "L"),
     *_KERNEL,
 )
+
+
+@BOUNDS.cuda
+def _(a):
+    return Launch("particle_bounds", blocks(a.G))
+
+
+@REFIT.cuda
+def _(a):
+    name = "particle_bvh_refit"
+    leaves, nodes = Launch(f"{name}_leaves", blocks(WIDE * a.L)), Launch(f"{name}_nodes", (1,), (512,))
+    return Launch(f"{name}_clear", blocks(6 * WIDE * a.I)), leaves, nodes
 
 
 @dataclass(frozen=True)
@@ -112,21 +126,24 @@ class ParticleBvh:
     def of(
         means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, kernel: Kernel = GAUSSIAN
     ) -> ParticleBvh:
-        """Builds the tree of particles [3, G], [4, G], [3, G], [G], float32. Raises `BadInput` for none of them, or too
-        many."""
+        """Builds the tree of particles [3, G], [4, G], [3, G], [G], float32; that of particles on a GPU is divided on
+        the CPU. Raises `BadInput` for none of them, or too many."""
         particles = particle_streams(means, quaternions, scales, opacities)
         count = len(opacities)
         if not 1 <= count <= MOST_PARTICLES:
             raise BadInput(f"ParticleBvh: it has {count} particles; the rule: from 1 to {MOST_PARTICLES}")
-        item, leaves = torch.empty(count, 8), -(-count // WIDE)
+        leaves, device = -(-count // WIDE), opacities.device
+        item = torch.empty(count, 8, device=device)
         BOUNDS(item=item, **particles, min_response=kernel.min_response, degree=kernel.degree)
-        child = torch.empty(max(leaves, 1), WIDE, dtype=torch.int32)  # a node has two children at least
-        order, slot, leaf_slot = (torch.empty(n, dtype=torch.int32) for n in (count, len(child), leaves))
-        used = torch.empty(1, dtype=torch.int64)
-        BUILD(order=order, child=child, slot=slot, leaf_slot=leaf_slot, used=used, item=item)
-        child, slot = child[: int(used)], slot[: int(used)]
-        box, leaf_box = torch.empty(len(child), 6, WIDE), torch.empty(leaves, 6, WIDE)
-        tree = ParticleBvh(kernel, order, child, slot, leaf_slot, box, leaf_box)
+        host = {"dtype": torch.int32, "device": "cpu"}
+        child = torch.empty(max(leaves, 1), WIDE, **host)  # a node has two children at least
+        order, slot, leaf_slot = (torch.empty(n, **host) for n in (count, len(child), leaves))
+        used = torch.empty(1, dtype=torch.int64, device="cpu")
+        with backend.use("cpu"):
+            BUILD(order=order, child=child, slot=slot, leaf_slot=leaf_slot, used=used, item=item.cpu())
+        tables = (order, child[: int(used)], slot[: int(used)], leaf_slot)
+        boxes = (torch.empty(n, 6, WIDE, device=device) for n in (int(used), leaves))
+        tree = ParticleBvh(kernel, *(table.to(device) for table in tables), *boxes)
         tree.refit(means, quaternions, scales, opacities)
         return tree
 

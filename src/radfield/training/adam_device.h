@@ -33,7 +33,8 @@ RADFIELD_FN void count_refused(int64_t* bad, bool refused) {
 template <bool SKIP, class Args>
 RADFIELD_FN void step_table(const Args& a, const float* grad) {
   AdamStep step{};
-  step.parameter = a.parameter, step.m = a.m, step.v = a.v, step.shadow = a.shadow, step.schedule = a.schedule;
+  step.parameter = a.parameter, step.m = a.m, step.v = a.v, step.shadow = a.shadow;
+  if constexpr (requires { a.schedule; }) step.schedule = a.schedule;
   step.rate = a.rate, step.beta1 = a.beta1, step.beta2 = a.beta2, step.epsilon = a.epsilon;
   step.correction2 = a.correction2, step.l2 = a.l2;
   const bool moves = read_schedule(step);
