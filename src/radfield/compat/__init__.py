@@ -7,12 +7,12 @@ import importlib.util
 import sys
 from types import ModuleType
 
-_PACKAGES = ("tinycudann", "nerfacc")  # modules of this folder by the same names
+_PACKAGES = ("tinycudann", "nerfacc", "gsplat")  # modules of this folder by the same names
 
 
 def install(*, replace: bool = False) -> ModuleType:
-    """Makes `import tinycudann` and `import nerfacc` give `radfield.compat`'s; returns the tinycudann that is given
-    from now on.
+    """Makes `import tinycudann`, `import nerfacc` and `import gsplat` give `radfield.compat`'s; returns the
+    tinycudann that is given from now on.
 
     A package that is really installed stays, which is announced, unless `replace` asks for radfield's. Calling it
     again changes nothing. What was imported before keeps what it has.

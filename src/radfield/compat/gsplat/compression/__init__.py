@@ -1,0 +1,5 @@
+"""`gsplat.compression`."""
+
+from .png_compression import PngCompression
+
+__all__ = ["PngCompression"]

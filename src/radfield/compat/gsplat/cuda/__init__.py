@@ -1,0 +1,1 @@
+"""`gsplat.cuda`: the modules that programs import low-level functions from."""

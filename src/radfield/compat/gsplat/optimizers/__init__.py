@@ -1,0 +1,5 @@
+"""`gsplat.optimizers`."""
+
+from .selective_adam import SelectiveAdam
+
+__all__ = ["SelectiveAdam"]

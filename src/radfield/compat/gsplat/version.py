@@ -1,0 +1,3 @@
+"""Which gsplat the interface is that of."""
+
+__version__ = "1.5.3"
