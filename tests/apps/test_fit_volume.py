@@ -94,3 +94,6 @@ def test_what_is_refused(tmp_path, fit, refused):
     fit("cloud:16", run, "--no-evaluate", steps=2)
     np.save(tmp_path / "b.npy", np.ones((3, 3, 3)))
     refused("eval", run, "--capture", tmp_path / "b.npy", rule="b.npy: is not the volume that")
+    checkpoint = run / "checkpoint.safetensors"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:3000])
+    refused("eval", run, rule="is cut short")

@@ -115,8 +115,9 @@ class Fit(ABC):
         kept = {name: saved[name] for name in self.kept}
         target = self.open(self.options(**{self.source: place}, **kept), folder)
         self._check_same(folder, self.scene_of(target), place)
+        model = self.method.load(folder.path)
         print(f"eval {folder.path.resolve().name}: against its {self.noun}, {about}", file=sys.stderr)
-        return self.evaluate(folder, self.method.load(folder.path), target, figures, stages)
+        return self.evaluate(folder, model, target, figures, stages)
 
     def saved_options(self, folder: RunFolder) -> dict:
         """The options of a run. Raises `BadInput` where config.json does not have them."""
