@@ -10,7 +10,7 @@ BIN := .venv/bin
 SETUP := .venv/.setup
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input install -q
 
-.PHONY: setup demo test test-slow lint bench clean
+.PHONY: setup demo test test-slow lint bench clean FORCE
 setup: $(SETUP)
 demo: $(SETUP)
 	$(BIN)/python examples/demo.py --output demo
@@ -26,13 +26,17 @@ bench: $(SETUP)
 clean:
 	rm -rf .venv build demo
 
-# Set up again when a source of the library is newer than the last set-up; CMake then compiles what changed.
+# Set up again when a source of the library is newer than the last set-up; CMake then compiles what changed. Also when
+# the list of Python files is another one, for an editable install knows the files there were.
 # torch comes first and alone, and only where there is none, so that no later step has a reason to replace it.
 SOURCES := CMakeLists.txt pyproject.toml constraints.txt $(shell find src -name '*.cpp' -o -name '*.h')
-$(SETUP): $(SOURCES)
+LISTED := find src -name '*.py' | sort
+$(SETUP): $(SOURCES) $(if $(shell $(LISTED) | cmp -s - .venv/.files || echo changed),FORCE)
 	@test -n "$(CXX_FOUND)" || { echo "radfield: no C++20 compiler found: install GCC 12 or Clang 14, or newer (set CXX for another name)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -c "import torch" 2>/dev/null || $(PIP) --constraint constraints.txt torch
 	$(PIP) "scikit-build-core>=0.11" "cmake>=3.20" ninja
 	$(PIP) --no-build-isolation --config-settings=cmake.define.RADFIELD_ISA=native --editable ".[viewer,test,dev]"
+	@$(LISTED) > .venv/.files
 	@touch $(SETUP)
+FORCE:

@@ -9,7 +9,9 @@ import torch
 from capture import program
 from torch import Tensor
 
-from radfield.apps import fitting, ngp, sdf, volume
+from radfield.apps import ngp
+from radfield.apps.fit import sdf, volume
+from radfield.apps.fit import training as fitting
 from radfield.cameras import Cameras, look_at
 from radfield.data import load
 from radfield.data.volume_files import cloud

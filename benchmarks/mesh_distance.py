@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from common import median_seconds, report
 
-from radfield.apps.sdf_samples import near_surface, uniform
+from radfield.apps.fit.sdf_samples import near_surface, uniform
 from radfield.cpu.library import one_torch_thread
 from radfield.data.synthetic.mesh import read_mesh
 from radfield.tracing.mesh_distance import mesh_distance_reference

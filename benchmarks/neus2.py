@@ -29,9 +29,12 @@ import torch
 from common import median_seconds, report
 from torch import Tensor
 
-from radfield.apps import export, neus2, neus2_sequence, sdf_views
+from radfield.apps import neus2
 from radfield.apps.evaluate import evaluate_views
+from radfield.apps.export import program as export
+from radfield.apps.fit import sdf_views
 from radfield.apps.loop import take_steps
+from radfield.apps.neus2 import sequence as neus2_sequence
 from radfield.apps.runs import use_device, write_picture
 from radfield.cpu import library
 from radfield.data import load

@@ -24,7 +24,7 @@ from capture import program
 from common import report
 from PIL import Image
 
-from radfield.apps import picture
+from radfield.apps.fit import picture
 from radfield.apps.runs import use_device
 from radfield.data.paths import images_in
 from radfield.data.picture_files import read_picture, write_picture

@@ -4,7 +4,7 @@
 
 CAPTURE is a folder with transforms.json (or transforms_train.json) and images; `radfield data synth carved CAPTURE`
 makes one. Every part is a plain object: the encoding and the networks are options of the field, the field is handed to
-the renderer, and the training loop is yours. (The programs' loop is `train_step` in `radfield/apps/ngp.py`; it adds a
+the renderer, and the training loop is yours. (The programs' loop is `train_step` in `radfield/apps/ngp/`; it adds a
 learning-rate schedule, batches that keep their number of samples, and an optimiser several times as fast.)
 """
 

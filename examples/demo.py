@@ -14,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from radfield.apps import evaluate, render, synth, train
+from radfield.apps import evaluate, render, train
+from radfield.apps.data import synth
 from radfield.errors import BadInput
 
 

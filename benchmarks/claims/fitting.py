@@ -17,8 +17,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from common import report  # noqa: F401
 
 from radfield.apps import ngp
-from radfield.apps.charts import Series, line_chart
 from radfield.apps.evaluate import evaluate_views
+from radfield.apps.report.charts import Series, line_chart
 from radfield.cpu import library
 from radfield.data import load
 from radfield.fields import radiance

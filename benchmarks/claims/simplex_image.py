@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from fitting import plot, report
 
-from radfield.apps import picture
-from radfield.apps.picture_views import decode
+from radfield.apps.fit import picture
+from radfield.apps.fit.picture_views import decode
 from radfield.cpu import library
 from radfield.data.picture_files import Picture, read_picture
 from radfield.data.synthetic import synthetic_cameras, synthetic_image, synthetic_scene

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 from fitting import cpu_ms, plot, report
 
-from radfield.apps import volume
-from radfield.apps.volume_views import cameras_around
+from radfield.apps.fit import volume
+from radfield.apps.fit.volume_views import cameras_around
 from radfield.data.volume_files import cloud
 from radfield.encodings import hash_grid, simplex
 from radfield.fields import values

@@ -16,7 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import radfield
 from radfield import backend
-from radfield.apps import ngp, ngp_device, ngp_step, runs
+from radfield.apps import ngp, runs
+from radfield.apps.ngp import device_step
+from radfield.apps.ngp import step as ngp_step
 from radfield.cuda import library
 from radfield.data import load
 from radfield.errors import BadInput
@@ -108,7 +110,7 @@ def test_a_stray_tensor_is_found(scene, monkeypatch):
     with Watch() as watch:
         training.rays = 64
         ngp.train_step(training, 0.5)
-    assert watch.stray == ["apps/ngp_config.py:background_color: full"]
+    assert watch.stray == ["apps/ngp/config.py:background_color: full"]
 
 
 def tensors_in(value, seen):
@@ -209,7 +211,7 @@ def test_no_step_waits_for_the_device(scene):
             read = training.device_steps().read()
     assert places[0] <= {"cameras.py:distorted"} and places[1] == places[3] == set()
     assert {place.split(":")[0] for place in places[2]} == {"sampling/occupancy.py"}
-    assert set(watch.reads) == {"apps/ngp_device.py:read"} and len(watch.reads) == 1
+    assert set(watch.reads) == {"apps/device_step.py:read"} and len(watch.reads) == 1
     assert read["steps"] == 4 and read["live"] > 0
 
 
@@ -262,7 +264,7 @@ def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
             steps = training.device_steps()
             steps.replayed._can = captures
             patch.setattr(graph.Replayed, "_capture", functools.partialmethod(taped, patch, training))
-            patch.setattr(ngp_device, "READ_INTERVAL", 5)
+            patch.setattr(device_step, "READ_INTERVAL", 5)
             results = []
             for i in range(6):
                 ngp.train_step(training, i / 6)
@@ -314,7 +316,7 @@ def test_a_step_on_a_device_that_is_not_finite_changes_nothing(scene):
 
 def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
     said = []
-    monkeypatch.setattr(ngp_device, "warn", said.append)
+    monkeypatch.setattr(device_step, "warn", said.append)
     with backend.use(backend.EMULATED):
         training = training_of(scene, dataclasses.replace(SMALL, per_image=CORRECTIONS))
         assert training.device_steps() is None

@@ -10,7 +10,7 @@ import torch
 import radfield
 from radfield import distillation
 from radfield.apps.command_line import main
-from radfield.apps.distill_training import TARGETS
+from radfield.apps.distill.training import TARGETS
 from radfield.errors import RadfieldWarning
 from radfield.training.checkpoint import load_checkpoint, save_checkpoint
 

@@ -12,8 +12,8 @@ import torch
 import radfield
 from radfield.apps import splat
 from radfield.apps.command_line import main
-from radfield.apps.distill_training import by_views, student_config
-from radfield.apps.distill_views import student_of
+from radfield.apps.distill.training import by_views, student_config
+from radfield.apps.distill.views import student_of
 from radfield.distillation import Sampler
 from radfield.training.checkpoint import load_checkpoint
 

@@ -10,7 +10,7 @@ import torch
 import radfield
 from radfield.apps import ngp
 from radfield.apps.command_line import main
-from radfield.apps.ngp_training import FieldTraining
+from radfield.apps.ngp.training import FieldTraining
 from radfield.apps.run_files import scene_from
 from radfield.data import load
 from radfield.errors import RadfieldWarning

@@ -29,7 +29,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tmp_path, capsys):
 
 
 def test_training_on_bare_photographs_asks_nothing(tmp_path, capsys, monkeypatch):
-    from radfield.apps.synth import Options, run
+    from radfield.apps.data.synth import Options, run
 
     # Cameras come from elsewhere: finding them is tested with the photographs.
     run(Options("solids", tmp_path / "posed", views=6, val_views=0, size="32"))

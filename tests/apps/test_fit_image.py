@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from radfield.apps import fit_image, picture
+from radfield.apps.fit import fit_image, picture
 from radfield.data.picture_files import Picture, read_picture, write_picture
 from radfield.errors import BadInput
 from radfield.training.checkpoint import load_checkpoint
@@ -61,7 +61,7 @@ def test_a_run_and_its_files(image, tmp_path, fit, command):
 @pytest.mark.parametrize("encoding", ["hash", "probe", "simplex"])
 def test_the_compact_file_loses_nothing(image, tmp_path, fit, command, encoding):
     fit(image, tmp_path / "run", "--encoding", encoding, "--no-evaluate", steps=5)
-    from radfield.apps.picture_compact import write_compact
+    from radfield.apps.fit.picture_compact import write_compact
 
     write_compact(tmp_path / "small.safetensors", picture.load(tmp_path / "run"))
     for source, target in ((tmp_path / "run", "a.png"), (tmp_path / "small.safetensors", "b.png")):

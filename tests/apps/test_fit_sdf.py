@@ -6,7 +6,7 @@ import pytest
 import torch
 from tracing_meshes import sphere
 
-from radfield.apps import fit_sdf, sdf, sdf_views
+from radfield.apps.fit import fit_sdf, sdf, sdf_views
 from radfield.data.synthetic.mesh import read_mesh
 from radfield.errors import RadfieldWarning
 from radfield.meshing import level_set

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from radfield.apps import fit_volume, volume, volume_views
+from radfield.apps.fit import fit_volume, volume, volume_views
 from radfield.data.volume_files import cloud, volume_of
 from radfield.training.checkpoint import load_checkpoint
 

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from radfield.apps.inspect_picture import COLORS, HEAD, MARGIN, PANEL, WIDTH
+from radfield.apps.data.inspect_picture import COLORS, HEAD, MARGIN, PANEL, WIDTH
 
 
 def test_the_picture_and_its_figures(command, tiny_capture, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from radfield.apps import neus2
-from radfield.apps.neus2_step import (
+from radfield.apps.neus2.step import (
     curvature_gradient,
     extra_points,
     levels_in_use,

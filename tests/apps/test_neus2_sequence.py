@@ -6,8 +6,8 @@ import math
 import pytest
 import torch
 
-from radfield.apps import neus2_motion
-from radfield.apps.neus2_motion import Motion, composed, in_transform, rotation_of
+from radfield.apps.neus2 import motion as neus2_motion
+from radfield.apps.neus2.motion import Motion, composed, in_transform, rotation_of
 from radfield.data import load
 from radfield.data.synthetic import write_synthetic_sequence
 from radfield.geometry import SceneTransform

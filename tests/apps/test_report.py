@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from radfield.apps.charts import Series, line_chart, linear_axis, log_axis, short_number, stacked_bar
-from radfield.apps.report import ERROR_SCALE, conditions, heat_map, show, write_report
+from radfield.apps.report.charts import Series, line_chart, linear_axis, log_axis, short_number, stacked_bar
+from radfield.apps.report.page import ERROR_SCALE, conditions, heat_map, show, write_report
 from radfield.training.run_folder import RunFolder
 
 SUMMARY = {

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import radfield
-from radfield.apps import splat, splat_rays
-from radfield.apps.splat_tracing import TracedModel, with_lens
+from radfield.apps import splat
+from radfield.apps.splat import random_rays
+from radfield.apps.splat.tracing import TracedModel, with_lens
 from radfield.data import load
 from radfield.data.decoded_cache import CachedImages
 from radfield.errors import BadInput
@@ -67,7 +68,7 @@ def test_ignored_pixels_are_no_rays(scene):
     half = torch.stack((images.offset[:-1], images.offset[:-1] + images.offset.diff() // 2), 1)
     masked = dataclasses.replace(scene.train, images=dataclasses.replace(images, spans=half))
     training = training_of(dataclasses.replace(scene, train=masked), renderer="trace", rays=200, background="white")
-    drawn = splat_rays.draw(masked.images, masked.cameras, training.model.config, torch.ones(3), 0, 0)
+    drawn = random_rays.draw(masked.images, masked.cameras, training.model.config, torch.ones(3), 0, 0)
     assert (drawn.pixels.pixel[:, 1] < 24).all() and len(drawn.pixels.view.unique()) == 12
     assert splat.train_step(training, 0.0).loss > 0
 
@@ -92,7 +93,7 @@ def test_rays_that_cannot_be(scene, tiny_capture, tmp_path, refused):
     assert not (tmp_path / "run").exists()
     on_disk = dataclasses.replace(scene.train, images=CachedImages.__new__(CachedImages))
     with pytest.raises(BadInput, match="on disk; the rule: a larger --memory-gb"):
-        splat_rays.check_images(
+        random_rays.check_images(
             splat.Config(renderer="trace", rays=8), dataclasses.replace(scene, train=on_disk), torch.device("cpu")
         )
 

@@ -76,7 +76,7 @@ def test_points_that_there_are_not_are_refused(scene):
 
 
 def test_auto_takes_the_points_where_there_are_some(scene):
-    from radfield.apps.splat_initial import source
+    from radfield.apps.splat.initial import source
     from radfield.data.points import Points
 
     assert source(splat.Config(), scene) == "nerf"
@@ -125,7 +125,7 @@ def test_ignored_pixels_are_not_learned(scene):
 
 def test_a_fixed_background_is_learned_as_such(scene):
     training, _ = trained(scene, 30, background="white")
-    from radfield.apps.splat_step import _background
+    from radfield.apps.splat.step import _background
 
     assert torch.equal(_background(training), torch.ones(3))
     training = training_of(scene, background="random")
@@ -200,7 +200,7 @@ def test_views_on_disk_are_the_same_views(scene, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_leaves_the_state(scene, monkeypatch):
-    from radfield.apps import splat_step
+    from radfield.apps.splat import step as splat_step
 
     training, _ = trained(scene, 5)
     before = training.model.gaussians.map(torch.clone)
@@ -239,7 +239,7 @@ def test_moved_poses_are_found_again(scene):
     begun = dataclasses.replace(painted, train=dataclasses.replace(painted.train, cameras=moved))
     training = training_of(begun, **options)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("radfield.apps.splat_initial.make", lambda *_: truth.map(torch.clone))
+        patch.setattr("radfield.apps.splat.initial.make", lambda *_: truth.map(torch.clone))
         for step in range(240):
             splat.train_step(training, step / 240)
 

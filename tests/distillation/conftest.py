@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from radfield.apps import ngp
-from radfield.apps.distill_training import Student, fresh_student
-from radfield.apps.ngp_training import FieldTraining
+from radfield.apps.distill.training import Student, fresh_student
+from radfield.apps.ngp.training import FieldTraining
 from radfield.distillation import Sampler
 from radfield.geometry import SceneTransform
 

@@ -8,7 +8,7 @@ import torch
 from distillation.conftest import SMALL
 
 from radfield.apps import ngp
-from radfield.apps.distill_training import Student
+from radfield.apps.distill.training import Student
 from radfield.distillation import WITHOUT_STAGES, Distillation, step
 from radfield.distillation.alignment import Moved, aligned, between, take_occupancy
 from radfield.errors import BadInput

@@ -9,7 +9,7 @@ import torch
 from distillation.conftest import BACKGROUND, SMALL
 
 from radfield.apps import ngp
-from radfield.apps.distill_training import psnr_to
+from radfield.apps.distill.training import psnr_to
 from radfield.distillation import PVD, RENDERED_ONLY, WITHOUT_STAGES, Active, Distillation, Sampler, distill, step
 from radfield.distillation.stages import Stage
 from radfield.encodings import registry

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from radfield.apps.distill_training import by_views
+from radfield.apps.distill.training import by_views
 from radfield.distillation.rendered import ViewsOnDemand, check_not_empty, drawn, pictured, rendered, scene_of
 from radfield.errors import BadInput
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from radfield import backend
-from radfield.apps.sdf_views import cameras_around
+from radfield.apps.fit.sdf_views import cameras_around
 from radfield.encodings.dense_grid import Config as DenseConfig
 from radfield.encodings.hash_grid import Config
 from radfield.errors import BadInput

@@ -30,31 +30,28 @@ from typing import Any
 
 from ..errors import BadInput
 
-#: program, its module, its line in the help; a name of two words is a program of a group
+#: program, its module (from this folder), its line in the help; a name of two words is a program of a group
 PROGRAMS: dict[str, tuple[str, str]] = {
-    "train": ("radfield.apps.train", "train a radiance field from photographs or a posed capture"),
-    "train-frames": ("radfield.apps.neus2_sequence", "train a moving surface from a folder of captures, one per frame"),
-    "fit-sdf": ("radfield.apps.fit_sdf", "fit a signed distance field to a triangle mesh"),
-    "fit-image": ("radfield.apps.fit_image", "fit a field to one picture of any depth and size"),
-    "fit-volume": ("radfield.apps.fit_volume", "fit a field to a dense volume of densities"),
-    "decode": ("radfield.apps.decode", "write a fitted picture as a file, at any resolution or a part of it"),
-    "render": ("radfield.apps.render", "render views, depth and videos of a trained run"),
-    "eval": ("radfield.apps.evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
-    "eval-mesh": ("radfield.apps.eval_mesh", "measure how near a mesh is to another one: Chamfer distance, F-score"),
-    "view": ("radfield.apps.view", "look at a run, Gaussians, a mesh or a capture in the browser"),
-    "distill": ("radfield.apps.distill", "convert a trained run into another architecture, without its photographs"),
-    "edit": ("radfield.apps.edit", "delete, recolour, move and merge in a run of sparse voxels"),
-    "export": ("radfield.apps.export", "write the mesh or the Gaussians of a run to a file that other programs read"),
-    "import": ("radfield.apps.import_run", "make a run of a file of Gaussians"),
-    "convert": ("radfield.apps.convert_gaussians", "write a file of Gaussians in another format, filtered or whole"),
-    "doctor": ("radfield.apps.doctor", "show device, instruction set, threads and versions, and what is missing"),
-    "data poses": ("radfield.apps.find_poses", "find the cameras of bare photographs or a video"),
-    "data synth": (
-        "radfield.apps.synth",
-        "write a capture of a synthetic scene or a mesh, with exact geometry",
-    ),
-    "data inspect": ("radfield.apps.inspect", "draw a capture: cameras, points, scene box, thumbnails, held-out views"),
-    "data convert": ("radfield.apps.convert", "write a capture in another format: COLMAP or nerfstudio"),
+    "train": (".train", "train a radiance field from photographs or a posed capture"),
+    "train-frames": (".neus2.sequence", "train a moving surface from a folder of captures, one per frame"),
+    "fit-sdf": (".fit.fit_sdf", "fit a signed distance field to a triangle mesh"),
+    "fit-image": (".fit.fit_image", "fit a field to one picture of any depth and size"),
+    "fit-volume": (".fit.fit_volume", "fit a field to a dense volume of densities"),
+    "decode": (".fit.decode", "write a fitted picture as a file, at any resolution or a part of it"),
+    "render": (".render", "render views, depth and videos of a trained run"),
+    "eval": (".evaluate", "measure PSNR and SSIM of a trained run on held-out views"),
+    "eval-mesh": (".eval_mesh", "measure how near a mesh is to another one: Chamfer distance, F-score"),
+    "view": (".view", "look at a run, Gaussians, a mesh or a capture in the browser"),
+    "distill": (".distill.program", "convert a trained run into another architecture, without its photographs"),
+    "edit": (".edit", "delete, recolour, move and merge in a run of sparse voxels"),
+    "export": (".export.program", "write the mesh or the Gaussians of a run to a file that other programs read"),
+    "import": (".export.import_run", "make a run of a file of Gaussians"),
+    "convert": (".export.convert_gaussians", "write a file of Gaussians in another format, filtered or whole"),
+    "doctor": (".doctor", "show device, instruction set, threads and versions, and what is missing"),
+    "data poses": (".data.poses", "find the cameras of bare photographs or a video"),
+    "data synth": (".data.synth", "write a capture of a synthetic scene or a mesh, with exact geometry"),
+    "data inspect": (".data.inspect", "draw a capture: cameras, points, scene box, thumbnails, held-out views"),
+    "data convert": (".data.convert", "write a capture in another format: COLMAP or nerfstudio"),
 }
 #: the disk's fault or the user's, wherever in a program it strikes
 _DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -114,7 +111,7 @@ def _dispatch(arguments: list[str]) -> int:
     name, rest = _find(arguments)
     if name not in PROGRAMS:
         return _list_programs(name, rest)
-    module = importlib.import_module(PROGRAMS[name][0])
+    module = importlib.import_module(PROGRAMS[name][0], __package__)
     options = _parse(name, module, rest)
     figures = module.run(options)
     if getattr(options, "json", False):

@@ -198,7 +198,7 @@ def _write(options: Options, source: RunFolder, folder: RunFolder, model, counts
     """The run folder: the source's options, and what was done."""
     from ..training import per_image
     from ..training.checkpoint import counts_in
-    from .ngp_training import FieldTraining
+    from .ngp.training import FieldTraining
 
     config = source.read_config()
     done = {name: getattr(options, name) for name in EDITS if getattr(options, name)}

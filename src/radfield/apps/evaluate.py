@@ -11,10 +11,10 @@ from typing import Annotated, Literal
 import tyro
 
 from ..training.run_folder import RunFolder
-from .fit import Fit
-from .fit_image import FitImage
-from .fit_sdf import FitSdf
-from .fit_volume import FitVolume
+from .fit.fit_image import FitImage
+from .fit.fit_sdf import FitSdf
+from .fit.fit_volume import FitVolume
+from .fit.program import Fit
 from .runs import check, device_rules, open_run, use_device, write_picture
 
 _FITS: dict[str, type[Fit]] = {fit.name: fit for fit in (FitImage, FitSdf, FitVolume)}
@@ -111,7 +111,7 @@ def _psnr(render, truth, kept) -> float:
 
 def write_run_report(folder: RunFolder, figures: dict, views: list, timings: dict) -> Path:
     """Writes the run's renders as PNG files to renders/<split>/, and its report.html, whose path is returned."""
-    from .report import write_report
+    from .report.page import write_report
 
     target = folder.renders / figures["split"]
     target.mkdir(parents=True, exist_ok=True)

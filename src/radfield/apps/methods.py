@@ -17,7 +17,8 @@ from types import ModuleType
 
 from ..errors import BadInput
 from ..training.run_folder import RunFolder
-from . import neus2, ngp, picture, sdf, splat, volume
+from . import neus2, ngp, splat
+from .fit import picture, sdf, volume
 
 METHODS: dict[str, ModuleType] = {"ngp": ngp, "splat": splat, "neus2": neus2}
 #: what a run can be of; those of `radfield fit-sdf`, `fit-image` and `fit-volume` have Config, check, config_from,

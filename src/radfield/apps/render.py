@@ -54,7 +54,7 @@ def run(options: Options) -> dict:
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)
     if options.tracer:
-        from .splat_tracing import TracedModel, with_lens
+        from .splat.tracing import TracedModel, with_lens
 
         model, cameras = TracedModel(model), with_lens(cameras, options.lens)
     _make_folder(options.output)
@@ -67,8 +67,8 @@ def run(options: Options) -> dict:
 
 def _sdf(options: Options, path, about: str) -> dict:
     """Pictures or an orbit from around a signed distance field, whose run has no capture."""
-    from . import sdf, sdf_views
-    from .fit_sdf import FitSdf
+    from .fit import sdf, sdf_views
+    from .fit.fit_sdf import FitSdf
 
     folder = RunFolder.open(options.run)
     if options.what == "spiral":

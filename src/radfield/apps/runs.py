@@ -98,7 +98,7 @@ def open_run(path: Path, split: str | None, *, capture: Path | None = None, devi
     reading = {"holdout": options["holdout"], "max_size": options["max_size"], "masks": options.get("masks", "auto")}
     scene = load(place, **reading, split=wanted)
     if folder.read_config()["scene"].get("moved") is True:  # a frame of a sequence, or a method's own place
-        from .neus2_motion import in_transform
+        from .neus2.motion import in_transform
 
         scene = in_transform(scene, model.transform)
     check_fits(scene, model.transform, model.cascades, folder)

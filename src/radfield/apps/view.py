@@ -56,7 +56,7 @@ def open_exhibit(options: Options):
     """(what there is to see, device and threads in words)."""
     from ..data.formats import is_capture
     from ..viewer import exhibit as kinds
-    from .neus2_sequence import NAME as SEQUENCE
+    from .neus2.sequence import NAME as SEQUENCE
 
     path = options.what
     if not path.exists():

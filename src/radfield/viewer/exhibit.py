@@ -202,8 +202,8 @@ def of_sequence(path: Path, *, capture: Path | None, device) -> Exhibit:
 
 def _of_distances(folder) -> Exhibit:
     """A run of `radfield fit-sdf`."""
-    from ..apps import sdf
-    from ..apps.fit_sdf import FitSdf
+    from ..apps.fit import sdf
+    from ..apps.fit.fit_sdf import FitSdf
     from .sources import source_of
 
     model = sdf.load(folder.path)

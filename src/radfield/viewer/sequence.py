@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..apps.neus2_sequence import NAME
+from ..apps.neus2.sequence import NAME
 from ..cameras import Cameras
 from ..errors import BadInput
 from .sources import Answer, Look, moved, source_of

@@ -60,7 +60,7 @@ class Answer:
 
 
 class RadianceSource:
-    """A radiance field of the method ngp (`apps/ngp.py: Model`)."""
+    """A radiance field of the method ngp (`apps/ngp`)."""
 
     whole = False
     channels = CHANNELS
@@ -132,7 +132,7 @@ class RadianceSource:
 
 
 class SurfaceSource(RadianceSource):
-    """A surface with colours (`apps/neus2.py: Model`), drawn as it is trained."""
+    """A surface with colours (`apps/neus2`), drawn as it is trained."""
 
     def _seen(self, rays: Rays, background: Tensor, config: volume.Config) -> tuple[Tensor, Tensor, Tensor]:
         model = self.model
@@ -144,7 +144,7 @@ class SurfaceSource(RadianceSource):
 
 
 class GaussianSource:
-    """Gaussians (`apps/splat.py: Model`), drawn as whole images."""
+    """Gaussians (`apps/splat`), drawn as whole images."""
 
     whole = True
     channels = (COLOR, DEPTH, NORMALS, OPACITY)
@@ -173,7 +173,7 @@ class GaussianSource:
 
 
 class DistanceSource:
-    """A signed distance field (`apps/sdf.py: Model`), whose surface is where the distance is the look's level."""
+    """A signed distance field (`apps/fit/sdf.py`), whose surface is where the distance is the look's level."""
 
     whole = False
     channels = (COLOR, DEPTH, NORMALS, OPACITY)

@@ -1,0 +1,1 @@
+"""The programs `radfield data ...`, about captures."""

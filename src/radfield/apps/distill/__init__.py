@@ -1,0 +1,1 @@
+"""`radfield distill`: the program, and the students it trains."""

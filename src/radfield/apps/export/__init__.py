@@ -1,0 +1,1 @@
+"""Files of other programs: what `radfield export`, `import` and `convert` write and read."""

@@ -1,0 +1,196 @@
+"""The method `sdf`: a signed distance field fitted to a triangle mesh. Options, model, and a step of its training.
+
+Scene coordinates are the unit cube, in which the mesh's box with a margin is centred (`transform`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from torch import Tensor
+
+from ...cameras import Cameras
+from ...encodings import registry
+from ...errors import BadInput
+from ...fields import distance
+from ...geometry import SceneTransform
+from ...losses import mape
+from ...renderers import sphere_tracing
+from ...renderers.volume import View
+from ...sampling.random import stream
+from ...tracing.surface import Surface
+from ...training.checkpoint import load_checkpoint
+from ...training.run_folder import RunFolder
+from ..run_files import load_tensors, restore, scene_from, typed_options
+from .sdf_samples import MARGIN, box, training_batch
+from .training import FitTraining, check_options
+
+#: sparse voxels drop what has no density, which distances are not
+ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The method's options."""
+
+    encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = "hash"  # of positions: see encodings/registry.py
+    levels: int = 12  # levels of the encoding
+    features: int = 2  # features per level: 1, 2, 4 or 8
+    log2_size: int = 18  # log2 of the entries of a hashed level
+    base_resolution: int = 16  # resolution of the coarsest level
+    finest_resolution: int = 1024  # resolution of the finest level across the scene
+    precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits
+    learning_rate: float = 1e-2  # of grid and network at the start
+    final_rate: float = 0.02  # the learning rate ends at this part of it
+    batch: int = 1 << 16  # samples trained per step
+
+
+@dataclass
+class Model:
+    """A field that is trained or was. transform: the mesh's coordinates to the scene's. size: [3] float64, the sides of
+    the mesh's box there, around the scene's middle; the field is trained in it and a margin, and asked nowhere else."""
+
+    config: Config
+    field: distance.DistanceField
+    transform: SceneTransform
+    size: Tensor
+    background: str = "white"
+    cascades: int = 1
+    device = torch.device("cpu")
+
+    @property
+    def box(self) -> tuple[Tensor, Tensor]:
+        """(low, high), [3] float64 each, of where the field is trained."""
+        half = 0.5 * self.size + MARGIN * self.size.norm()
+        return 0.5 - half, 0.5 + half
+
+    def distance(self, x: Tensor) -> Tensor:
+        """f [M] at scene positions x [M, 3], in scene units."""
+        with torch.no_grad():
+            return self.field.distance(x)
+
+    @cached_property
+    def space(self) -> sphere_tracing.FreeSpace:
+        """Where rays need not ask, of the field as it is when this is first asked."""
+        return sphere_tracing.FreeSpace.of(self.distance)
+
+    def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
+        """A shaded picture of a view of `cameras` (in scene coordinates)."""
+        background = torch.ones(3) if background is None else background
+        shown = sphere_tracing.FieldDistance(self.field)
+        return sphere_tracing.render_view(shown, self.space, self.box, cameras, view, background)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What a checkpoint keeps of the model."""
+        return {f"field.{k}": v for k, v in self.field.state_dict().items()}
+
+
+def check(config: Config) -> None:
+    """Raises `BadInput` for options of the method that are out of range; those of the grid are checked where it is
+    made."""
+    rules = [
+        ("batch", 1 << 8 <= config.batch <= 1 << 22, "from 2^8 to 2^22"),
+    ]
+    check_options(config, "sdf", ENCODINGS, rules)
+
+
+def build(
+    config: Config,
+    *,
+    transform: SceneTransform,
+    size: Tensor,
+    background: str = "white",
+    cascades: int = 1,
+    seed: int = 0,
+) -> Model:
+    """A fresh model; transform, size: as the model has them. Raises `BadInput` on options out of range."""
+    sizes = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
+    grid = registry.config_of(config.encoding, **{name: getattr(config, name) for name in sizes})
+    field = distance.DistanceField(
+        distance.Config(grid=grid, precision=config.precision), torch.Generator().manual_seed(seed)
+    )
+    return Model(config, field, transform, size, background, cascades)
+
+
+def config_from(values: dict) -> Config:
+    """The method's options in a run's config.json. Raises `BadInput` where they are none."""
+    if values.get("app") != "sdf":
+        raise BadInput("config.json holds no options of the method sdf; the rule: a run that `radfield fit-sdf` made")
+    config = typed_options(Config, values.get("sdf"))
+    check(config)
+    return config
+
+
+def load(run: str | Path, device="cpu") -> Model:
+    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run of `fit-sdf`."""
+    if str(device) not in ("cpu", "auto"):
+        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a signed distance field")
+    folder = RunFolder.open(run)
+    config = folder.read_config()
+    model = build(config_from(config), size=_size_from(config), **scene_from(folder))
+    tensors, _ = load_checkpoint(folder.checkpoint_path)
+    restore(model, tensors)
+    load_tensors(folder, model.tensors(), tensors)
+    model.field.grid.loaded()
+    return model
+
+
+def scene_of(surface: Surface) -> SceneTransform:
+    """The similarity that brings the mesh's box with its margin into the unit cube's middle."""
+    low, high = box(surface)
+    scale = 1 / float((high - low).max())
+    return SceneTransform(scale, offset=tuple((0.5 - scale * 0.5 * (low + high)).tolist()))
+
+
+def _size_from(config: dict) -> Tensor:
+    """[3] the sides of the mesh's box in the scene, of a run's config.json."""
+    size = config.get("scene", {}).get("size") if isinstance(config.get("scene"), dict) else None
+    right = isinstance(size, list) and len(size) == 3 and all(type(s) in (int, float) and 0 <= s <= 1 for s in size)
+    if not right or max(size) <= 0:
+        raise BadInput(f"config.json: size is {size!r:.80}; the rule: three numbers from 0 to 1, one above 0")
+    return torch.tensor(size, dtype=torch.float64)
+
+
+def size_of(surface: Surface) -> Tensor:
+    """[3] float64, the sides of a surface's box."""
+    return surface.corners.amax((0, 1)) - surface.corners.amin((0, 1))
+
+
+class Training(FitTraining):
+    """The state of training besides the model. surface: in scene coordinates."""
+
+    def __init__(self, model: Model, surface: Surface, seed: int):
+        super().__init__(model, seed, model.config.batch)
+        self.surface = surface
+        corners = surface.corners.view(-1, 3).float()
+        self.box = torch.stack((corners.amin(0), corners.amax(0)))
+
+
+def train_step(training: Training, progress: float) -> float:
+    """One step, at `progress` in [0, 1] of the budget; returns the loss. Raises `FloatingPointError`, with the model as
+    before the step, where that is not finite."""
+    model, field, stages = training.model, training.model.field, training.stages
+    generator = torch.Generator().manual_seed(stream(training.seed, training.step))
+    with stages("encoding"):
+        if field.grid.refine(progress, lambda: training.box):
+            training.take_parameters()
+    with stages("samples"):
+        x, wanted = training_batch(training.surface, model.config.batch, generator)
+    with stages("forward"):
+        loss = mape(field.distance(x), wanted)
+    value = loss.item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss of step {training.step} is {value}")
+    with stages("backward"):
+        loss.backward()
+    with stages("optimiser"):
+        field.grid.add_gradients()
+        training.optimizer.step(lr=model.config.learning_rate * model.config.final_rate**progress)
+    training.step += 1
+    return value

@@ -1,0 +1,1 @@
+"""report.html, the page that every run gets, and its charts."""
