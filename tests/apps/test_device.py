@@ -211,7 +211,7 @@ def test_no_step_waits_for_the_device(scene):
             read = training.device_steps().read()
     assert places[0] <= {"cameras.py:distorted"} and places[1] == places[3] == set()
     assert {place.split(":")[0] for place in places[2]} == {"sampling/occupancy.py"}
-    assert set(watch.reads) == {"apps/device_step.py:read"} and len(watch.reads) == 1
+    assert set(watch.reads) == {"apps/ngp/device_step.py:read"} and len(watch.reads) == 1
     assert read["steps"] == 4 and read["live"] > 0
 
 
