@@ -171,7 +171,9 @@ def test_help_of_a_group_and_of_a_program(program, capsys):
 
 
 def test_every_program_is_there():
-    missing = [name for name, (module, _) in PROGRAMS.items() if importlib.util.find_spec(module, "radfield.apps") is None]
+    missing = [
+        name for name, (module, _) in PROGRAMS.items() if importlib.util.find_spec(module, "radfield.apps") is None
+    ]
     assert missing == []
 
 
