@@ -340,8 +340,8 @@ class LearnedProbe(HashGrid):
     with deviation 0.01."""
 
     takes_count = False
-    #: learning rate of the logits, of that of the entries
-    LOGIT_RATE = 1.0
+    #: learning rate of the logits, of that of the entries: on lego 1 was 0.5 dB worse, 10 0.1 dB, at 1000 steps
+    LOGIT_RATE = 3.0
 
     def __init__(self, dimensions: int, config: Config = Config(), generator: torch.Generator | None = None):
         super().__init__(dimensions, config, generator)
