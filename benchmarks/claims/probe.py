@@ -3,7 +3,7 @@
 no slower).
 
 All are trained for the same number of steps, with 16 levels of 2 features from 16 to 2048 and the networks of the
-method ngp. A step's time is given in parts of that of N_p = 1 (N_f = T = 2^12) and of T = 2^16, the paper's. Bytes: what
+method ngp. The time of a step is in parts of that of N_p = 1 (N_f = T = 2^12) and of T = 2^16, the paper's. Bytes: what
 is kept of the encoding, 16 bits per feature and log2 N_p per row of a codebook. Inference: features of 2^18 random
 points, one thread's CPU time, in turns with the hash grid of T = 2^16.
 
