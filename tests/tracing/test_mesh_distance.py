@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import OpCase, check_op
 from tracing_meshes import cube, sphere
 
 from radfield.errors import BadInput, RadfieldWarning
@@ -34,7 +34,6 @@ def test_unsigned_distance_agrees_with_reference():
             reference=lambda x: mesh_distance_reference(corners, x)[0],
             inputs=lambda n, g: {"x": points(n, g)},
             wrong_dtype=("x",),
-            backends=CPU_ONLY,
             rtol=2e-7,
             atol=1e-7,
         )
@@ -51,7 +50,6 @@ def test_pseudonormals_and_winding_numbers_agree_on_what_is_inside(mesh):
             function=lambda x: surface.signed_distance(x),
             reference=lambda x: signed_reference(surface.corners, x),
             inputs=lambda n, g: {"x": points(n, g, 1.2)},
-            backends=CPU_ONLY,
             rtol=2e-7,
             atol=1e-7,
         )
@@ -70,7 +68,6 @@ def test_winding_number_agrees_with_reference():
             inputs=lambda n, g: {"x": points(n, g, 1.5)},
             wrong_dtype=("x",),
             sizes=(0, 1, 7, 300),
-            backends=CPU_ONLY,
             rtol=0,
             atol=0.02,  # of the dipoles
         )

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import OpCase, check_op
 
 from radfield.errors import BadInput
 from radfield.rays import Rays
@@ -67,7 +67,6 @@ def test_native_agrees_with_reference():
         inputs=inputs,
         outputs=visible,
         wrong_dtype=("origins", "directions"),
-        backends=CPU_ONLY,
         rtol=1e-5,
         atol=2e-5,
     )
