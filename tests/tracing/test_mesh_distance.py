@@ -7,6 +7,7 @@ import torch
 from checks import OpCase, check_op
 from tracing_meshes import cube, sphere
 
+from radfield import backend
 from radfield.errors import BadInput, RadfieldWarning
 from radfield.tracing.mesh_distance import mesh_distance, mesh_distance_reference
 from radfield.tracing.surface import MOST_TRIANGLES, Surface
@@ -152,12 +153,23 @@ def test_the_tree_holds_every_triangle_once():
     assert tree.span[0, :, 1].sum() == len(triangles) and len(tree.block) > len(triangles) / WIDE
 
 
-def test_points_that_are_no_numbers_get_none():
+def test_points_that_are_no_numbers_get_none(each_backend_once):
     surface = Surface.of(*cube())
+    with backend.use("cpu"):
+        assert surface.rule == "pseudonormal"  # asked at many points
     x = torch.tensor([[torch.nan, 0, 0], [0, torch.inf, 0], [0, 0, 0.5]])
     for found in (surface.distance(x), surface.signed_distance(x), surface.winding(x)):
         assert found.isnan().tolist() == [True, True, False]
     assert mesh_distance(surface.tree, x)[1].tolist()[:2] == [-1, -1]
+
+
+def test_points_from_which_the_mesh_is_a_point(each_backend_once):
+    """Farther away than where unused triangles of a block lie (wide_bvh.h: AWAY)."""
+    tree = WideBvh.of(cube()[0].double()[cube()[1]])
+    x = torch.tensor([[3e16, 3e16, 3e16], [-4e17, 0, 0]])
+    distance, index = mesh_distance(tree, x)
+    torch.testing.assert_close(distance, x.norm(dim=1))
+    assert (index >= 0).all()
 
 
 def test_bits_do_not_depend_on_threads(threads):

@@ -6,6 +6,14 @@
 
 namespace radfield {
 
+// Packs the network's weights, by all threads of the grid: a launch before those that ask.
+template <int MMA, class Args>
+RADFIELD_FN void pack_network(const Args& a) {
+  SHARED_ARRAY(TileShape, shape, [1]);
+  read_shape(shape[0], a.layers, a.N, a.bias);
+  pack_weights<MMA>(a, shape[0]);
+}
+
 // The points of a tile, D coordinates each.
 template <int D>
 struct TilePoints {

@@ -8,9 +8,7 @@ namespace radfield {
 
 template <int MMA>
 __global__ void media_march_pack(const MediaMarch a) {
-  SHARED_ARRAY(TileShape, shape, [1]);
-  read_shape(shape[0], a.layers, a.N, a.bias);
-  pack_weights<MMA>(a, shape[0]);
+  pack_network<MMA>(a);
 }
 
 struct MediaRay {

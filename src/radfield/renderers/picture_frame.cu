@@ -8,9 +8,7 @@ namespace radfield {
 
 template <int MMA>
 __global__ void picture_frame_pack(const PictureFrame a) {
-  SHARED_ARRAY(TileShape, shape, [1]);
-  read_shape(shape[0], a.layers, a.N, a.bias);
-  pack_weights<MMA>(a, shape[0]);
+  pack_network<MMA>(a);
 }
 
 RADFIELD_FN void put_value(uint8_t* to, float value, float) { *to = (uint8_t)quantized(value, 255.0f); }

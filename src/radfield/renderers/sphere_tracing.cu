@@ -7,9 +7,7 @@ namespace radfield {
 
 template <int MMA>
 __global__ void sphere_trace_pack(const SphereTrace a) {
-  SHARED_ARRAY(TileShape, shape, [1]);
-  read_shape(shape[0], a.layers, a.N, a.bias);
-  pack_weights<MMA>(a, shape[0]);
+  pack_network<MMA>(a);
 }
 
 struct SphereRay {
