@@ -130,7 +130,8 @@ def test_native_traversal_is_the_specification(options, threads):
 def test_every_backend_traverses_alike(options, each_backend_once):
     estimator, (o, d) = grids(2, 0.5, (20, 16, 12)), rays(9)  # some rays have more than 8 runs
     o[3], d[4] = torch.nan, 0.0
-    arguments = {"step_size": 0.2, "near_planes": torch.rand(len(o)), "rays_mask": torch.arange(len(o)) % 5 != 1} | options
+    mask = torch.arange(len(o)) % 5 != 1
+    arguments = {"step_size": 0.2, "near_planes": torch.rand(len(o)), "rays_mask": mask} | options
     found, wanted = [], []
     for forced, results in ((each_backend_once, found), ("cpu", wanted)):
         with backend.use(forced):

@@ -72,7 +72,7 @@ def test_on_cuda_it_has_the_bits_of_the_stages(precision, dtype):
     with backend.use(backend.EMULATED):
         given = (field.grid, field.network, across, down, dtype, 1.0)
         ours, theirs = picture_frame(*given), picture_frame_reference(*given)
-    assert torch.equal(ours, theirs) and ours.dtype == dtype and len(ours.unique()) > 20
+    assert torch.equal(ours, theirs) and ours.dtype == dtype and len(ours.unique()) > 10
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])

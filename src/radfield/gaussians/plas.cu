@@ -1,5 +1,5 @@
-// A team of 16 lanes serves a group: lane 4 i + j has the dot product of cell i and target j, the first lane chooses, and
-// all move the rows, each lane its own columns.
+// A team of 16 lanes serves a group: lane 4 i + j has the dot product of cell i and target j, the first lane chooses,
+// and all move the rows, each lane its own columns.
 #include "plas.h"
 
 #include "../cuda/device.h"

@@ -57,9 +57,9 @@ RAYS_IN_A_ROW = 64  # that a block takes at a time, in frames of rays: renderers
 
 
 def frame_launches(a, name: str, tasks: int, *kinds: str, beside: int = 0) -> tuple[Launch, Launch]:
-    """The launches of an op with the arguments FIELD on CUDA: the kernel `name`_pack, then `name`, a block of which takes
-    one of `tasks` after another. beside: inputs of the network besides the features; kinds: further template arguments
-    of the kernel."""
+    """The launches on CUDA of an op with the arguments FIELD: the kernel `name`_pack, then `name`, a block of which
+    does one of `tasks` after another. beside: inputs of the network besides the features; kinds: what the kernel's
+    template takes besides product, features per level and the table's type."""
     a.aligned("table", entry_bytes(a, "table"))
     mma = products(a.kernel)
     rows = -(-(a.L * a.F + beside) // 16) * 16 + 2 * a.widest
@@ -83,8 +83,8 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
 
 
 def takes(grid: Encoding, like: torch.Tensor) -> bool:
-    """Whether ops in one pass take this grid, for tensors where `like` is: hash, dense and tiled grids that span the unit
-    cube, positions outside clamped to it, entries of fp32 or bf16."""
+    """Whether ops in one pass take this grid, for tensors where `like` is: hash, dense and tiled grids that span the
+    unit cube, positions outside clamped to it, entries of fp32 or bf16."""
     known = isinstance(grid, HashGrid) and grid.grid.ops is OPS and grid.outside == "clamp"
     if not known or getattr(grid, "_boxed", False) or not native(like) or by_tinycudann():
         return False

@@ -1,7 +1,7 @@
 // Rays that ask a field for one point after another, on CUDA. A block holds 32 of them, one per lane of its first warp,
-// and asks grid and network for the next points of all at once, 32 being a tile of the network's kernels. A ray that has
-// ended gives its lane to the next one of the block, so that tiles stay full until the block's rays end; a ray's result
-// depends on that ray alone. Only device compilers take this file.
+// and asks grid and network for the next points of all at once, 32 being a tile of the network's kernels. A ray that
+// has ended gives its lane to the next one of the block, so that tiles stay full until the block's rays end; a ray's
+// result depends on that ray alone. Only device compilers take this file.
 //
 // What a ray asks for, and makes of the answers, is a `Walker`:
 //   bool next(float (&x)[3])      the next point, of the next ray where this one has ended; false where none is left
@@ -23,7 +23,8 @@ struct FieldTile {
 // The next ray of this block, of `rays`; -1 where there is none.
 RADFIELD_FN int64_t take_ray(FieldTile& tile, int64_t rays) {
   const int n = atomicAdd(&tile.taken, 1);
-  const int64_t row = (int64_t)(n / RAYS_IN_A_ROW) * gridDim.x + blockIdx.x, ray = row * RAYS_IN_A_ROW + n % RAYS_IN_A_ROW;
+  const int64_t row = (int64_t)(n / RAYS_IN_A_ROW) * gridDim.x + blockIdx.x;
+  const int64_t ray = row * RAYS_IN_A_ROW + n % RAYS_IN_A_ROW;
   return ray < rays ? ray : -1;
 }
 

@@ -1,5 +1,5 @@
-// A block's tile is 32 pixels, one after another in the picture's order. Features are those of the grid's own kernel, not
-// of the CPU's way row by row (grid_lattice.h).
+// A block's tile is 32 pixels, one after another in the picture's order. Features are those of the grid's own kernel,
+// not of the CPU's way row by row (grid_lattice.h).
 #include "picture_frame.h"
 
 #include "../networks/grid_field_device.h"

@@ -1,6 +1,6 @@
-// The way of rays through solids: solids.py has the rules. F: float or SIMD vector, whose lanes are rays that go together;
-// I: its integers, which are its masks too. A solid is looked at only where one of the rays meets the sphere around it;
-// what a lane computes never depends on its neighbours.
+// The way of rays through solids: solids.py has the rules. F: float or SIMD vector, whose lanes are rays that go
+// together; I: its integers, which are its masks too. A solid is looked at only where one of the rays meets the sphere
+// around it; what a lane computes never depends on its neighbours.
 #pragma once
 #include "solids.h"
 

@@ -1,6 +1,6 @@
-// How a point goes down the wide tree on CUDA: a team of 16 lanes, half of a warp, asks for one point. Its lanes are the
-// boxes of a node or the triangles of a block, so that it reads whole rows of the tables, and what waits of a node is 16
-// bits. Only device compilers take this file.
+// How a point goes down the wide tree on CUDA: a team of 16 lanes, half of a warp, asks for one point. Its lanes are
+// the boxes of a node or the triangles of a block, so that it reads whole rows of the tables, and what waits of a node
+// is 16 bits. Only device compilers take this file.
 #pragma once
 #include "../cuda/device.h"
 #include "wide_bvh.h"

@@ -18,7 +18,8 @@ RADFIELD_FN void add_triangle(const MeshWinding& a, int64_t block, const float (
 }
 
 // Adds what this lane's child of a node subtends if that is far away; returns the other children as bits.
-RADFIELD_FN uint32_t far_children(const MeshWinding& a, int32_t node, uint32_t team, const float (&p)[3], float& total) {
+RADFIELD_FN uint32_t far_children(const MeshWinding& a, int32_t node, uint32_t team, const float (&p)[3],
+                                  float& total) {
   const float* const data = a.moments + 7 * WIDE * (int64_t)node + team_lane();
   float r[3], area[3];
   for (int k = 0; k < 3; ++k) r[k] = data[k * WIDE] - p[k], area[k] = data[(3 + k) * WIDE];
