@@ -128,7 +128,7 @@ def test_torus_in_closed_form():
     assert compared > 200
 
 
-def test_leaving_a_solid_from_inside():
+def test_leaving_a_solid_from_inside(each_backend_once):
     directions = torch.nn.functional.normalize(torch.randn(200, 3), dim=-1)
     start = 0.3 * torch.randn(200, 3).clamp(-1, 1)
     hits = trace_solids(Solids.of([Shape("sphere", (0.8,))]), Rays(start, directions), inside=True)
@@ -192,7 +192,7 @@ def test_the_shape_that_decides_is_named():
     torch.testing.assert_close(hits.normal, torch.tensor([[-1.0, 0, 0]]))
 
 
-def test_a_limit_hides_what_lies_behind():
+def test_a_limit_hides_what_lies_behind(each_backend_once):
     rays = some_rays(300)
     hits = trace_solids(everything(), rays)
     limit = torch.where(torch.arange(300) % 2 == 0, hits.depth * 0.99, hits.depth * 1.01)

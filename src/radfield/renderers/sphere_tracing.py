@@ -221,7 +221,7 @@ def _in_one_pass(distance, space, rays, box, background, width, nanoseconds):
         directions=feature_major(rays.directions),
         free=space.free.to(device),
         box=torch.stack(box).to(device, torch.float32),
-        crop=None if distance.crop is None else torch.tensor(distance.crop, device=device),
+        crop=None if distance.crop is None else torch.tensor(distance.crop, dtype=torch.float32, device=device),
         background=background.to(device, torch.float32).contiguous(),
         albedo=torch.tensor(ALBEDO, device=device),
         corners=torch.tensor(_TETRAHEDRON, device=device),

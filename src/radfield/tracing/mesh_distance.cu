@@ -55,7 +55,7 @@ RADFIELD_FN void find_nearest(const MeshDistance& a, uint32_t team, TeamQuery& q
         meet_block(a, -1 - (int64_t)child, team, q);
         continue;
       }
-      left.push(node, waiting);
+      if (waiting) left.push(node, waiting);
       node = child, waiting = 0xffffu;
     } else {
       if (!left.top) return;

@@ -44,7 +44,7 @@ RADFIELD_FN float winding_of(const MeshWinding& a, uint32_t team, const float (&
     near &= near - 1;
     if (child < 0) add_triangle(a, -1 - (int64_t)child, p, total);
     if (child <= 0) continue;
-    left.push(node, near);
+    if (near) left.push(node, near);
     node = child, near = far_children(a, node, team, p, total);
   }
   for (int d = WIDE / 2; d; d >>= 1) total = total + __shfl_xor_sync(team, total, d);
