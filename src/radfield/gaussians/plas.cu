@@ -30,8 +30,11 @@ __global__ void plas_exchange(const PlasExchange a) {
   const int32_t* const group = a.groups + 4 * (inside ? q : 0);
   if (inside) {
     const float *const cell = a.cells + group[i] * a.K, *const target = a.target + group[j] * a.K;
-    float sum = 0.0f;
-    for (int64_t k = 0; k < a.K; ++k) sum = fma(cell[k], target[k], sum);
+    float sum = 0.0f, x[4], y[4];
+    for (int64_t k = 0; k < a.K; k += 4) {
+      read_vector(x, cell + k), read_vector(y, target + k);
+      for (int n = 0; n < 4; ++n) sum = fma(x[n], y[n], sum);
+    }
     dots[team][i][j] = sum;
   }
   __syncthreads();

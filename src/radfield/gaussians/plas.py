@@ -47,6 +47,8 @@ _PLACES = torch.tensor(list(itertools.permutations(range(4))))  # in the order o
 
 @EXCHANGE.cuda
 def _(a):
+    for name in ("cells", "target"):
+        a.aligned(name, 16)
     return Launch("plas_exchange", (-(-a.Q // _TEAMS),), (16 * _TEAMS,))
 
 
