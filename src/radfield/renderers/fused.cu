@@ -39,7 +39,7 @@ RADFIELD_FN MarchCount march_arguments(const RenderFused& a) {
   return m;
 }
 
-// A tile's samples: where they are in the grid, and what the networks say of them.
+// A tile's samples: where they are, and what the networks say of them.
 struct FusedTile {
   TilePoints<3> points;
   float d[3][TILE], logit[TILE], color[3][TILE];

@@ -6,9 +6,11 @@ Two things keep the number of questions low. Far from the surface a grid of cell
 asking the field: |f| at the cell's centre, less what f can change within the cell if its slope is at most 1, and some.
 And only rays that are still under way are asked for at all. Rays do not depend on one another.
 
-A field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask grid and network,
-find normals and are shaded without anything but their colours being in memory. What `render_rays` does with any other
-distance, one stage after another over all rays, is its specification.
+On the CPU a field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask grid and
+network, find normals and are shaded without anything but their colours being in memory. What `render_rays` does with
+any other distance, one stage after another over all rays, is its specification.
+
+On CUDA it is one pass as well, in which a block asks for one point of each of 32 rays (`field_rays_device.h`).
 
 Letters: N rays (R in the op, whose other letters are those of networks/grid_mlp.py).
 """
