@@ -78,8 +78,13 @@ def test_agrees_with_one_stage_after_another(kind, precision):
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 @pytest.mark.parametrize(("order", "precision"), [*((order, "f32") for order in SCHEDULES), (0, "bf16")])
-def test_on_cuda_it_agrees_with_one_stage_after_another(order, precision):
-    """Two blocks, whose lanes take more rays as theirs end."""
+def test_on_cuda_it_agrees_with_one_stage_after_another(order, precision, monkeypatch):
+    """Two blocks, whose lanes take more rays as theirs end; in one schedule a single one, in bf16 with its rows in
+    scratch memory."""
+    if order == SCHEDULES[-1]:
+        monkeypatch.setattr("radfield.networks.mlp._MOST_BLOCKS", 1)
+    if precision == "bf16":
+        monkeypatch.setattr("radfield.networks.mlp._MOST_SHARED", 0)
     shown, rays = FieldDistance(bumpy("hash", precision), 0.01, ((0.1, 0.2, 0.3), (0.9, 0.9, 0.7))), rays_around(9)
     space = FreeSpace.of(shown)
     emulator.order = order

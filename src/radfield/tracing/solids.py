@@ -146,10 +146,10 @@ class Solids:
             bound=torch.tensor([_bound(group) for group in groups], dtype=torch.float32).view(-1, 4),
         )
 
-    def tables(self, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """The op's arguments, on `device`."""
+    def tables(self, device: torch.device) -> dict[str, Tensor]:
+        """The op's arguments, on `device`; copied there once."""
         names = ("kind", "operation", "sizes", "placement", "first", "bound")
-        tables = on_device(tuple(getattr(self, name) for name in names), torch.device(device), self._copies)
+        tables = on_device(tuple(getattr(self, name) for name in names), device, self._copies)
         return dict(zip(names, tables, strict=True))
 
 
