@@ -47,6 +47,7 @@ RADFIELD_FN float abs(float x) { return __builtin_fabsf(x); }
 RADFIELD_FN int bit_count(uint64_t x) { return __builtin_popcountll(x); }
 RADFIELD_FN int lowest_bit(uint64_t x) { return __builtin_ctzll(x); }  // x is not 0
 inline double natural_log(double x) { return __builtin_log(x); }
+RADFIELD_FN double square_root(double x) { return __builtin_sqrt(x); }
 inline double log_of_one_plus(double x) { return __builtin_log1p(x); }
 inline double power(double x, double y) { return __builtin_pow(x, y); }
 #else  // the names of CUDA, which has no builtins of GCC
@@ -60,6 +61,7 @@ RADFIELD_FN float abs(float x) { return fabsf(x); }
 RADFIELD_FN int bit_count(uint64_t x) { return __popcll(x); }
 RADFIELD_FN int lowest_bit(uint64_t x) { return __ffsll((long long)x) - 1; }
 RADFIELD_FN double natural_log(double x) { return ::log(x); }
+RADFIELD_FN double square_root(double x) { return ::sqrt(x); }
 RADFIELD_FN double log_of_one_plus(double x) { return ::log1p(x); }
 RADFIELD_FN double power(double x, double y) { return ::pow(x, y); }
 #endif

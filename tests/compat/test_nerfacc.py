@@ -61,8 +61,8 @@ def loop_render(t_start, t_end, sigma, rgb, info):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("name", SCANS)
-def test_scans_are_loops_with_their_gradients(name, dtype):
-    info, ray = packed()
+def test_scans_are_loops_with_their_gradients(name, dtype, each_backend):
+    info, ray = packed((3, 0, 1, 70, 2))  # one ray is longer than a warp
     x = torch.rand(len(ray), dtype=dtype) + 0.5
     x[4] = 0  # where the gradient of a product must not divide
     weight = torch.rand(len(ray), dtype=dtype)
@@ -70,7 +70,7 @@ def test_scans_are_loops_with_their_gradients(name, dtype):
     wanted = loop_scan(name, expected, info)
     (wanted * weight.double()).sum().backward()
     for options in ({"packed_info": info}, {"indices": ray}):
-        for forced in ("cpu", "reference"):
+        for forced in (each_backend, "reference"):
             with backend.use(forced):
                 leaf = x.clone().requires_grad_()
                 found = getattr(nerfacc, name)(leaf, **options)
@@ -87,7 +87,7 @@ def test_batched_scans_are_the_flattened_ones_row_by_row(name):
     torch.testing.assert_close(getattr(nerfacc, name)(x), flat.view(3, 4))
 
 
-def test_what_is_not_finite_stays_in_its_ray():
+def test_what_is_not_finite_stays_in_its_ray(each_backend_once):
     info, ray = packed()
     x = torch.rand(len(ray))
     x[1] = torch.inf
@@ -107,7 +107,7 @@ def test_long_rays_are_native_as_in_the_reference(threads):
         torch.testing.assert_close(segment_scan(x, start, **options).double(), expected, rtol=1e-6, atol=1e-7)
 
 
-def test_gradients_of_gradients_of_sums():
+def test_gradients_of_gradients_of_sums(each_backend_once):
     info, ray = packed()
     x = torch.rand(len(ray), dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x: nerfacc.exclusive_sum(x, info), (x,))

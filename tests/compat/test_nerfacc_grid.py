@@ -126,6 +126,23 @@ def test_native_traversal_is_the_specification(options, threads):
     assert counts[~mask].sum() == counts[-2:].sum() == 0 < counts.sum()
 
 
+@pytest.mark.parametrize("options", [{}, {"cone_angle": 0.03}, {"step_size": 0.0}, {"traverse_steps_limit": 5}])
+def test_every_backend_traverses_alike(options, each_backend_once):
+    estimator, (o, d) = grids(2, 0.5, (20, 16, 12)), rays(9)  # some rays have more than 8 runs
+    o[3], d[4] = torch.nan, 0.0
+    mask = torch.arange(len(o)) % 5 != 1
+    arguments = {"step_size": 0.2, "near_planes": torch.rand(len(o)), "rays_mask": mask} | options
+    found, wanted = [], []
+    for forced, results in ((each_backend_once, found), ("cpu", wanted)):
+        with backend.use(forced):
+            results += nerfacc.traverse_grids(o, d, estimator.binaries, estimator.aabbs, **arguments)
+    for ours, theirs in zip(found[:2], wanted[:2], strict=True):
+        assert len(theirs.vals) > 20
+        for name, value in vars(theirs).items():
+            assert torch.equal(getattr(ours, name), value), name
+    torch.testing.assert_close(found[2], wanted[2], rtol=0, atol=0, equal_nan=True)
+
+
 def test_edges_are_those_of_the_samples():
     estimator, (o, d) = grids(2), rays()
     edges, samples, reached = nerfacc.traverse_grids(o, d, estimator.binaries, estimator.aabbs, step_size=0.05)

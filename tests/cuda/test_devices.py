@@ -7,21 +7,26 @@ import torch
 from radfield import backend
 from radfield.camera_rays import camera_rays
 from radfield.cameras import Cameras
+from radfield.compat.nerfacc import segments, traversal
 from radfield.data.pixels import sample_pixels
 from radfield.data.scene import Images
 from radfield.data.target import target_image
 from radfield.encodings import frequency, hash_grid, spherical_harmonics
+from radfield.fields import distance, values
+from radfield.gaussians import plas
 from radfield.image_loss import image_loss
 from radfield.networks import mlp
 from radfield.networks.grid_mlp import grid_mlp
 from radfield.rays import Rays
-from radfield.renderers import gaussian_tiles
+from radfield.renderers import gaussian_tiles, media, sphere_tracing
 from radfield.renderers.composite import composite, composite_raw
 from radfield.renderers.gaussian_camera import Camera
 from radfield.renderers.gaussian_color import gaussian_color
 from radfield.renderers.gaussian_projection import project
 from radfield.renderers.gaussian_raster import rasterise
+from radfield.renderers.picture_frame import picture_frame
 from radfield.sampling import march, occupancy
+from radfield.tracing import mesh_distance, shading, solids, texture, wide_bvh, winding
 from radfield.training.adam import Adam
 
 META = torch.device("meta")
@@ -144,3 +149,74 @@ def test_adam(called):
     with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
         Adam([{"parameter": parameter, "grad": grad, "shadow": parameter.bfloat16()}]).step(0.1)
     assert called == ["adam_step"]
+
+
+def some_rays(n: int = 5) -> Rays:
+    return Rays(torch.zeros(n, 3, device=META), torch.zeros(n, 3, device=META))
+
+
+def test_frames_in_one_pass(called):
+    at, space = torch.zeros(5, device=META), sphere_tracing.FreeSpace(torch.zeros(sphere_tracing.CELLS**3))
+    picture = values.ValueField(2, values.Config(grid=CONFIG, width=16)).to(META)
+    shown = distance.DistanceField(distance.Config(CONFIG, 16)).to(META)
+    medium = values.ValueField(3, values.Config(grid=CONFIG, width=16, channels=4)).to(META)
+    box = torch.tensor([[0.0, 0, 0], [1, 1, 1]])
+    given = (sphere_tracing.FieldDistance(shown, crop=((0, 0, 0), (1, 1, 1))), space, some_rays(), tuple(box), box[1])
+    found = (
+        picture_frame(picture.grid, picture.network, at, at, torch.uint16),
+        *sphere_tracing.render_rays(*given),
+        media.march(media.FieldMedium(medium), box, some_rays(), media.Environment()),
+    )
+    assert {v.device for v in found} == {META}
+    assert called == ["picture_frame", "sphere_trace", "media_march"]
+
+
+def test_known_geometry(called):
+    x = torch.zeros(5, 3, device=META)
+    tables = {"box": (1, 6, 16), "child": (1, 16), "span": (1, 16, 2), "block": (1, 9, 16), "triangle": (1, 16)}
+    whole = {"child", "span", "triangle"}
+    tree = wide_bvh.WideBvh(
+        **{name: torch.zeros(shape, dtype=torch.int32 if name in whole else None) for name, shape in tables.items()},
+        order=torch.zeros(3, dtype=torch.int32),
+        corners=torch.zeros(3, 9),
+        centre=(0.0, 0.0, 0.0),
+        scale=1.0,
+    )
+    shapes = solids.Solids.of([solids.Shape("sphere", (1.0,))])
+    textures = texture.Textures.of([texture.Material()], shapes.placement)
+    light, index = shading.Light().table(), torch.zeros(5, dtype=torch.int32, device=META)
+    found = (
+        *mesh_distance.mesh_distance(tree, x, torch.zeros(3, 7, 3, device=META)),
+        winding.mesh_winding(tree, torch.zeros(1, 7, 16, device=META), x),
+        solids.trace_solids(shapes, some_rays(), limit=x[:, 0]).normal,
+        shading.shade(x, x, x, x[:, 0], index, textures.gloss, light),
+        shading.sky(x, light),
+        texture.texture(textures, x, x[:, 0], index),
+    )
+    assert {v.device for v in found} == {META}
+    assert called == ["mesh_distance", "mesh_winding", "solids_trace", "shade", "sky", "texture"]
+
+
+def test_sorting_onto_a_grid(called):
+    cells, whole = torch.zeros(8, 16, device=META), {"dtype": torch.int32, "device": META}
+    gain = plas.exchange(torch.zeros(8, **whole), cells, cells, torch.zeros(2, 4, **whole))
+    assert gain.device == META and called == ["plas_exchange"]
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        plas.plas_sort(torch.zeros(8, 3, device=META), 4)  # comes as far as what is left of the sum of squares
+
+
+def test_what_the_nerfacc_stand_in_adds(called):
+    x, start = torch.rand(5, device=META).requires_grad_(), torch.zeros(3, dtype=torch.int64, device=META)
+    for product in (False, True):
+        y = segments.segment_scan(x, start, product=product, exclusive=True)
+        assert torch.autograd.grad(y.sum(), x)[0].device == META
+    assert called == ["segment_scan"] * 3 + ["segment_product_backward"]
+    scene = {name: torch.zeros(5, 3, device=META) for name in ("origins", "directions")}
+    scene |= {name: torch.zeros(5, device=META) for name in ("near", "far")}
+    scene |= {"t_sorted": torch.zeros(5, 2, device=META), "aabbs": torch.zeros(1, 6, device=META), "mask": None}
+    scene |= {"t_indices": torch.zeros(5, 2, dtype=torch.int64, device=META)}
+    scene |= {"hits": torch.zeros(5, 1, dtype=torch.uint8, device=META), "step": 0.1, "cone": 0.0, "limit": 4}
+    scene |= {"occupied": torch.zeros(1, 2, 2, 2, dtype=torch.uint8, device=META)}
+    with pytest.raises((RuntimeError, NotImplementedError), match="meta"):
+        traversal.traverse(scene, edges=True)  # comes as far as the number of samples
+    assert called[-1] == "grid_traverse_count"

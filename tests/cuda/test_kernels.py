@@ -16,10 +16,17 @@ from radfield.op import Op
 B, H = "radfield::bf16", "radfield::f16"
 FACTORED = [("Triplane", 4, B), ("Triplane", 1, "float"), ("VM", 8, B), ("CP", 8, B), ("CP", 8, "float")]
 VOXELS = [(1, B, "false"), (8, B, "false"), (8, "float", "false"), (4, "float", "true")]
+MMA = ("false", "true")
+FRAMES = ("false, 2, float", f"true, 4, {B}", f"true, 8, {B}")
 SORT = ("count", "scan", "scatter")
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
     "camera_rays.cu": [f"camera_rays<{model}, {b}>" for model in (0, 1, 2, 3) for b in ("false", "true")],
+    "compat/nerfacc/segments.cu": [
+        *(f"segment_scan<{p}, {t}>" for p in ("false", "true") for t in ("float", "double")),
+        *(f"segment_product_backward<{t}>" for t in ("float", "double")),
+    ],
+    "compat/nerfacc/traversal.cu": ["grid_traverse_count", "grid_traverse_fill"],
     "data/pixels.cu": ["pixels_sample"],
     "data/picture_pixels.cu": [f"picture_pixels<{t}>" for t in ("uint8_t", "uint16_t", "float")],
     "data/target.cu": ["target_image<3>", "target_image<4>"],
@@ -81,6 +88,7 @@ KERNELS = {
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
         *(f"spherical_harmonics_backward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
     ],
+    "gaussians/plas.cu": ["plas_exchange"],
     "image_loss.cu": ["image_loss_similarity<true>", "image_loss_similarity<false>", "image_loss_gradient"],
     "networks/grid_mlp.cu": [
         *(f"grid_mlp_pack<{mma}>" for mma in ("false", "true")),
@@ -130,7 +138,21 @@ KERNELS = {
         *(f"gaussian_trace_sort_{part}" for part in ("make", *SORT, "write", "starts")),
         "gaussian_trace_gather",
     ],
+    "renderers/media.cu": [*(f"media_march_pack<{m}>" for m in MMA), *(f"media_march<{k}>" for k in FRAMES)],
+    "renderers/picture_frame.cu": [
+        *(f"picture_frame_pack<{m}>" for m in MMA),
+        *(f"picture_frame<{k}, {v}>" for k, v in zip(FRAMES, ("float", "uint8_t", "uint16_t"), strict=True)),
+    ],
+    "renderers/sphere_tracing.cu": [
+        *(f"sphere_trace_pack<{m}>" for m in MMA),
+        *(f"sphere_trace<{k}>" for k in FRAMES),
+    ],
     "tracing/bvh.cu": ["bvh_trace"],
+    "tracing/mesh_distance.cu": ["mesh_distance"],
+    "tracing/shading.cu": ["shade", "sky"],
+    "tracing/solids.cu": ["solids_trace"],
+    "tracing/texture.cu": ["texture"],
+    "tracing/winding.cu": ["mesh_winding"],
     "tracing/particle_bvh.cu": ["particle_bounds", *(f"particle_bvh_refit_{p}" for p in ("clear", "leaves", "nodes"))],
     "renderers/fused.cu": [
         *(f"render_fused_pack<{mma}>" for mma in ("false", "true")),
@@ -188,14 +210,8 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: what draws synthetic captures, distances to meshes, and the making of trees
-CPU_ONLY = (
-    *("bvh_build", "shade", "sky", "solids_trace", "texture"),
-    *("mesh_distance", "mesh_winding", "wide_bvh_build"),
-    *("plas_exchange", "particle_bvh_build"),
-    *("media_march", "picture_frame", "sphere_trace"),
-    *("segment_scan", "segment_product_backward", "grid_traverse_count", "grid_traverse_fill"),
-)
+#: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked
+CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
 
 
 def test_every_other_op_has_cuda_kernels():

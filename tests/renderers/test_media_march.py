@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from checks import EMULATES
+from cuda_emulator.backend import SCHEDULES, emulator
 
 from radfield import backend
 from radfield.encodings.dense_grid import Config as DenseConfig
@@ -51,6 +53,21 @@ def test_agrees_with_one_stage_after_another(kind, channels, precision):
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     seen = (theirs - SKY.radiance(rays_through().directions)).abs().amax(1) > 0.02
     assert 0.1 < seen.float().mean() < 0.95
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(
+    ("order", "channels", "precision"), [*((order, 4, "f32") for order in SCHEDULES), (0, 1, "bf16")]
+)
+def test_on_cuda_it_agrees_with_the_cpu(order, channels, precision):
+    medium, rays = medium_of("hash", channels, precision), rays_through(7)
+    options = {"steps": 5, "light_directions": 2, "light_steps": 2, "g": 0.4}
+    theirs = march(medium, BOX, rays, SKY, **options)
+    emulator.order = order
+    with backend.use(backend.EMULATED):
+        ours = march(medium, BOX, rays, SKY, **options)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4 if precision == "f32" else 2e-2)
+    assert ((theirs - SKY.radiance(rays.directions)).abs().amax(1) > 0.02).float().mean() > 0.1
 
 
 def test_agrees_with_plain_torch():

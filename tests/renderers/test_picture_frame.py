@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import CPU_ONLY, EMULATES, NATIVE_BACKENDS, OpCase, check_op
 
 from radfield import backend
 from radfield.encodings import registry
@@ -58,9 +58,21 @@ def test_against_reference(kind):
             atol=1e-5,
             sizes=(0, 1, 33, 200),
             wrong_dtype=("across", "down"),
-            backends=CPU_ONLY,
+            backends=NATIVE_BACKENDS if kind == "hash" else CPU_ONLY,  # each is seconds of the emulator's compiler
+            most_emulated=33,
         )
     )
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(("precision", "dtype"), [("f32", torch.uint16), ("bf16", torch.uint8)])
+def test_on_cuda_it_has_the_bits_of_the_stages(precision, dtype):
+    """On a CPU features are found row by row, in another order of sums."""
+    field, across, down = field_of("hash", precision), torch.linspace(0, 1, 15), torch.linspace(0.2, 0.9, 5)
+    with backend.use(backend.EMULATED):
+        given = (field.grid, field.network, across, down, dtype, 1.0)
+        ours, theirs = picture_frame(*given), picture_frame_reference(*given)
+    assert torch.equal(ours, theirs) and ours.dtype == dtype and len(ours.unique()) > 10
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])

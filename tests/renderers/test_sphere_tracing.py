@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from checks import EMULATES
+from cuda_emulator.backend import SCHEDULES, emulator
 
 from radfield import backend
 from radfield.apps.fit.sdf_views import cameras_around
@@ -69,6 +71,25 @@ def test_agrees_with_one_stage_after_another(kind, precision):
     shown, rays = FieldDistance(bumpy(kind, precision)), rays_around()
     space = FreeSpace.of(shown)
     (color, *ours), (their_color, *theirs) = (how(shown, space, rays) for how in (in_one_pass, separately))
+    assert 0.1 < theirs[0].mean() < 0.9
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))  # opacity and depth
+    torch.testing.assert_close(color, their_color, rtol=0, atol=1e-4)
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(("order", "precision"), [*((order, "f32") for order in SCHEDULES), (0, "bf16")])
+def test_on_cuda_it_agrees_with_one_stage_after_another(order, precision, monkeypatch):
+    """Two blocks, whose lanes take more rays as theirs end; in one schedule a single one, in bf16 with its rows in
+    scratch memory."""
+    if order == SCHEDULES[-1]:
+        monkeypatch.setattr("radfield.networks.mlp._MOST_BLOCKS", 1)
+    if precision == "bf16":
+        monkeypatch.setattr("radfield.networks.mlp._MOST_SHARED", 0)
+    shown, rays = FieldDistance(bumpy("hash", precision), 0.01, ((0.1, 0.2, 0.3), (0.9, 0.9, 0.7))), rays_around(9)
+    space = FreeSpace.of(shown)
+    emulator.order = order
+    with backend.use(backend.EMULATED):
+        (color, *ours), (their_color, *theirs) = (how(shown, space, rays) for how in (in_one_pass, separately))
     assert 0.1 < theirs[0].mean() < 0.9
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))  # opacity and depth
     torch.testing.assert_close(color, their_color, rtol=0, atol=1e-4)

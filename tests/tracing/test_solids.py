@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from checks import CPU_ONLY, OpCase, check_op
+from checks import OpCase, check_op
 
 from radfield.errors import BadInput
 from radfield.rays import Rays
@@ -67,7 +67,6 @@ def test_native_agrees_with_reference():
         inputs=inputs,
         outputs=visible,
         wrong_dtype=("origins", "directions"),
-        backends=CPU_ONLY,
         rtol=1e-5,
         atol=2e-5,
     )
@@ -129,7 +128,7 @@ def test_torus_in_closed_form():
     assert compared > 200
 
 
-def test_leaving_a_solid_from_inside():
+def test_leaving_a_solid_from_inside(each_backend_once):
     directions = torch.nn.functional.normalize(torch.randn(200, 3), dim=-1)
     start = 0.3 * torch.randn(200, 3).clamp(-1, 1)
     hits = trace_solids(Solids.of([Shape("sphere", (0.8,))]), Rays(start, directions), inside=True)
@@ -193,7 +192,7 @@ def test_the_shape_that_decides_is_named():
     torch.testing.assert_close(hits.normal, torch.tensor([[-1.0, 0, 0]]))
 
 
-def test_a_limit_hides_what_lies_behind():
+def test_a_limit_hides_what_lies_behind(each_backend_once):
     rays = some_rays(300)
     hits = trace_solids(everything(), rays)
     limit = torch.where(torch.arange(300) % 2 == 0, hits.depth * 0.99, hits.depth * 1.01)

@@ -35,9 +35,9 @@ def organise(scene: GaussianScene, adam: GaussianAdam, *, first: bool) -> Gaussi
     sign = torch.where(scene.quaternions[0] < 0, -1.0, 1.0)
     scene.quaternions.mul_(sign / length)
     adam.m["quaternions"].mul_(sign)
-    features, width = sort_features(scene).cpu(), grid_width(len(scene))
+    width = grid_width(len(scene))
     kept = {} if first else {"order": torch.arange(len(scene)), "radius": RESORT_RADIUS}
-    order = plas_sort(features, width, **kept).to(scene.means.device)
+    order = plas_sort(sort_features(scene), width, **kept)
     adam.select(order, 0)
     return scene.select(order)
 

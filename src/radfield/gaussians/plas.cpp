@@ -1,7 +1,6 @@
 #include "plas.h"
 
 #include "../cpu/parallel.h"
-#include "../maths.h"
 
 using namespace radfield;
 

@@ -1,6 +1,6 @@
 // The best exchange of four cells (plas.py has the algorithm and the letters): all orders of four, and their choice.
 #pragma once
-#include <stdint.h>
+#include "../maths.h"
 
 namespace radfield {
 
@@ -22,7 +22,7 @@ constexpr int8_t plas_places[PLAS_ORDERS][4] = {
 
 // The order with the largest sum of dots[i][place of i], the first of equals; the sum is what it gains over order 0.
 template <class F>
-inline int plas_best(const F (&dots)[4][4], F& gain) {
+RADFIELD_FN int plas_best(const F (&dots)[4][4], F& gain) {
   int best = 0;
   const F before = (dots[0][0] + dots[1][1]) + (dots[2][2] + dots[3][3]);
   F most = before;

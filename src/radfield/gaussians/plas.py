@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..backend import native
 from ..cpu.library import one_torch_thread
+from ..cuda.plan import Launch
 from ..op import In, InOut, Op, Out
 from .order import grid_width
 from .scene import GaussianScene
@@ -40,7 +41,15 @@ EXCHANGE = Op(
     In("target", "f32", "G K", "what each cell should be like"),
     In("groups", "i32", "Q 4", "numbers of cells, each in one group at most"),
 )
+_TEAMS = 8  # groups of a block on CUDA, 16 threads each
 _PLACES = torch.tensor(list(itertools.permutations(range(4))))  # in the order of plas.h
+
+
+@EXCHANGE.cuda
+def _(a):
+    for name in ("cells", "target"):
+        a.aligned(name, 16)
+    return Launch("plas_exchange", (-(-a.Q // _TEAMS),), (16 * _TEAMS,))
 
 
 @dataclass(frozen=True)
@@ -63,11 +72,11 @@ def exchange_reference(order: Tensor, cells: Tensor, target: Tensor, groups: Ten
     groups = groups.long()
     dots = cells[groups] @ target[groups].mT
     scores = torch.stack([dots[:, [0, 1, 2, 3], place].sum(1) for place in _PLACES.tolist()], 1)
-    best, most = torch.zeros(len(groups), dtype=torch.long), scores[:, 0].clone()
+    best, most = torch.zeros_like(groups[:, 0]), scores[:, 0].clone()
     for p in range(1, len(_PLACES)):
         better = scores[:, p] > most
         best[better], most[better] = p, scores[better, p]
-    to = groups.gather(1, _PLACES[best])
+    to = groups.gather(1, _PLACES.to(groups.device)[best])
     order, cells, before = order.clone(), cells.clone(), (order[groups], cells[groups])
     order[to], cells[to] = before
     return 2 * (most - scores[:, 0]), order, cells
@@ -132,13 +141,13 @@ def plas_sort(
 ) -> Tensor:
     """[G] int64: the number of the row of `features` [G, C], float32, for each cell.
 
-    order: where rows are at first, at random by default; radius: the first one, half of the grid by default. progress:
-    called with the part that is done.
+    All is done where the features are, but for random numbers. order: where rows are at first, at random by default;
+    radius: the first one, half of the grid by default. progress: called with the part that is done.
     """
     count = len(features)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=generator) if order is None else order
-    order = order.int()
+    order = order.to(features.device, torch.int32)
     wide = torch.nn.functional.pad(features.float(), (0, -features.shape[1] % WIDE))
     cells = wide[order.long()].contiguous()
     rows = -(-count // width)
@@ -159,7 +168,7 @@ def _sort_at(order: Tensor, cells: Tensor, width: int, radius: int, config: Conf
     left = float((cells - target).square().sum(dtype=torch.float64))
     block = min(max(radius + 1, config.least_block), config.most_block)
     for _ in range(config.most_rounds):
-        groups = groups_of(len(cells), width, block, generator)
+        groups = groups_of(len(cells), width, block, generator).to(cells.device)
         gain = float(exchange(order, cells, target, groups).sum(dtype=torch.float64))
         left -= gain
         if gain <= config.least_gain * left:
@@ -168,6 +177,7 @@ def _sort_at(order: Tensor, cells: Tensor, width: int, radius: int, config: Conf
 
 def neighbour_distance(features: Tensor, width: int) -> float:
     """The mean length of the difference between cells side by side, of `features` [G, C] in the order of the cells."""
+    features = features.cpu()
     right = torch.arange(len(features) - 1)
     right = right[(right + 1) % width != 0]
     pairs = [(right, right + 1), (torch.arange(max(len(features) - width, 0)), torch.arange(width, len(features)))]

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import torch
 
-from ..backend import by_tinycudann, native, on_cuda
-from ..cuda.plan import Launch
+from ..backend import by_tinycudann, native
+from ..cuda.plan import Launch, blocks
 from ..encodings.encoding import Encoding
-from ..encodings.hash_grid import OPS, HashGrid
+from ..encodings.hash_grid import OPS, HashGrid, entry_bytes
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import feature_major, streams
@@ -53,6 +53,20 @@ def _(a) -> tuple[Launch, ...]:
     return per_parameter(a, f"grid_mlp_pack<{mma}>"), tiles(kernel, rows, -(-a.M // 32))
 
 
+RAYS_IN_A_ROW = 64  # that a block takes at a time, in frames of rays: renderers/field_rays_device.h
+
+
+def frame_launches(a, name: str, tasks: int, *kinds: str, beside: int = 0) -> tuple[Launch, Launch]:
+    """The launches on CUDA of an op with the arguments FIELD: the kernel `name`_pack, then `name`, a block of which
+    does one of `tasks` after another. beside: inputs of the network besides the features; kinds: what the kernel's
+    template takes besides product, features per level and the table's type."""
+    a.aligned("table", entry_bytes(a, "table"))
+    mma = products(a.kernel)
+    rows = -(-(a.L * a.F + beside) // 16) * 16 + 2 * a.widest
+    kernel = f"{name}<{', '.join((mma, str(a.F), a.cxx('table'), *kinds))}>"
+    return Launch(f"{name}_pack<{mma}>", blocks(a.P if tasks else 0)), tiles(kernel, rows, tasks)
+
+
 @torch.no_grad()
 def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """`network(grid(x))` [M, O] for `x` [M, D] float32 in [0, 1], bit for bit, without gradients.
@@ -69,11 +83,13 @@ def grid_mlp(x: torch.Tensor, grid: HashGrid, network: MLP, *, dtype: torch.dtyp
 
 
 def takes(grid: Encoding, like: torch.Tensor) -> bool:
-    """Whether ops in one pass on the CPU take this grid, for tensors where `like` is: hash, dense and tiled grids that
-    span the unit cube, positions outside clamped to it."""
+    """Whether ops in one pass take this grid, for tensors where `like` is: hash, dense and tiled grids that span the
+    unit cube, positions outside clamped to it, entries of fp32 or bf16."""
     known = isinstance(grid, HashGrid) and grid.grid.ops is OPS and grid.outside == "clamp"
-    boxed = getattr(grid, "_boxed", False)
-    return known and not boxed and native(like) and not on_cuda(like) and not by_tinycudann()
+    if not known or getattr(grid, "_boxed", False) or not native(like) or by_tinycudann():
+        return False
+    stored = grid.stored()
+    return stored is None or stored.dtype == torch.bfloat16
 
 
 def field_arguments(grid: HashGrid, network: MLP, like: torch.Tensor, beside: int = 0) -> dict:

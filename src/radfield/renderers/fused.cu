@@ -1,9 +1,8 @@
 // A block is 32 rays, one per lane of its first warp, and the network's tile of their samples (fused.py).
 #include "fused.h"
 
-#include "../encodings/hash_grid_device.h"
 #include "../encodings/spherical_harmonics.h"
-#include "../networks/mlp_tiles.h"
+#include "../networks/grid_field_device.h"
 #include "../sampling/march_device.h"
 #include "composite.h"
 
@@ -42,8 +41,8 @@ RADFIELD_FN MarchCount march_arguments(const RenderFused& a) {
 
 // A tile's samples: where they are, and what the networks say of them.
 struct FusedTile {
-  float x[3][TILE], d[3][TILE], logit[TILE], color[3][TILE];
-  bool used[TILE];
+  TilePoints<3> points;
+  float d[3][TILE], logit[TILE], color[3][TILE];
 };
 
 // The ray of a lane, and what it has seen so far.
@@ -84,7 +83,9 @@ struct FusedRay {
   RADFIELD_FN void put(FusedTile& tile, int s) const {
     float q[3];
     ray.point_at(step_time<CONE>(march.constants.stepping, ray, step, 0.5f), q);
-    for (int c = 0; c < 3; ++c) tile.x[c][s] = q[c], tile.d[c][s] = ray.d[c];
+    const float scale = inverse_side((int32_t)a.cascades - 1);
+    for (int c = 0; c < 3; ++c)
+      tile.points.x[c][s] = a.cascades == 1 ? q[c] : (q[c] - 0.5f) * scale + 0.5f, tile.d[c][s] = ray.d[c];
   }
   // Composites the sample and goes one step on.
   RADFIELD_FN void see(const FusedTile& tile, int s) {
@@ -99,46 +100,16 @@ struct FusedRay {
   }
 };
 
-// The value as it is between two networks: rounded where the table has 16 bits.
-template <class T>
-RADFIELD_FN float rounded(float value) {
-  T kept;
-  write(&kept, value);
-  return read(&kept);
-}
-
-// The grid's features of the tile, rows of the density network's inputs.
-template <int F, class T>
-RADFIELD_FN void fused_features(const RenderFused& a, const FusedTile& tile, float* x, int rows) {
-  const float scale = inverse_side((int32_t)a.cascades - 1);
-  for_rows((int)a.L, [&](int l, int s) {
-    float sum[F] = {}, point[3];
-    if (tile.used[s]) {
-      uint32_t factor[3];
-      const GridLevel level = grid_level(a.levels, a.scales, l);
-      for (int d = 0; d < 3; ++d) {
-        point[d] = a.cascades == 1 ? tile.x[d][s] : (tile.x[d][s] - 0.5f) * scale + 0.5f;
-        factor[d] = axis_factor(level, d);
-      }
-      const auto cell = locate<3, int32_t>(point, level, factor, a.smoothstep);
-      add_corners<3, F>(sum, cell, level, (const T*)a.table + level.offset * F,
-                        [&](int c) { return corner_weight(cell, c); });
-    }
-    for (int f = 0; f < F; ++f) x[(l * F + f) * STRIDE + s] = rounded<T>(sum[f]);
-  });
-  const int channels = (int)a.L * F;
-  for_rows(rows - channels, [&](int c, int s) { x[(channels + c) * STRIDE + s] = 0.0f; });
-}
-
 // The direction's harmonics behind the geometry features, rows of the colour network's inputs.
 template <int DEGREE, class T>
 RADFIELD_FN void fused_harmonics(const RenderFused& a, const FusedTile& tile, float* x, int rows) {
   const int first = (int)a.features, behind = first + DEGREE * DEGREE;
   if (threadIdx.x < TILE) {
     const int s = (int)threadIdx.x;
-    const bool used = tile.used[s];
+    const bool used = tile.points.used[s];
     const float u = used ? tile.d[0][s] : 0.0f, v = used ? tile.d[1][s] : 0.0f, w = used ? tile.d[2][s] : 1.0f;
-    sh_values<DEGREE>(u, v, w, 1.0f, 0.0f, [&](int c, float value) { x[(first + c) * STRIDE + s] = rounded<T>(value); });
+    sh_values<DEGREE>(u, v, w, 1.0f, 0.0f,
+                      [&](int c, float value) { x[(first + c) * STRIDE + s] = as_stored<T>(value); });
   }
   for_rows(rows - behind, [&](int c, int s) { x[(behind + c) * STRIDE + s] = 0.0f; });
 }
@@ -162,15 +133,15 @@ __global__ void __launch_bounds__(128) render_fused(const RenderFused a, float* 
   for (;;) {
     bool found = false;
     if (s < TILE) {
-      found = tile.used[s] = ray.next();
+      found = tile.points.used[s] = ray.next();
       if (found) ray.put(tile, s);
     }
     if (!__syncthreads_or(found)) return;
-    fused_features<F, T>(a, tile, x, shape[0].layer[0].rows);
+    load_features<F, T>(a, tile.points, x, shape[0].layer[0].rows);
     fused_harmonics<DEGREE, T>(a, tile, seen, shape[1].layer[0].rows);
     __syncthreads();
     run_layers<MMA>(density_network(a), shape[0], x, h, [&](int o, int at, float value) {
-      seen[o * STRIDE + at] = rounded<T>(value);
+      seen[o * STRIDE + at] = as_stored<T>(value);
       if (o == 0) tile.logit[at] = value;
     });
     run_layers<MMA>(color_network(a), shape[1], seen, h, [&](int o, int at, float value) { tile.color[o][at] = value; });

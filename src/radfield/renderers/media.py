@@ -10,7 +10,7 @@ without noise:
     C = T(far) L(w) + sum_i T_i (1 - exp(-sigma_i dt)) a_i mean_k L(w_k) 4 pi p(w_k | w) T(x_i, w_k)
 
 A medium is any function from [M, 3] points to (sigma [M], a [M, 3] or one for all). That of a field (`FieldMedium`) is
-marched in one pass on the CPU (op `media_march`): tiles of rays step, ask grid and network and gather light without
+marched in one pass (op `media_march`): tiles of rays step, ask grid and network and gather light without
 anything but their colours being in memory. What `march` does with any other, step after step over all rays, is its
 specification.
 
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from ..errors import BadInput
 from ..fields.values import ValueField
-from ..networks.grid_mlp import FIELD, field_arguments, takes
+from ..networks.grid_mlp import FIELD, RAYS_IN_A_ROW, field_arguments, frame_launches, takes
 from ..op import In, InOut, Op, Out, Scalar
 from ..rays import Rays, check_width
 from ..sampling.random import random_bits, stream, unit_float
@@ -42,7 +42,7 @@ _PER_CALL = 1 << 17
 MARCH = Op(
     "media_march",
     Out("color", "f32", "R 3"),
-    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether; not on CUDA", optional=True),
     In("origins", "f32", "3 R"),
     In("directions", "f32", "3 R"),
     In("box", "f32", "2 3"),
@@ -58,6 +58,11 @@ MARCH = Op(
     Scalar("width", "int", "of the image whose pixels, row by row, the rays are; 0: of none"),
     *FIELD,
 )
+
+
+@MARCH.cuda
+def _(a):
+    return frame_launches(a, "media_march", -(-a.R // RAYS_IN_A_ROW))
 
 
 @dataclass(frozen=True)
@@ -239,17 +244,18 @@ def _in_one_pass(medium, box, rays, environment, light_directions, nanoseconds, 
     for name, value in {**options, "light_directions": light_directions}.items():
         if name in ("steps", "light_steps", "light_directions") and not 1 <= value <= 1 << 16:
             raise BadInput(f"march: {name} is {value}; the rule: from 1 to 2^16")
-    color = torch.empty(len(rays), 3)
+    device = rays.origins.device
+    color = torch.empty(len(rays), 3, device=device)
     towards = sphere_directions(light_directions).to(rays.origins)
     MARCH(
         color=color,
         nanoseconds=nanoseconds,
         origins=feature_major(rays.origins),
         directions=feature_major(rays.directions),
-        box=box.contiguous(),
+        box=box.to(device).contiguous(),
         towards=feature_major(towards),
         light=feature_major(environment.radiance(towards)),
-        sky=environment.table(),
+        sky=environment.table().to(device),
         sharpness=environment.sharpness,
         extinction=medium.extinction,
         **options,

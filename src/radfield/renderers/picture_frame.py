@@ -15,19 +15,26 @@ import torch
 from torch import Tensor
 
 from ..encodings.hash_grid import HashGrid
-from ..networks.grid_mlp import FIELD, field_arguments, takes
+from ..networks.grid_mlp import FIELD, field_arguments, frame_launches, takes
 from ..networks.mlp import MLP
 from ..op import In, InOut, Op, Out, Scalar
 
 FRAME = Op(
     "picture_frame",
     Out("values", "u8 u16 f32", "rows columns O"),
-    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether; not on CUDA", optional=True),
     In("across", "f32", "columns", "positions, clamped to [0, 1]"),
     In("down", "f32", "rows"),
     Scalar("peak", "float", "what 1 is stored as, of floats"),
     *FIELD,
 )
+
+
+@FRAME.cuda
+def _(a):
+    return frame_launches(a, "picture_frame", -(-a.rows * a.columns // 32), a.cxx("values"))
+
+
 MOST = {torch.uint8: 255, torch.uint16: 65535}
 
 
@@ -59,7 +66,7 @@ def picture_frame(
     stage by stage. Raises `BadInput` on another shape or dtype."""
     if not takes(grid, across):
         return picture_frame_reference(grid, network, across, down, dtype, peak)
-    values = torch.empty(len(down), len(across), network.layers.outputs, dtype=dtype)
+    values = torch.empty(len(down), len(across), network.layers.outputs, dtype=dtype, device=across.device)
     given = {"across": across.contiguous(), "down": down.contiguous(), "nanoseconds": nanoseconds}
     FRAME(values=values, peak=peak, **given, **field_arguments(grid, network, across))
     return values

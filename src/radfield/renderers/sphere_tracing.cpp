@@ -172,16 +172,13 @@ struct Tracer {
   void shade_lanes(int64_t first, int64_t j, int64_t n) {
     const int m = (int)(n - j < W ? n - j : W);
     const vi slot = load_n(met + first, m);
-    vf gradient[3] = {}, along = {}, length = {};
+    vf gradient[3] = {};
     for (int corner = 0; corner < 4; ++corner)
       for (int k = 0; k < 3; ++k)
         gradient[k] = fma(load_n(y + corner * n + j, m), splat(a.corners[3 * corner + k]), gradient[k]);
-    for (int k = 0; k < 3; ++k) {
-      along = fma(gradient[k], gather(d[k], slot), along);
-      length = fma(gradient[k], gradient[k], length);
-    }
+    const vf direction[3] = {gather(d[0], slot), gather(d[1], slot), gather(d[2], slot)};
     alignas(64) float light[W];
-    store(light, 0.1f + 0.9f * abs(along) / max(sqrt(length), vf{} + 1e-12f));
+    store(light, light_from_camera(gradient, direction));
     for (int i = 0; i < m; ++i) {
       const int32_t s = met[first + i];
       const int64_t ray = tile.ray(s);

@@ -62,4 +62,12 @@ RADFIELD_FN F outside_box(const F (&x)[3], const float* low, const float* high) 
   return most;
 }
 
+// How bright a surface is under a light at the camera, and a little from everywhere; either way round.
+template <class F>
+RADFIELD_FN F light_from_camera(const F (&gradient)[3], const F (&d)[3]) {
+  F along = {}, length = {};
+  for (int k = 0; k < 3; ++k) along = fma(gradient[k], d[k], along), length = fma(gradient[k], gradient[k], length);
+  return 0.1f + 0.9f * abs(along) / max(sqrt(length), F{} + 1e-12f);
+}
+
 }  // namespace radfield

@@ -10,6 +10,8 @@ On the CPU a field's surface is shown in one pass (`FieldDistance`, op `sphere_t
 network, find normals and are shaded without anything but their colours being in memory. What `render_rays` does with
 any other distance, one stage after another over all rays, is its specification.
 
+On CUDA it is one pass as well, in which a block asks for one point of each of 32 rays (`field_rays_device.h`).
+
 Letters: N rays (R in the op, whose other letters are those of networks/grid_mlp.py).
 """
 
@@ -25,7 +27,7 @@ from ..camera_rays import image_rays
 from ..cameras import Cameras
 from ..fields.distance import DistanceField
 from ..geometry import intersect_box
-from ..networks.grid_mlp import FIELD, field_arguments, takes
+from ..networks.grid_mlp import FIELD, RAYS_IN_A_ROW, field_arguments, frame_launches, takes
 from ..op import In, InOut, Op, Out, Scalar
 from ..rays import Rays, check_width
 from ..tensors import check_shape, feature_major
@@ -49,7 +51,7 @@ TRACE = Op(
     Out("color", "f32", "R 3"),
     Out("opacity", "f32", "R"),
     Out("depth", "f32", "R", "0 where nothing is"),
-    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, network, altogether; not on CUDA", optional=True),
     In("origins", "f32", "3 R"),
     In("directions", "f32", "3 R"),
     In("free", "f32", "K", "cells^3, see FreeSpace"),
@@ -68,6 +70,11 @@ TRACE = Op(
     Scalar("width", "int", "of the image whose pixels, row by row, the rays are; 0: of none"),
     *FIELD,
 )
+
+
+@TRACE.cuda
+def _(a):
+    return frame_launches(a, "sphere_trace", -(-a.R // RAYS_IN_A_ROW), beside=3)
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,9 @@ class FreeSpace:
     free: Tensor
 
     @staticmethod
-    def of(distance: Distance) -> FreeSpace:
-        """Asks `distance` once per cell."""
-        side = (torch.arange(CELLS, dtype=torch.float32) + 0.5) / CELLS
+    def of(distance: Distance, device: torch.device | str = "cpu") -> FreeSpace:
+        """Asks `distance` once per cell, at points on `device`."""
+        side = (torch.arange(CELLS, dtype=torch.float32, device=device) + 0.5) / CELLS
         centres = torch.cartesian_prod(side, side, side)
         value = torch.cat([distance(part) for part in centres.split(_POINTS_PER_CALL)])
         return FreeSpace((value.abs() - _SLOPE * 0.5 * 3**0.5 / CELLS).clamp_min(0))
@@ -129,7 +136,7 @@ def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, T
 
 def _through_free_space(space: FreeSpace, o: Tensor, d: Tensor, t: Tensor, far: Tensor, going: Tensor):
     """Moves rays on while their cells are free; those that leave the box are left out."""
-    under_way = torch.arange(len(t))
+    under_way = torch.arange(len(t), device=t.device)
     for _ in range(_FREE_STEPS):
         if not len(under_way):
             break
@@ -205,7 +212,8 @@ def render_rays(
 def _in_one_pass(distance, space, rays, box, background, width, nanoseconds):
     check_width("render_rays", width, rays)
     check_shape("render_rays", "free", space.free, (CELLS**3,))
-    color, opacity, depth = (torch.empty(len(rays), *more) for more in ((3,), (), ()))
+    device = rays.origins.device
+    color, opacity, depth = (torch.empty(len(rays), *more, device=device) for more in ((3,), (), ()))
     TRACE(
         color=color,
         opacity=opacity,
@@ -213,12 +221,12 @@ def _in_one_pass(distance, space, rays, box, background, width, nanoseconds):
         nanoseconds=nanoseconds,
         origins=feature_major(rays.origins),
         directions=feature_major(rays.directions),
-        free=space.free,
-        box=torch.stack(box).float(),
-        crop=None if distance.crop is None else torch.tensor(distance.crop),
-        background=background.float().contiguous(),
-        albedo=torch.tensor(ALBEDO),
-        corners=torch.tensor(_TETRAHEDRON),
+        free=space.free.to(device),
+        box=torch.stack(box).to(device, torch.float32),
+        crop=None if distance.crop is None else torch.tensor(distance.crop, dtype=torch.float32, device=device),
+        background=background.to(device, torch.float32).contiguous(),
+        albedo=torch.tensor(ALBEDO, device=device),
+        corners=torch.tensor(_TETRAHEDRON, device=device),
         level=distance.level,
         relaxed=RELAXED,
         hit=HIT,

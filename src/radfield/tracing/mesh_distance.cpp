@@ -11,9 +11,8 @@ using namespace radfield;
 
 namespace {
 
-constexpr int64_t POINTS = 256;             // per task
-constexpr float NEARER_BOX = 1 - 4e-7f;     // a box counts as nearer than it is by what rounding may take
-constexpr double SAFE_BOUND = 1 + 1e-5;     // and what was met for another point as farther
+constexpr int64_t POINTS = 256;          // per task
+constexpr double SAFE_BOUND = 1 + 1e-5;  // what was met for another point counts as farther
 constexpr int CELL_BITS = 6, CELLS = 1 << CELL_BITS;
 
 struct Waiting {
@@ -38,8 +37,9 @@ RADFIELD_SIMD void meet_block(const MeshDistance& a, int64_t block, Query& q) {
     const vf square = triangle_square(p, b, c);
     for (uint32_t bits = mask_bits(square < q.best); bits; bits &= bits - 1) {
       const int lane = __builtin_ctz(bits);
-      if (!(square[lane] < q.best)) continue;
-      q.best = square[lane], q.found = a.triangle[WIDE * block + i + lane];
+      const int32_t triangle = a.triangle[WIDE * block + i + lane];
+      if (!(square[lane] < q.best) || triangle < 0) continue;  // from far enough away, an unused lane may be nearer
+      q.best = square[lane], q.found = triangle;
     }
   }
 }
@@ -80,25 +80,11 @@ void find_nearest(const MeshDistance& a, Query& q) {
   }
 }
 
-struct Point {
-  double p[3];
-  bool valid;
-};
-
-Point point_of(const MeshDistance& a, int64_t i) {
-  const double centre[3] = {a.centre_x, a.centre_y, a.centre_z}, inverse = 1 / a.scale;
-  Point at;
-  double square = 0;
-  for (int k = 0; k < 3; ++k) at.p[k] = (a.x[k * a.N + i] - centre[k]) * inverse, square += at.p[k] * at.p[k];
-  at.valid = square < 1e36;  // what is no number is not, nor what float32 cannot square
-  return at;
-}
-
 // Returns the triangle's place in the tree; `before`: that of another point, or -1.
 int32_t answer(const MeshDistance& a, int64_t i, int32_t before) {
-  const Point at = point_of(a, i);
+  const QueryPoint at = query_point(a, i);
   if (!at.valid) {
-    a.distance[i] = __builtin_nanf(""), a.index[i] = -1;
+    write_distance(a, i, at, -1);
     return before;
   }
   Query q = {{}, 3e38f, -1};
@@ -109,21 +95,13 @@ int32_t answer(const MeshDistance& a, int64_t i, int32_t before) {
   }
   find_nearest(a, q);
   const int32_t found = q.found < 0 ? before : q.found;
-  const Nearest near = nearest_feature(a.corners + 9 * (int64_t)found, at.p);
-  double side = 1;
-  if (a.normals) {
-    const float* normal = a.normals + 3 * (7 * (int64_t)a.order[found] + near.feature);
-    side = near.off[0] * normal[0] + near.off[1] * normal[1] + near.off[2] * normal[2];
-  }
-  const double distance = __builtin_sqrt(near.square) * a.scale;
-  a.distance[i] = (float)(side < 0 ? -distance : distance);
-  a.index[i] = a.order[found];
+  write_distance(a, i, at, found);
   return found;
 }
 
 // The cell of a point on the curve of Morton (1966): the bits of its coordinates in turns.
 int32_t cell_of(const MeshDistance& a, int64_t i) {
-  const Point at = point_of(a, i);
+  const QueryPoint at = query_point(a, i);
   int32_t cell = 0;
   for (int k = 0; k < 3 && at.valid; ++k) {
     const double side = (at.p[k] + 0.55) * (CELLS / 1.1);

@@ -24,6 +24,8 @@ struct MeshDistance {
   int64_t N, B, L, T;
 };
 
+constexpr float NEARER_BOX = 1 - 4e-7f;  // a box counts as nearer than it is by what rounding may take
+
 template <class F>
 RADFIELD_FN F dot3(const F* a, const F* b) {
   return fma(a[0], b[0], fma(a[1], b[1], a[2] * b[2]));
@@ -97,6 +99,37 @@ RADFIELD_FN Nearest nearest_feature(const float* corners, const double* p) {
   }
   try_edge(p, a, b, 1, 4, 5, found), try_edge(p, b, c, 2, 5, 6, found), try_edge(p, c, a, 3, 6, 4, found);
   return found;
+}
+
+// Point i in the tree's coordinates.
+struct QueryPoint {
+  double p[3];
+  bool valid;
+};
+RADFIELD_FN QueryPoint query_point(const MeshDistance& a, int64_t i) {
+  const double centre[3] = {a.centre_x, a.centre_y, a.centre_z}, inverse = 1 / a.scale;
+  QueryPoint at;
+  double square = 0;
+  for (int k = 0; k < 3; ++k) at.p[k] = (a.x[k * a.N + i] - centre[k]) * inverse, square += at.p[k] * at.p[k];
+  at.valid = square < 1e36;  // what is no number is not, nor what float32 cannot square
+  return at;
+}
+
+// What is known of point i once the tree's triangle `found` is its nearest one.
+RADFIELD_FN void write_distance(const MeshDistance& a, int64_t i, const QueryPoint& at, int32_t found) {
+  if (!at.valid || found < 0) {
+    a.distance[i] = as_float(0x7fc00000), a.index[i] = -1;  // no number
+    return;
+  }
+  const Nearest near = nearest_feature(a.corners + 9 * (int64_t)found, at.p);
+  double side = 1;
+  if (a.normals) {
+    const float* normal = a.normals + 3 * (7 * (int64_t)a.order[found] + near.feature);
+    side = near.off[0] * normal[0] + near.off[1] * normal[1] + near.off[2] * normal[2];
+  }
+  const double distance = square_root(near.square) * a.scale;
+  a.distance[i] = (float)(side < 0 ? -distance : distance);
+  a.index[i] = a.order[found];
 }
 
 }  // namespace radfield

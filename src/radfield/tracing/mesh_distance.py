@@ -16,15 +16,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..backend import on_cuda
+from ..cuda.plan import Launch, blocks
 from ..op import In, Op, Out, Scalar
 from ..tensors import check_shape, feature_major
-from .wide_bvh import WideBvh
+from .wide_bvh import WIDE, WideBvh
 
 DISTANCE = Op(
     "mesh_distance",
     Out("distance", "f32", "N", "negative on the side that the normals point away from"),
     Out("index", "i32", "N", "the nearest triangle of the mesh; -1 where x is not finite"),
-    Out("places", "i32", "2 N", "scratch: the order in which the points are asked, and their cells"),
+    Out("places", "i32", "2 N", "scratch of the CPU: the order of asking, and the points' cells", optional=True),
     In("x", "f32", "3 N"),
     In("box", "f32", "B 6 16"),
     In("child", "i32", "B 16"),
@@ -40,19 +42,23 @@ DISTANCE = Op(
 )
 
 
+@DISTANCE.cuda
+def _(a):
+    return Launch("mesh_distance", blocks(WIDE * a.N, threads=128), (128,))
+
+
 def mesh_distance(tree: WideBvh, x: Tensor, normals: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """(distance [N], index [N] int32) of points x [N, 3] float32; signed by `normals` [T, 7, 3] of the mesh's triangles
-    where they are given. On the CPU, where there is a compiled library (`mesh_distance_reference` elsewhere)."""
+    where they are given, which are where x is. Where there are native ops (`mesh_distance_reference` elsewhere)."""
     check_shape("mesh distance", "x", x, (None, 3))
-    distance, index = torch.empty(len(x)), torch.empty(len(x), dtype=torch.int32)
-    names = ("box", "child", "block", "triangle", "order", "corners")
+    distance, index = (torch.empty(len(x), dtype=kind, device=x.device) for kind in (torch.float32, torch.int32))
     DISTANCE(
         distance=distance,
         index=index,
-        places=torch.empty(2, len(x), dtype=torch.int32),
+        places=None if on_cuda(x) else torch.empty(2, len(x), dtype=torch.int32),
         x=feature_major(x),
         normals=normals,
-        **{name: getattr(tree, name) for name in names},
+        **tree.tables(x.device),
         **dict(zip(("centre_x", "centre_y", "centre_z"), tree.centre, strict=True)),
         scale=tree.scale,
     )

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..op import In, Op, Out
 from ..srgb import encode_srgb
 from ..tensors import feature_major
@@ -44,6 +45,16 @@ SKY = Op(
 )
 
 
+@SHADE.cuda
+def _(a):
+    return Launch("shade", blocks(a.N))
+
+
+@SKY.cuda
+def _(a):
+    return Launch("sky", blocks(a.N))
+
+
 @dataclass(frozen=True)
 class Light:
     """towards: the sun's direction, any length. The others are linear light."""
@@ -64,7 +75,7 @@ def shade(albedo, normal, directions, visible, index, gloss, light) -> Tensor:
     """[N, 3] sRGB. albedo, normal, directions: [N, 3]; the others as the op's arguments."""
     if not native(albedo):
         return shade_reference(albedo, normal, directions, visible, index, gloss, light)
-    color = torch.empty(3, len(albedo))
+    color, device = torch.empty(3, len(albedo), device=albedo.device), albedo.device
     SHADE(
         color=color,
         albedo=feature_major(albedo),
@@ -72,8 +83,8 @@ def shade(albedo, normal, directions, visible, index, gloss, light) -> Tensor:
         directions=feature_major(directions),
         visible=visible.contiguous(),
         index=index.contiguous(),
-        gloss=gloss,
-        light=light,
+        gloss=gloss.to(device),
+        light=light.to(device),
     )
     return color.T
 
@@ -82,8 +93,8 @@ def sky(directions: Tensor, light: Tensor) -> Tensor:
     """[N, 3] sRGB of what stands behind everything."""
     if not native(directions):
         return sky_reference(directions, light)
-    color = torch.empty(3, len(directions))
-    SKY(color=color, directions=feature_major(directions), light=light)
+    color = torch.empty(3, len(directions), device=directions.device)
+    SKY(color=color, directions=feature_major(directions), light=light.to(directions.device))
     return color.T
 
 

@@ -23,16 +23,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..rays import Rays
-from ..tensors import feature_major
+from ..tensors import feature_major, on_device
 
 #: kind -> number of its sizes; the code of a kind is its place
 KINDS = {"plane": 0, "sphere": 1, "box": 4, "torus": 2, "cylinder": 3, "capsule": 2, "gyroid": 2}
@@ -55,6 +56,11 @@ TRACE = Op(
     In("bound", "f32", "S 4", "sphere around the solid: centre, radius; a radius below 0 is no bound"),
     Scalar("inside", "int", "whether rays start inside solids and are traced to where they leave"),
 )
+
+
+@TRACE.cuda
+def _(a):
+    return Launch("solids_trace", blocks(a.N, threads=128), (128,))
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class Solids:
     placement: Tensor
     first: Tensor
     bound: Tensor
+    _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of the tables, on other devices
 
     @staticmethod
     def of(solids: Sequence[Shape | Sequence[Shape]]) -> Solids:
@@ -139,9 +146,11 @@ class Solids:
             bound=torch.tensor([_bound(group) for group in groups], dtype=torch.float32).view(-1, 4),
         )
 
-    def tables(self) -> dict[str, Tensor]:
-        """The op's arguments."""
-        return {k: v for k, v in vars(self).items() if k != "shapes"}
+    def tables(self, device: torch.device) -> dict[str, Tensor]:
+        """The op's arguments, on `device`; copied there once."""
+        names = ("kind", "operation", "sizes", "placement", "first", "bound")
+        tables = on_device(tuple(getattr(self, name) for name in names), device, self._copies)
+        return dict(zip(names, tables, strict=True))
 
 
 def trace_solids(
@@ -156,9 +165,9 @@ def trace_solids(
         from .solids_reference import trace_solids_reference
 
         return trace_solids_reference(solids, rays, limit=limit, inside=inside, normals=normals)
-    n = len(rays)
-    depth, index = torch.empty(n), torch.empty(n, dtype=torch.int32)
-    normal = torch.empty(3, n) if normals else None
+    n, device = len(rays), rays.origins.device
+    depth, index = (torch.empty(n, dtype=kind, device=device) for kind in (torch.float32, torch.int32))
+    normal = torch.empty(3, n, device=device) if normals else None
     TRACE(
         depth=depth,
         normal=normal,
@@ -167,7 +176,7 @@ def trace_solids(
         directions=feature_major(rays.directions),
         limit=None if limit is None else limit.clamp_max(FAR).contiguous(),
         inside=inside,
-        **solids.tables(),
+        **solids.tables(device),
     )
     return Hits(torch.where(index < 0, torch.inf, depth), None if normal is None else normal.T, index)
 

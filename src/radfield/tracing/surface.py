@@ -12,7 +12,7 @@ Letters: N points, T triangles, P points of the mesh.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..backend import native
 from ..errors import BadInput, warn
+from ..tensors import on_device
 from .mesh_distance import mesh_distance, mesh_distance_reference
 from .wide_bvh import WideBvh
 from .winding import mesh_winding, mesh_winding_reference, moments
@@ -38,6 +39,7 @@ class Surface:
     triangles: Tensor
     left_out: int
     open_edges: int
+    _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of tables, on other devices, by name
 
     @staticmethod
     def of(vertices: Tensor, triangles: Tensor) -> Surface:
@@ -110,7 +112,7 @@ class Surface:
             warn(f"{name}: passes through itself; what is inside is decided by the winding number (above 1/2)")
 
     def distance(self, x: Tensor) -> Tensor:
-        """[N] unsigned, at x [N, 3] float32."""
+        """[N] unsigned, at x [N, 3] float32 on any device, as in the methods that follow."""
         if not native(x):
             return mesh_distance_reference(self.corners, x.double())[0].to(x.dtype)
         return mesh_distance(self.tree, x)[0]
@@ -119,7 +121,7 @@ class Surface:
         """[N]: how often the surface goes around x [N, 3] float32."""
         if not native(x):
             return mesh_winding_reference(self.corners, x.double()).to(x.dtype)
-        return mesh_winding(self.tree, self._moments, x)
+        return mesh_winding(self.tree, self._on(x, "_moments"), x)
 
     def signed_distance(self, x: Tensor) -> Tensor:
         """[N], negative inside, at x [N, 3] float32."""
@@ -137,6 +139,10 @@ class Surface:
         root = u.sqrt()  # Osada et al. 2002, "Shape distributions", eq. 1
         a, b, c = self.corners[triangle].unbind(1)
         return ((1 - root) * a + root * (1 - v) * b + root * v * c).float()
+
+    def _on(self, x: Tensor, name: str) -> Tensor:
+        # the table `name` where x is
+        return on_device((getattr(self, name),), x.device, self._copies.setdefault(name, {}))[0]
 
     @cached_property
     def _areas(self) -> Tensor:
@@ -169,7 +175,7 @@ def _signed(surface: Surface, x: Tensor) -> Tensor:
     if not native(x):
         distance = surface.distance(x)
         return torch.where(surface.winding(x) > 0.5, -distance, distance)
-    return mesh_distance(surface.tree, x, surface.pseudonormals)[0]
+    return mesh_distance(surface.tree, x, surface._on(x, "pseudonormals"))[0]
 
 
 def _half_edges(triangles: Tensor, points: int) -> tuple[Tensor, Tensor]:

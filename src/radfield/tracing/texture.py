@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out
 from ..sampling.random import pcg, unit_float
@@ -42,6 +43,12 @@ TEXTURE = Op(
     In("values", "f32", "Q 9", "first colour, second colour, frequency, detail, frequency of the detail"),
     In("placement", "f32", "Q 12", "rotation from world to the shape's axes by rows, then the shape's centre"),
 )
+
+
+@TEXTURE.cuda
+def _(a):
+    return Launch("texture", blocks(a.N))
+
 
 Color = tuple[float, float, float]
 
@@ -94,7 +101,8 @@ def texture(textures: Textures, x: Tensor, width: Tensor, index: Tensor) -> Tens
     tables = dict(pattern=textures.pattern, values=textures.values, placement=textures.placement)
     if not native(x):
         return texture_reference(x=x, width=width, index=index, **tables)
-    color = torch.empty(3, len(x))
+    color = torch.empty(3, len(x), device=x.device)
+    tables = {name: table.to(x.device) for name, table in tables.items()}
     TEXTURE(color=color, x=feature_major(x), width=width.contiguous(), index=index.contiguous(), **tables)
     return color.T
 

@@ -11,12 +11,14 @@ it lies: x' = (x - centre) / scale.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .. import backend
 from ..op import In, Op, Out
+from ..tensors import on_device
 from .bvh import build
 
 WIDE = 16
@@ -49,10 +51,18 @@ class WideBvh:
     corners: Tensor
     centre: tuple[float, float, float]
     scale: float
+    _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of the tables, on other devices
+
+    def tables(self, device: torch.device) -> dict[str, Tensor]:
+        """What is asked of the tree, by the names of the ops' arguments, on `device`; copied there once."""
+        names = ("box", "child", "block", "triangle", "order", "corners")
+        tables = on_device(tuple(getattr(self, name) for name in names), device, self._copies)
+        return dict(zip(names, tables, strict=True))
 
     @staticmethod
     def of(corners: Tensor) -> WideBvh:
-        """The tree over triangles [T, 3, 3], float64, T >= 1."""
+        """The tree over triangles [T, 3, 3], float64, T >= 1; made on the CPU, wherever these are."""
+        corners = corners.cpu()
         low, high = corners.amin((0, 1)), corners.amax((0, 1))
         centre, scale = 0.5 * (low + high), max(float((high - low).max()), 1e-300)
         unit = ((corners - centre) / scale).float()
@@ -60,7 +70,7 @@ class WideBvh:
         tree = {"tree_box": tree_box, "node": node, "order": order}
         tree["corners"] = unit[order.long()].reshape(-1, 9).contiguous()
         used = torch.zeros(2, dtype=torch.int64)
-        BUILD(used=used, **tree)
+        _build(used=used, **tree)
         nodes, blocks = used.tolist()
         found = {
             "box": torch.empty(nodes, 6, WIDE),
@@ -69,5 +79,10 @@ class WideBvh:
             "block": torch.empty(blocks, 9, WIDE),
             "triangle": torch.empty(blocks, WIDE, dtype=torch.int32),
         }
-        BUILD(used=used, **found, **tree)
+        _build(used=used, **found, **tree)
         return WideBvh(**found, order=order, corners=tree["corners"], centre=tuple(centre.tolist()), scale=scale)
+
+
+def _build(**tensors: Tensor) -> None:
+    with backend.use("cpu"):
+        BUILD(**tensors)

@@ -34,8 +34,7 @@ RADFIELD_SIMD uint32_t far_children(const MeshWinding& a, int32_t node, const vf
     for (int k = 0; k < 3; ++k) r[k] = load(data + k * WIDE + i) - p[k], area[k] = load(data + (3 + k) * WIDE + i);
     const vf square = inner(r, r), radius = load(data + 6 * WIDE + i) * (float)a.accuracy;
     const vi far = square > radius * radius;
-    const vf seen = inner(area, r) / max(square * sqrt(square), vf{} + 1e-37f);
-    total = total + select(far, seen, vf{});
+    total = total + select(far, dipole_angle(r, area, square), vf{});
     near |= mask_bits(~far) << i;
   }
   return near;
@@ -53,22 +52,21 @@ float winding_of(const MeshWinding& a, const vf* p) {
       if (child < 0) total = total + block_angles(a, -1 - (int64_t)child, p);
     }
   }
-  return sum(total) * 0.0795774715f;  // 1 / (4 pi)
+  return sum(total) * PER_TURN;
 }
 
 }  // namespace
 
 RADFIELD_OP(mesh_winding, MeshWinding) {
-  const double centre[3] = {a.centre_x, a.centre_y, a.centre_z};
   parallel_blocks(a.N, POINTS, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      vf p[3];
-      double square = 0;
-      for (int k = 0; k < 3; ++k) {
-        const double x = ((double)a.x[k * a.N + i] - centre[k]) / a.scale;
-        p[k] = splat((float)x), square += x * x;
+      float at[3];
+      if (!winding_point(a, i, at)) {
+        a.winding[i] = as_float(0x7fc00000);  // no number
+        continue;
       }
-      a.winding[i] = square < 1e24 ? winding_of(a, p) : __builtin_nanf("");  // beyond what float32 cubes, or no number
+      const vf p[3] = {splat(at[0]), splat(at[1]), splat(at[2])};
+      a.winding[i] = winding_of(a, p);
     }
   });
 }

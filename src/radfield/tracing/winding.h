@@ -18,6 +18,8 @@ struct MeshWinding {
   int64_t N, B, L;
 };
 
+constexpr float PER_TURN = 0.0795774715f;  // 1 / (4 pi)
+
 // arctan of z in [0, 1], to 2e-8 (Abramowitz and Stegun, 4.4.49).
 template <class F>
 RADFIELD_FN F arctan_unit(F z) {
@@ -45,6 +47,23 @@ RADFIELD_FN F arctan2(F y, F x) {
 template <class F>
 RADFIELD_FN F inner(const F* a, const F* b) {
   return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+// That of triangles far away, at r from here, as one dipole: the sum of their areas' vectors.
+template <class F>
+RADFIELD_FN F dipole_angle(const F* r, const F* area, F square) {
+  return inner(area, r) / max(square * sqrt(square), F{} + 1e-37f);
+}
+
+// Point i in the tree's coordinates; false beyond what float32 cubes, or where it is no number.
+RADFIELD_FN bool winding_point(const MeshWinding& a, int64_t i, float (&p)[3]) {
+  const double centre[3] = {a.centre_x, a.centre_y, a.centre_z};
+  double square = 0;
+  for (int k = 0; k < 3; ++k) {
+    const double x = ((double)a.x[k * a.N + i] - centre[k]) / a.scale;
+    p[k] = (float)x, square += x * x;
+  }
+  return square < 1e24;
 }
 
 // The solid angle of a triangle as seen from the origin, positive from behind (van Oosterom and Strackee 1983).

@@ -16,9 +16,10 @@ import math
 import torch
 from torch import Tensor
 
+from ..cuda.plan import Launch, blocks
 from ..op import In, Op, Out, Scalar
 from ..tensors import check_shape, feature_major
-from .wide_bvh import WideBvh
+from .wide_bvh import WIDE, WideBvh
 
 ACCURACY = 2.3
 
@@ -35,6 +36,11 @@ WINDING = Op(
     Scalar("scale", "float"),
     Scalar("accuracy", "float"),
 )
+
+
+@WINDING.cuda
+def _(a):
+    return Launch("mesh_winding", blocks(WIDE * a.N, threads=128), (128,))
 
 
 def moments(tree: WideBvh) -> Tensor:
@@ -56,15 +62,15 @@ def moments(tree: WideBvh) -> Tensor:
 
 
 def mesh_winding(tree: WideBvh, sums: Tensor, x: Tensor) -> Tensor:
-    """w [N] at points x [N, 3] float32, to about 0.01; `sums` are the tree's `moments`."""
+    """w [N] at points x [N, 3] float32, to about 0.01; `sums` are the tree's `moments`, where x is."""
     check_shape("mesh winding", "x", x, (None, 3))
-    winding = torch.empty(len(x))
+    winding, tables = torch.empty(len(x), device=x.device), tree.tables(x.device)
     WINDING(
         winding=winding,
         x=feature_major(x),
-        child=tree.child,
+        child=tables["child"],
         moments=sums,
-        block=tree.block,
+        block=tables["block"],
         **dict(zip(("centre_x", "centre_y", "centre_z"), tree.centre, strict=True)),
         scale=tree.scale,
         accuracy=ACCURACY,

@@ -9,7 +9,7 @@ sums and products, and `losses.distortion`, are those of nerfacc's main branch. 
 - **native**: `traverse_grids` and `OccGridEstimator.sampling` (`traversal.*`), sums and products along rays
   (`segments.*`), and `rendering` of densities (`renderers/composite.*`).
 - **plain torch**: the rest, and everything of other dtypes than float32 (sums and products: and float64). On a GPU all
-  runs there but the traversal, which is announced; nothing of this has run on a GPU yet.
+  runs there; nothing of this has run on a GPU yet.
 
 What is not as there:
 

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...backend import backend_for
+from ...backend import native
+from ...cuda.plan import Launch, blocks
 from ...errors import BadInput, warn
 from ...op import In, Op, Out, Scalar
 
@@ -66,7 +67,18 @@ FILL = Op(
     In("run_count", "i64", "N"),
     *_SCENE,
 )
+_THREADS = 128  # rays of a block on CUDA
 MOST_STEPS, MOST_EDGES = 1 << 22, (1 << 31) - 1  # along one ray, and of all: bounds on work and memory
+
+
+@COUNT.cuda
+def _(a):
+    return Launch("grid_traverse_count", blocks(a.N, threads=_THREADS), (_THREADS,))
+
+
+@FILL.cuda
+def _(a):
+    return Launch("grid_traverse_fill", blocks(a.N, threads=_THREADS), (_THREADS,))
 
 
 @dataclass
@@ -86,18 +98,19 @@ class Traversed:
 
 
 def traverse(scene: dict, *, edges: bool) -> Traversed:
-    """The samples of rays; `scene`: tensors and scalars by the names of the declaration above. Tensors elsewhere than
-    on a CPU are worked on there, announced once. Raises `BadInput` where a ray has more than 2^22 steps."""
+    """The samples of rays; `scene`: tensors and scalars by the names of the declaration above. Tensors on a GPU without
+    kernels are worked on by the CPU, announced once. Raises `BadInput` where a ray has more than 2^22 steps."""
+    if native(scene["origins"]):
+        _check_steps(scene)
+        return _native(scene, edges)
     device = scene["origins"].device
     if device.type != "cpu":
         warn(f"nerfacc: grids are traversed on the CPU, and these rays are on {device}")
         scene = {name: value.cpu() if isinstance(value, Tensor) else value for name, value in scene.items()}
     _check_steps(scene)
-    found = (_native if backend_for(scene["origins"]) == "cpu" else _reference)(scene, edges)
-    if device.type != "cpu":
-        moved = {name: value if value is None else value.to(device) for name, value in vars(found).items()}
-        found = Traversed(**moved)
-    return found
+    found = _reference(scene, edges)
+    moved = {name: value if value is None else value.to(device) for name, value in vars(found).items()}
+    return Traversed(**moved)
 
 
 def _check_steps(scene: dict) -> None:
@@ -115,23 +128,24 @@ def _check_steps(scene: dict) -> None:
 
 
 def _native(scene: dict, edges: bool) -> Traversed:
-    rays = len(scene["origins"])
-    counts = torch.empty(2, rays, dtype=torch.int64)
-    reached = torch.empty(rays)
-    runs = {"runs": torch.empty(rays, 16, dtype=torch.float64), "run_count": torch.empty(rays, dtype=torch.int64)}
+    rays, device = len(scene["origins"]), scene["origins"].device
+    whole, flags = {"dtype": torch.int64, "device": device}, {"dtype": torch.bool, "device": device}
+    counts, reached = torch.empty(2, rays, **whole), torch.empty(rays, device=device)
+    kept = torch.empty(rays, 16, dtype=torch.float64, device=device)
+    runs = {"runs": kept, "run_count": torch.empty(rays, **whole)}
     COUNT(edges=counts[0], samples=counts[1], reached=reached, **runs, **scene)
-    starts = torch.zeros(2, rays + 1, dtype=torch.int64)
+    starts = torch.zeros(2, rays + 1, **whole)
     torch.cumsum(counts, 1, out=starts[:, 1:])
     a, m = starts[:, -1].tolist()
     if a > MOST_EDGES:
         raise BadInput(
             f"nerfacc: step_size is {scene['step']:g}, {m} samples; the rule: so long that below 2^31 are met"
         )
-    t_start, t_end, ray_index = torch.empty(m), torch.empty(m), torch.empty(m, dtype=torch.int64)
+    t_start, t_end, ray_index = torch.empty(m, device=device), torch.empty(m, device=device), torch.empty(m, **whole)
     edge = edge_ray = is_left = is_right = None
     if edges:
-        edge, edge_ray = torch.empty(a), torch.empty(a, dtype=torch.int64)
-        is_left, is_right = torch.empty(2, a, dtype=torch.bool)
+        edge, edge_ray = torch.empty(a, device=device), torch.empty(a, **whole)
+        is_left, is_right = torch.empty(2, a, **flags)
     FILL(
         t_start=t_start,
         t_end=t_end,

@@ -1,0 +1,65 @@
+// A grid and the network behind it, asked at a tile of points from within a CUDA kernel: what ops in one pass are built
+// of. Arguments have the tensors and letters of grid_mlp.py: FIELD. Only device compilers take this file.
+#pragma once
+#include "../encodings/hash_grid_device.h"
+#include "mlp_tiles.h"
+
+namespace radfield {
+
+// Packs the network's weights, by all threads of the grid: a launch before those that ask.
+template <int MMA, class Args>
+RADFIELD_FN void pack_network(const Args& a) {
+  SHARED_ARRAY(TileShape, shape, [1]);
+  read_shape(shape[0], a.layers, a.N, a.bias);
+  pack_weights<MMA>(a, shape[0]);
+}
+
+// The points of a tile, D coordinates each.
+template <int D>
+struct TilePoints {
+  float x[D][TILE];
+  bool used[TILE];
+};
+
+// The value as it is between grid and network: rounded where the table has 16 bits.
+template <class T>
+RADFIELD_FN float as_stored(float value) {
+  T kept;
+  write(&kept, value);
+  return read(&kept);
+}
+
+// The grid's features of the tile, rows of the network's inputs. What is behind them, up to `rows`, is 0.
+template <int F, class T, class Args, int D>
+RADFIELD_FN void load_features(const Args& a, const TilePoints<D>& points, float* x, int rows) {
+  for_rows((int)a.L, [&](int l, int s) {
+    float sum[F] = {}, point[D];
+    if (points.used[s]) {
+      uint32_t factor[D];
+      const GridLevel level = grid_level(a.levels, a.scales, l);
+      for (int d = 0; d < D; ++d) point[d] = points.x[d][s], factor[d] = axis_factor(level, d);
+      const auto cell = locate<D, int32_t>(point, level, factor, a.smoothstep);
+      add_corners<D, F>(sum, cell, level, (const T*)a.table + level.offset * F,
+                        [&](int c) { return corner_weight(cell, c); });
+    }
+    for (int f = 0; f < F; ++f) x[(l * F + f) * STRIDE + s] = as_stored<T>(sum[f]);
+  });
+  const int channels = (int)a.L * F;
+  for_rows(rows - channels, [&](int c, int s) { x[(channels + c) * STRIDE + s] = 0.0f; });
+}
+
+// The rows of this block: the network's inputs, and two sets for what is between its layers.
+struct FieldRows {
+  int inputs;
+  float *x, *h[2];
+};
+template <class Args>
+RADFIELD_FN FieldRows field_rows(const Args& a, const TileShape& shape, float* scratch, int64_t rows) {
+  Rows memory = block_rows(scratch, rows);
+  const int inputs = shape.layer[0].rows;
+  float* const x = memory.take(inputs);
+  float* const first = memory.take((int)a.widest);
+  return {inputs, x, {first, memory.take((int)a.widest)}};
+}
+
+}  // namespace radfield
