@@ -222,5 +222,8 @@ def _check(options: Options) -> None:
     if options.lens != "capture" and options.renderer == "run" and not options.tracer:
         rule = "the capture's, but for --tracer, which takes any, or another --renderer"
         raise BadInput(f"--lens is {options.lens}; the rule: {rule}")
+    if options.lens == "equirectangular" and options.renderer not in ("run", "trace"):
+        found = f"--lens is equirectangular with --renderer {options.renderer}"
+        raise BadInput(f"{found}; the rule: the whole sphere by --renderer trace alone")
     if (options.what != "views" or options.path) and options.views is not None:
         raise BadInput(f"--views is {options.views}; the rule: none with a video, whose pictures --frames counts")

@@ -159,7 +159,7 @@ def eval3d_reference(
 def _ranks(tau: Tensor, on: Tensor, k: int) -> Tensor:
     """[N, n], when the hits of a list leave a buffer of k: at a place of the list, or after its end; inf for none."""
     count = tau.shape[1]
-    by_tau = torch.where(on, tau, torch.inf).argsort(1, stable=True).argsort(1)
+    by_tau = torch.where(on, tau, torch.inf).argsort(dim=1, stable=True).argsort(dim=1)
     rank = torch.where(on, (count + by_tau).to(tau), torch.inf)
     waiting = torch.zeros_like(on)
     for i in range(count):
