@@ -1,13 +1,14 @@
 """Ray tracing of Gaussians against Mitsuba 3's `ellipsoids` shape under `volprim_rf_basic` (LLVM), side by side.
 
 Both trace the ball of rasterise.py from its camera, one ray per pixel, forward and with gradients to all that describes
-the Gaussians, in turns in one process. Figures are medians of CPU seconds over all threads of the process, so that they
-can be taken beside other work; `forward_ratio` and `forward_backward_ratio` are how many times theirs take as long.
-Both trees are there before. Theirs bounds Gaussians by opacity as ours does (`extent_adaptive_clamping`), stops after
-64 of them or at 0.01 of the light, where ours stops at 0.001; `psnr` is that of the two images, theirs with 16 rays per
+the Gaussians, in turns in one process, each on one thread. Figures are medians of CPU milliseconds, so that they can be
+taken beside other work; `forward_ratio` and `forward_backward_ratio` are how many times as long theirs take. Both trees
+are there before. Theirs bounds Gaussians by opacity as ours does (`extent_adaptive_clamping`), and stops after 64 of
+them or at 0.01 of the light, where ours stops at 0.001; `psnr` is that of the two images, theirs with 16 rays per
 pixel, which it places at random within.
 
-Mitsuba and LLVM are needed (`pip install mitsuba`, `DRJIT_LIBLLVM_PATH`); where they are not there it says so and ends.
+Mitsuba and LLVM are needed (`pip install mitsuba`; `DRJIT_LIBLLVM_PATH`, LLVM 17 or newer: 15 fails on a processor with
+AVX-512); where they are not there it says so and ends.
 
     python benchmarks/trace_mitsuba.py [--gaussians 100000] [--size 512] [--repeats 5] [--json] [--save FILE]
 """
@@ -37,6 +38,7 @@ VARIANT = "llvm_ad_rgb"
 
 def mitsuba():
     """The module with its variant set. Raises `ImportError` where it, or LLVM, is not there."""
+    import drjit
     import mitsuba as mi
 
     if VARIANT not in mi.variants():
@@ -46,6 +48,7 @@ def mitsuba():
         float(mi.Float(1.0)[0] + 1)  # the first evaluation loads LLVM
     except RuntimeError as error:
         raise ImportError(f"LLVM could not be loaded: {str(error).splitlines()[0]}") from error
+    drjit.set_thread_count(1)
     return mi
 
 
@@ -54,7 +57,8 @@ class Ours:
 
     def __init__(self, values: dict, size: int, weights: torch.Tensor):
         names = ("means", "quaternions", "scales", "opacities", "base")
-        self.scene = [values[name].T.contiguous().requires_grad_() for name in names]
+        streams = [values[name] if values[name].ndim == 1 else values[name].mT for name in names]
+        self.scene = [value.contiguous().clone().requires_grad_() for value in streams]
         self.scene.append(torch.zeros(0, len(values["opacities"])))
         self.bvh, self.size, self.weights = ParticleBvh.of(*self.scene[:4]), size, weights.view(-1, 3)
         y, x = torch.meshgrid(*(torch.arange(size) + 0.5 - size / 2,) * 2, indexing="ij")
@@ -98,7 +102,7 @@ class Theirs:
             "sh_coeffs": self._tensor(values["base"]),
             "extent_adaptive_clamping": True,
         }
-        film = {"type": "hdfilm", "width": size, "height": size, "pixel_format": "rgb", "rfilter": {"type": "box"}}
+        film = {"type": "hdrfilm", "width": size, "height": size, "pixel_format": "rgb", "rfilter": {"type": "box"}}
         sensor = {
             "type": "perspective",
             "fov": math.degrees(2 * math.atan(0.5 / FOCAL)),
