@@ -3,7 +3,7 @@ gradients, on one thread and in turns, so that they can be taken beside other wo
 
 All draw the ball of rasterise.py from its camera, with the thresholds of rasterising. `psnr` is to the tracer's image;
 `fisheye_psnr` the same through a fisheye lens of the same focal length from within twice the ball's radius, where
-Gaussians are larger. `ratio` is to the rasteriser's forward pass.
+Gaussians are larger. `ratio` is to the rasteriser's forward pass. Tracing refits its tree every time, as in training.
 
     python benchmarks/gut.py [--gaussians 100000] [--size 512] [--repeats 5] [--json] [--save FILE]
 """
