@@ -77,7 +77,7 @@ struct SpaceHit {
   I entry;
 };
 
-// The hit of a Gaussian by a ray that goes on where `open` (a mask) is; `any`: where it is hit.
+// The hit of a Gaussian by a ray, which has not ended where `open` (a mask) is set; `on`: where it is one.
 template <class F, class I, class Mask>
 RADFIELD_FN SpaceHit<F, I> space_hit(const SpaceGaussian<F>& g, const F (&o)[3], const F (&d)[3], I entry, Mask open,
                                      float near, float max_alpha, Mask& on) {

@@ -13,11 +13,13 @@ color_i is seen from the camera's position, and the same for all pixels. Hits ar
 
 - *unsorted* (k = 0), that of the tiles' lists: by the depth of the centres, one order for the whole image;
 - *sorted* (k > 0), through a buffer of k hits of each ray: when one more comes, the nearest of all leaves it and is
-  blended. So a ray's order is that of tau where no hit stands more than k places late in the list; 3DGUT takes k = 16.
+  blended. So a ray's order is that of tau where no hit stands more than k places late in the list. 3DGUT takes k = 16:
+  on a scanned scene 48 dB from the tracer's image, by k = 64 it is 77 dB, and unsorted 39.
 
-Where no response is left out by the lists, and nothing is further out of order than k, this is what the tracer sees.
-Gaussians have no blur of the image's own (no `eps`, no `antialiased`): tiny ones may fall between pixels. Left out are
-those that `project` leaves out, such as what reaches around the camera.
+Where no response is left out by the lists, and nothing is further out of order than k, this is what the tracer sees,
+but that it takes colours in the ray's direction. The lists leave out the rim of large Gaussians, whose outline is no
+ellipse, and those that `project` leaves out, such as what reaches around the camera. There is no blur on the image (no
+`eps`, no `antialiased`): Gaussians smaller than a pixel may fall between pixels.
 
 The reference draws every Gaussian on every pixel (or on those that `drawn` says). The way back goes front to back, too,
 and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order.
