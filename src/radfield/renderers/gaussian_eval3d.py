@@ -283,7 +283,13 @@ def see_eval3d(
 ) -> Drawn:
     """What `camera` sees of `scene` along `rays`, those of its pixels row by row (`traced_view.view_rays`); the other
     arguments are those of `rasterise_eval3d`, and `cap` is asked whether there is memory. Differentiable by the scene's
-    parameters."""
+    parameters. A perspective lens without distortion takes sigma points where the camera says `unscented`.
+
+        run = radfield.load("run")  # of the method splat
+        cameras = radfield.data.load("capture").val.cameras
+        camera, rays = Camera.of(cameras, 0), view_rays(cameras, 0)
+        picture = see_eval3d(run.gaussians, camera, rays, options=SORTED).color
+    """
     scales, opacities = scene.log_scales.exp(), scene.opacity_logits.sigmoid()
     with torch.no_grad():
         geometry = scene.means.T, scene.quaternions.T, scales.T, opacities
