@@ -166,6 +166,16 @@ def test_3dgut_draws_a_run_through_a_fisheye(rasterised, tmp_path, command, refu
         refused("render", rasterised, "--output", tmp_path / "no", *options, rule=rule)
 
 
+def test_a_rasterised_scene_goes_on_by_3dgut(rasterised, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(rasterised, run)
+    options = ("--steps", 160, "--splat.renderer", "3dgut-sorted")
+    code, figures, _ = command("train", "--resume", "--output", run, "--json", *options)
+    assert code == 0 and figures["psnr"] > 15
+    assert radfield.load(run).config.renderer == "3dgut-sorted"
+    assert command("eval", run, "--json")[1]["psnr"] == figures["psnr"]
+
+
 def test_3dgut_that_cannot_be(scene, tiny_capture, tmp_path, refused):
     options = ("--method", "splat", "--output", tmp_path / "run")
     refused("train", tiny_capture, *options, "--splat.renderer", "3dgs", rule="3dgut-sorted")

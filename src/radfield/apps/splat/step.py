@@ -21,7 +21,6 @@ from ...sampling.random import stream
 from ..run_files import BACKGROUNDS
 from . import gut, random_rays
 from .config import Config
-from .gut import see_gut
 from .tracing import see_traced
 from .training import StepResult, Training
 
@@ -118,7 +117,7 @@ def _see(training: Training, leaves: GaussianScene, view: int, level: int, backg
         training.cap.check_traced(len(leaves), *training.cameras[level].size[view].tolist())
         return see_traced(leaves, training.cameras[level], view, background, config, training.tree)
     if config.renderer in gut.BUFFERS:
-        return see_gut(leaves, training.cameras[level], view, background, config, training.cap)
+        return gut.see_gut(leaves, training.cameras[level], view, background, config, training.cap)
     options = {"antialiased": config.antialiased, "max_alpha": config.max_alpha, "cap": training.cap}
     seen = see(leaves, training.camera(view, level), background, **options)
     seen.projected.mean2d.retain_grad()
