@@ -1,13 +1,14 @@
-"""Gaussians trained by tracing on photographs of other lenses, as they are: does a distorted fisheye cost quality?
+"""Gaussians trained by tracing, or by 3DGUT, on photographs of other lenses, as they are: does a fisheye cost quality?
 
 A synthetic scene is photographed through a lens with distortion (a perspective one, or a fisheye of 109 degrees), and
 again from the same places through a pinhole of the same focal length: the images that undistorting would give, without
-the loss of resampling. `--splat.renderer trace` trains on each with the same seed and steps. Both are measured on the
-held-out views of the pinhole (`psnr`), the first also on those of its own lens (`own_psnr`). `fisheye_loss_db` and
-`distorted_loss_db` are what of `psnr` the lens costs (below 0: gains).
+the loss of resampling. `--splat.renderer trace` (or the given one) trains on each with the same seed and steps. Both
+are measured on the held-out views of the pinhole (`psnr`), the first also on those of its own lens (`own_psnr`).
+`fisheye_loss_db` and `distorted_loss_db` are what of `psnr` the lens costs (below 0: gains). `cpu_seconds` is what all
+of it took.
 
     python benchmarks/trace_lenses.py [--lenses distorted fisheye] [--scene solids] [--views 24] [--size 96]
-        [--steps 600] [--rays 0] [--json] [--save FILE]
+        [--steps 600] [--renderer trace] [--rays 0] [--json] [--save FILE]
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import dataclasses
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -47,7 +49,7 @@ def through_pinhole(views, transform, scene):
 def train(scene, name: str, options: argparse.Namespace):
     """The model of a training on `scene`."""
     config = splat.Config(
-        renderer="trace",
+        renderer=options.renderer,
         rays=options.rays,
         initial="random",
         initial_gaussians=options.gaussians,
@@ -92,7 +94,8 @@ def main() -> None:
     parser.add_argument("--val-views", type=int, default=4)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--rays", type=int, default=0, help="random rays per step; 0: views whole")
+    parser.add_argument("--renderer", default="trace", choices=("trace", "3dgut", "3dgut-sorted"))
+    parser.add_argument("--rays", type=int, default=0, help="random rays per step, by trace alone; 0: views whole")
     parser.add_argument("--gaussians", type=int, default=3000, help="how many to begin with")
     parser.add_argument("--refine-interval", type=int, default=25)
     parser.add_argument("--json", action="store_true")
@@ -103,8 +106,9 @@ def main() -> None:
     found = {}
     for lens in options.lenses:
         found |= measure(lens, options)
-    how = {name: getattr(options, name) for name in ("scene", "views", "size", "steps", "rays", "gaussians")}
-    report({**found, **how}, options.json, options.save)
+    names = ("scene", "views", "size", "steps", "renderer", "rays", "gaussians")
+    how = {name: getattr(options, name) for name in names}
+    report({**found, "cpu_seconds": round(time.process_time(), 1), **how}, options.json, options.save)
 
 
 if __name__ == "__main__":

@@ -5,12 +5,14 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import radfield
 from radfield.apps import splat
-from radfield.apps.splat import random_rays
+from radfield.apps.splat import gut, random_rays
 from radfield.apps.splat.tracing import TracedModel, with_lens
 from radfield.data import load
 from radfield.data.decoded_cache import CachedImages
@@ -127,3 +129,69 @@ def test_a_fisheye_of_180_degrees_turns_as_its_camera_does(rasterised, scene):
     one, other = (traced.render_view(cameras, 0, torch.ones(3)).color for cameras in (upright, rolled))
     torch.testing.assert_close(other, one.rot90(1, (0, 1)), rtol=0, atol=2e-4)
     assert one.std() > 0.02
+
+
+@pytest.mark.parametrize("renderer", ("3dgut", "3dgut-sorted"))
+def test_training_by_3dgut(scene, renderer, threads):
+    """It learns, adds Gaussians where gradients are large, and repeats bit for bit; what is trained is drawn alike by
+    the tracer."""
+    training = training_of(scene, renderer=renderer, refine_interval=7, background="white")
+    losses = [splat.train_step(training, step / 60).loss for step in range(60)]
+    assert sum(losses[-8:]) < 0.75 * sum(losses[:8])
+    assert len(training.model.gaussians) > 1500 and training.cap.peak > 0
+    first = threads(lambda: [splat.train_step(training_of(scene, renderer=renderer), 0.0).loss])
+    assert all(ours == theirs for ours, theirs in first)
+    traced = TracedModel(training.model).render_view(scene.train.cameras, 0, torch.ones(3))
+    ours = training.model.render_view(scene.train.cameras, 0, torch.ones(3))
+    least = 40 if renderer == "3dgut-sorted" else 30
+    assert -10 * float((ours.color - traced.color).square().mean().log10()) > least
+    assert ours.color.std() > 0.02
+
+
+def test_3dgut_draws_a_run_through_a_fisheye(rasterised, tmp_path, command, refused):
+    for name, lens in (("3dgut-sorted", "fisheye"), ("trace", "fisheye"), ("raster", "capture"), ("3dgut", "capture")):
+        options = ("--views", 1, "--size", 64, "--renderer", name, "--lens", lens)
+        assert command("render", rasterised, "--output", tmp_path / name, *options)[0] == 0
+    ours, theirs, raster, unsorted = (
+        torch.from_numpy(np.asarray(Image.open(tmp_path / name / "000.png")).astype(np.float32) / 255)
+        for name in ("3dgut-sorted", "trace", "raster", "3dgut")
+    )
+    assert ours.shape == (64, 64, 3) and ours.std() > 0.02
+    assert -10 * float((ours - theirs).square().mean().log10()) > 40
+    assert -10 * float((unsorted - raster).square().mean().log10()) > 25  # the rasteriser blurs by half a pixel
+    for options, rule in (
+        (("--renderer", "3dgut", "--lens", "equirectangular"), "the whole sphere by --renderer trace alone"),
+        (("--renderer", "3dgut", "--tracer"), "one of them"),
+    ):
+        refused("render", rasterised, "--output", tmp_path / "no", *options, rule=rule)
+
+
+def test_a_rasterised_scene_goes_on_by_3dgut(rasterised, tmp_path, command):
+    run = tmp_path / "run"
+    shutil.copytree(rasterised, run)
+    options = ("--steps", 160, "--splat.renderer", "3dgut-sorted")
+    code, figures, _ = command("train", "--resume", "--output", run, "--json", *options)
+    assert code == 0 and figures["psnr"] > 15
+    assert radfield.load(run).config.renderer == "3dgut-sorted"
+    assert command("eval", run, "--json")[1]["psnr"] == figures["psnr"]
+
+
+def test_3dgut_that_cannot_be(scene, tiny_capture, tmp_path, refused):
+    options = ("--method", "splat", "--output", tmp_path / "run")
+    refused("train", tiny_capture, *options, "--splat.renderer", "3dgs", rule="3dgut-sorted")
+    for option, rule in (("--splat.antialiased", "which has no blur"), ("--splat.cameras", "is 3dgut")):
+        refused("train", tiny_capture, *options, "--splat.renderer", "3dgut", option, rule=rule)
+    refused("train", tiny_capture, *options, "--splat.renderer", "3dgut", "--splat.rays", 64, rule="by renderer trace")
+    with pytest.raises(BadInput, match=r"splat\.renderer is 3dgut on cuda; the rule: --device cpu"):
+        gut.check_device(splat.Config(renderer="3dgut"), torch.device("cuda"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_random_rays_are_refused_on_a_gpu(scene):
+    """They are drawn on the CPU: before anything is read or written, whatever the images are."""
+    config = splat.Config(renderer="trace", rays=8)
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(BadInput, match=rf"splat\.rays is 8 on {device}; the rule: --device cpu, where pixels"):
+            random_rays.check_images(config, scene, torch.device(device))
+    random_rays.check_images(config, scene, torch.device("cpu"))
+    random_rays.check_images(splat.Config(renderer="trace"), scene, torch.device("cuda"))  # whole views are drawn there

@@ -27,8 +27,10 @@ class Options:
     frames: int | None = None  # of a video; 60, with --path as many as it says
     fps: int | None = None  # of a video, frames per second; 30, with --path as it says
     size: int | None = None  # longer side of the pictures in pixels; the capture's by default
-    tracer: bool = False  # with runs of Gaussians: trace rays instead of rasterising, which any lens allows
-    # with --tracer: the capture's lens, a fisheye's circle of 180 degrees, or the whole sphere
+    # with runs of Gaussians: how they are drawn (see --splat.renderer of radfield train); run: as the run was trained
+    renderer: Literal["run", "raster", "trace", "3dgut", "3dgut-sorted"] = "run"
+    tracer: bool = False  # the same as --renderer trace
+    # with --renderer: the capture's lens, a fisheye's circle of 180 degrees, or the whole sphere, by trace alone
     lens: Literal["capture", "fisheye", "equirectangular"] = "capture"
     depth: bool = False  # also write depth, near bright and far dark, as a picture or a second video
     normals: bool = False  # with views: also write normals, each component from -1 to 1 as 0 to 255
@@ -41,22 +43,26 @@ class Options:
 def run(options: Options) -> dict:
     """Renders, and returns what was written and how long a picture took."""
     _check(options)
+    if options.tracer:
+        options = replace(options, renderer="trace")
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
-    auto = "cpu" if options.tracer else "auto"  # where rays are traced
+    auto = "auto" if options.renderer in ("run", "raster") else "cpu"  # where rays are traced
     device, about = use_device(auto if options.device == "auto" else options.device, options.threads)
     method = RunFolder.open(options.run).read_config()["app"]
-    if options.tracer and method != "splat":
-        raise BadInput(f"--tracer with a run of the method {method}; the rule: one of Gaussians, of the method splat")
+    if options.renderer != "run" and method != "splat":
+        found = f"--renderer {options.renderer} with a run of the method {method}"
+        raise BadInput(f"{found}; the rule: one of Gaussians, of the method splat")
     if method == "sdf":
         return _sdf(options, path, about)
     folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)
-    if options.tracer:
-        from .splat.tracing import TracedModel, with_lens
+    if options.renderer != "run":
+        from ..renderers.traced_view import with_lens
+        from .splat import with_renderer
 
-        model, cameras = TracedModel(model), with_lens(cameras, options.lens)
+        model, cameras = with_renderer(model, options.renderer), with_lens(cameras, options.lens)
     _make_folder(options.output)
     name = "path" if path else options.what
     print(f"render {folder.path.resolve().name}: {name}, {about}", file=sys.stderr)
@@ -211,7 +217,13 @@ def _check(options: Options) -> None:
             *device_rules(options.device, options.threads),
         ]
     )
-    if options.lens != "capture" and not options.tracer:
-        raise BadInput(f"--lens is {options.lens}; the rule: the capture's, but for --tracer, which takes any")
+    if options.tracer and options.renderer not in ("run", "trace"):
+        raise BadInput(f"--tracer and --renderer {options.renderer} are both given; the rule: one of them")
+    if options.lens != "capture" and options.renderer == "run" and not options.tracer:
+        rule = "the capture's, but for --tracer, which takes any, or another --renderer"
+        raise BadInput(f"--lens is {options.lens}; the rule: {rule}")
+    if options.lens == "equirectangular" and options.renderer not in ("run", "trace"):
+        found = f"--lens is equirectangular with --renderer {options.renderer}"
+        raise BadInput(f"{found}; the rule: the whole sphere by --renderer trace alone")
     if (options.what != "views" or options.path) and options.views is not None:
         raise BadInput(f"--views is {options.views}; the rule: none with a video, whose pictures --frames counts")

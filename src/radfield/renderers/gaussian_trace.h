@@ -190,17 +190,19 @@ struct RayState {
 };
 
 // d loss / d alpha of the next particle, front to back: what lies behind it is the whole less what was passed.
-struct RayGradient {
-  float color[3], depth;  // gradients of the ray's colour and depth
-  float total;            // sum of weight * light over the ray, and the transmittance's share
-  float passed;
+template <class F>
+struct RayGradientOf {
+  F color[3], depth;  // gradients of the ray's colour and depth
+  F total;            // sum of weight * light over the ray, and the transmittance's share
+  F passed;
 
-  RADFIELD_FN float alpha(float a, float transmittance, float light) {
-    const float weight = a * transmittance;
+  RADFIELD_FN F alpha(F a, F transmittance, F light) {
+    const F weight = a * transmittance;
     passed = fma(weight, light, passed);
-    return fma(transmittance, light, -(total - passed) / (1.0f - a));
+    return fma(transmittance, light, (passed - total) / (1.0f - a));
   }
 };
+using RayGradient = RayGradientOf<float>;
 
 // The sums of one particle from one ray, or several in lanes. slope: d loss / d alpha; weight: alpha times transmittance;
 // color: the gradient of the particle's colour.

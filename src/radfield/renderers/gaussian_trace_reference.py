@@ -93,6 +93,14 @@ def trace_reference(
         return zeros, zeros[:, 0], zeros[:, 0] + 1, zeros[:, 0].detach().int(), zeros
     found = meetings(means, quaternions, scales, opacities, rays, kernel)
     rank = torch.where(found.on, found.tau.detach().float(), torch.inf)
+    limits = {"min_transmittance": min_transmittance, "max_alpha": max_alpha}
+    return blend_in_order(found, rank, colors(base, rest, rays[1]), **limits)
+
+
+def blend_in_order(
+    found: Meetings, rank: Tensor, colors: Tensor, *, min_transmittance: float, max_alpha: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As `trace_reference`, of what rays meet, smallest `rank` [N, G] first; `colors` [N, G, 3]."""
     order = rank.argsort(dim=1, stable=True)[:, : max(int(found.on.sum(1).max()), 1)]
     tau, raw, on = (v.gather(1, order) for v in found[:3])
     alpha = torch.where(on, raw.clamp_max(max_alpha), 0.0)
@@ -101,7 +109,7 @@ def trace_reference(
     after = (1 - alpha).cumprod(1)
     weight = alpha * torch.cat((torch.ones_like(alpha[:, :1]), after[:, :-1]), 1)
     pick = order[..., None].expand(-1, -1, 3)
-    color = (weight[..., None] * colors(base, rest, rays[1]).gather(1, pick)).sum(1)
+    color = (weight[..., None] * colors.gather(1, pick)).sum(1)
     normals = (weight.detach()[..., None] * found.entry.gather(1, pick)).sum(1)
     depth = torch.where(on, weight * tau, 0.0).sum(1)
     return color, depth, after[:, -1], (alpha > 0).sum(1).int(), normals

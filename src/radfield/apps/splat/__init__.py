@@ -7,7 +7,7 @@ in `config.py`, a step in `step.py`, the state of training in `training.py`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -24,13 +24,14 @@ from ...renderers.volume import View
 from ...training.checkpoint import load_checkpoint
 from ...training.run_folder import RunFolder
 from ..run_files import BACKGROUNDS, scene_from
+from . import gut
 from .config import Config, check, config_from, report_background
 from .step import train_step
 from .tracing import TracedModel
 from .training import StepResult, Training
 
 __all__ = ["Config", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "report_background"]
-__all__ += ["train_step"]
+__all__ += ["train_step", "with_renderer"]
 
 SHOWN = ("gaussians", "psnr")  # figures beside the progress bar
 RATE = "--splat.mean-rate"
@@ -62,6 +63,8 @@ class Model:
         model's device."""
         if self.config.renderer == "trace":
             return TracedModel(self).render_view(cameras, view, background)
+        if self.config.renderer in gut.BUFFERS:
+            return gut.render_view(self, cameras, view, background)
         device = self.device
         background = torch.full((3,), BACKGROUNDS[self.background], device=device) if background is None else background
         cameras, background = cameras.to(device), background.to(device)
@@ -71,6 +74,13 @@ class Model:
             image = see(self.gaussians, camera, background, depth=True, **options).image
         depth = image.color[..., 3] / image.alpha.clamp_min(1e-6) * along_rays(cameras, view)
         return View(image.color[..., :3].contiguous(), image.alpha, depth)
+
+
+def with_renderer(model: Model, renderer: str) -> Model | TracedModel:
+    """`model` as another of `config.RENDERERS` draws it. Tracing makes its tree here, once for all views."""
+    if renderer == "trace":
+        return TracedModel(model)
+    return replace(model, config=replace(model.config, renderer=renderer, rays=0))
 
 
 def build(

@@ -16,15 +16,17 @@ from ..run_files import BACKGROUNDS, typed_options
 _POSITIVE = ("mean_rate", "final_rate", "scale_rate", "quaternion_rate", "opacity_rate", "color_rate", "near")
 _POSITIVE += ("exposure_rate", "camera_rate")
 MOST_RAYS = 1 << 22
+RENDERERS = ("raster", "trace", "3dgut", "3dgut-sorted")
 
 
 @dataclass(frozen=True)
 class Config:
     """The method's options."""
 
-    # how views are drawn, in training and afterwards: by rasterising, or by tracing rays, which is slower, takes any
-    # lens as it is (the whole sphere, too) and has no blur of its own; on a CPU
-    renderer: Literal["raster", "trace"] = "raster"
+    # how views are drawn, in training and afterwards: by rasterising; by tracing rays, which is slower, takes any lens
+    # as it is (the whole sphere, too) and has no blur of its own; or, on a CPU, by rasterising what rays meet (3DGUT),
+    # in the order of the centres or sorted for each ray: any lens but the whole sphere, and no blur either
+    renderer: Literal["raster", "trace", "3dgut", "3dgut-sorted"] = "raster"
     # traced rays per step, of random pixels of all training views, compared without SSIM; 0: all pixels of one view
     rays: int = 0
     max_gaussians: int = 300_000  # never more
@@ -76,15 +78,12 @@ def report_background(config: Config, scene: Scene) -> str:
 
 def check(config: Config) -> None:
     """Raises `BadInput` for options that are out of range."""
-    traced = config.renderer == "trace"
+    traced, along_rays = config.renderer == "trace", config.renderer != "raster"
+    but = f"False where --splat.renderer is {config.renderer}"
     rules = [
-        ("renderer", config.renderer in ("raster", "trace"), "raster or trace"),
-        (
-            "antialiased",
-            not (traced and config.antialiased),
-            "False where --splat.renderer is trace, which has no blur",
-        ),
-        ("cameras", not (traced and config.cameras), "False where --splat.renderer is trace"),
+        ("renderer", config.renderer in RENDERERS, f"one of {', '.join(RENDERERS)}"),
+        ("antialiased", not (along_rays and config.antialiased), f"{but}, which has no blur"),
+        ("cameras", not (along_rays and config.cameras), but),
         ("rays", config.rays == 0 or (traced and 0 < config.rays <= MOST_RAYS), "0, or up to 2^22 by renderer trace"),
         ("max_gaussians", 1 <= config.max_gaussians <= 1 << 27, "from 1 to 2^27"),
         ("memory_gb", 0 <= config.memory_gb < math.inf, "positive, or 0 for 0.4 of the machine's"),

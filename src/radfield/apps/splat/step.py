@@ -19,7 +19,7 @@ from ...image_loss import image_loss
 from ...renderers.gaussian_color import rest_rows
 from ...sampling.random import stream
 from ..run_files import BACKGROUNDS
-from . import random_rays
+from . import gut, random_rays
 from .config import Config
 from .tracing import see_traced
 from .training import StepResult, Training
@@ -116,6 +116,8 @@ def _see(training: Training, leaves: GaussianScene, view: int, level: int, backg
     if config.renderer == "trace":
         training.cap.check_traced(len(leaves), *training.cameras[level].size[view].tolist())
         return see_traced(leaves, training.cameras[level], view, background, config, training.tree)
+    if config.renderer in gut.BUFFERS:
+        return gut.see_gut(leaves, training.cameras[level], view, background, config, training.cap)
     options = {"antialiased": config.antialiased, "max_alpha": config.max_alpha, "cap": training.cap}
     seen = see(leaves, training.camera(view, level), background, **options)
     seen.projected.mean2d.retain_grad()
@@ -177,7 +179,7 @@ def _optimise(training: Training, leaves: GaussianScene, step: _Step, progress: 
     if config.densification == "mcmc":
         mcmc.regularise(grads, gaussians, config.mcmc, training.size)
     elif progress < config.refine_until:
-        if config.renderer == "trace":
+        if config.renderer != "raster":
             training.statistics.add_traced(grads["means"], gaussians.means, step.positions.to(training.device))
         else:
             height, width, _ = step.image.shape

@@ -18,8 +18,8 @@ from ...training.per_image import PerImage
 from ...training.run_folder import RunFolder
 from ...training.stages import Stages
 from ..runs import free_memory
+from . import gut, random_rays
 from . import initial as splat_initial
-from . import random_rays
 from .tracing import TrainingTree
 
 LEVELS = (1, 2, 4)  # by how much images are smaller
@@ -44,7 +44,7 @@ class Training:
         self.stages, self._recent = Stages(), []
         config, cameras = model.config, scene.train.cameras
         self.cameras = {level: cameras if level == 1 else cameras.scaled(1 / level) for level in LEVELS}
-        for view in range(len(cameras) if config.renderer == "raster" else 0):
+        for view in range(0 if config.renderer == "trace" else len(cameras)):
             Camera.of(cameras, view)  # refuses lenses that cannot be used before anything is written
         self.tree = TrainingTree()
         self._seen: dict[tuple[int, int], Camera] = {}
@@ -57,6 +57,7 @@ class Training:
         self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
         random_rays.check_images(config, scene, self.device)
+        gut.check_device(config, self.device)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
 
