@@ -11,14 +11,8 @@ from device_watch import Watch
 from radfield import backend
 from radfield.apps import splat
 from radfield.cuda import library
-from radfield.data import load
 
 TINY = splat.Config(initial="random", initial_gaussians=120, refine_interval=1, sh_degree=1, coarse=1.0)
-
-
-@pytest.fixture(scope="module")
-def scene(tiny_capture):
-    return load(tiny_capture)
 
 
 def training_of(scene, config=TINY, device="cpu"):
@@ -33,21 +27,19 @@ def losses(scene, device="cpu"):
 
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
-def test_emulated_kernels_train_as_the_cpu_does(scene, monkeypatch):
+def test_emulated_kernels_train_as_the_cpu_does(scene, emulated_ops):
     expected = losses(scene)
-    ran, emulator = set(), backend.emulator
-    monkeypatch.setattr(backend, "emulator", lambda op, *given: (ran.add(op.name), emulator(op, *given)))
     with backend.use(backend.EMULATED):
         found = losses(scene)
     passes = {"gaussian_project", "gaussian_color", "gaussian_raster"}
-    assert ran >= {f"{name}_{way}" for name in passes for way in ("forward", "backward")}
-    assert ran >= {"gaussian_sort", "gaussian_tiles_fill", "target_image", "image_loss", "adam_step"}
+    assert emulated_ops >= {f"{name}_{way}" for name in passes for way in ("forward", "backward")}
+    assert emulated_ops >= {"gaussian_sort", "gaussian_tiles_fill", "target_image", "image_loss", "adam_step"}
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=0)
     assert len({round(loss, 6) for loss in found}) == 3
 
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
-def test_emulated_rays_train_as_the_cpu_does(scene, monkeypatch):
+def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops):
     config = dataclasses.replace(TINY, renderer="trace", initial_gaussians=60)
 
     def run():
@@ -55,11 +47,9 @@ def test_emulated_rays_train_as_the_cpu_does(scene, monkeypatch):
         return [splat.train_step(training, progress).loss for progress in (0.0, 0.1)]
 
     expected = run()
-    ran, emulator = set(), backend.emulator
-    monkeypatch.setattr(backend, "emulator", lambda op, *given: (ran.add(op.name), emulator(op, *given)))
     with backend.use(backend.EMULATED):
         found = run()
-    assert ran >= {f"gaussian_trace_{part}" for part in ("pack", "forward", "backward", "sort", "gather")}
+    assert emulated_ops >= {f"gaussian_trace_{part}" for part in ("pack", "forward", "backward", "sort", "gather")}
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
 
 
