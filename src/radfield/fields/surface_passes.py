@@ -154,7 +154,7 @@ def _share_position(surface: NeuralSurface) -> None:
     if surface.position == 3:
         return
     network = surface.sdf_network
-    fan_in, fan_out = network.layers.table[0, :2].tolist()
+    fan_in, fan_out = network.layers.inputs, network.config.width
     parts = network.grad_into[: fan_in * fan_out].view(fan_out, fan_in)[:, surface.grid.channels :]
     total = parts[:, :3] + parts[:, 3:]
     parts[:, :3], parts[:, 3:] = total, total

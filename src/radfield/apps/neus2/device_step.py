@@ -51,7 +51,7 @@ def steps_of(training) -> DeviceSteps | None:
     return DeviceSteps(training)
 
 
-class DeviceSteps(device_steps.DeviceSteps):
+class DeviceSteps(device_steps.RaySteps):
     """The steps of `training` (training/device_steps.py)."""
 
     means = ("loss", "eikonal")
@@ -89,9 +89,9 @@ class DeviceSteps(device_steps.DeviceSteps):
         rate = config.learning_rate * config.final_rate**progress
         return self.take((pixels, annealed, curvature, *bounds, march), rate)
 
-    def failed(self, step: int, means: list[float], counts: list[int]) -> None:
+    def told(self, figures: list[list[float]]) -> None:
         """Raises `BadInput` where no ray met anything."""
-        if not counts[1]:
+        if not all(marched for *_, marched, _ in figures):
             raise BadInput(VANISHED)
 
     def work(self) -> None:

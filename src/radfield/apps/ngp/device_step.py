@@ -41,7 +41,7 @@ def steps_of(training) -> DeviceSteps | None:
     return DeviceSteps(training)
 
 
-class DeviceSteps(device_steps.DeviceSteps):
+class DeviceSteps(device_steps.RaySteps):
     """The steps of `training` (training/device_steps.py)."""
 
     def __init__(self, training):
