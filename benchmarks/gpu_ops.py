@@ -122,7 +122,8 @@ def timed(workload: Callable[[], None], milliseconds: Callable, emit, done: set[
 
 
 def encoding(name: str, device: torch.device, size: Size) -> None:
-    """Features and gradients at random points, Adam on the parameters, and what regularises them."""
+    """Features and gradients at random points, Adam on the parameters, what regularises them, and the gradients of
+    table and positions by themselves."""
     config = registry.config_of(name, **size.grid)
     wanted = {"precision": "bf16", "tv": 1e-4}
     config = dataclasses.replace(config, **{k: v for k, v in wanted.items() if hasattr(config, k)})
@@ -134,6 +135,12 @@ def encoding(name: str, device: torch.device, size: Size) -> None:
         found.backward(torch.ones_like(found))
         optimizer.step(1e-3)
     module.regularise(1e-3)
+    for part in module.modules():
+        if hasattr(part, "grad_into"):
+            part.grad_into = None
+    found = module(x.requires_grad_())
+    if found.requires_grad:
+        found.backward(torch.ones_like(found))
 
 
 def derivatives(device: torch.device, size: Size) -> None:
@@ -219,8 +226,10 @@ def pictures_and_triangles(device: torch.device, size: Size) -> None:
 
 
 def cells(device: torch.device) -> None:
-    """The occupancy grid's bits, and what cameras see of it."""
-    OccupancyGrid(device=device).refresh()
+    """The occupancy grid's bits, and densities that samples found."""
+    grid = OccupancyGrid(device=device)
+    grid.refresh()
+    grid.observe(torch.rand(1 << 18, 3, device=device), torch.rand(1 << 18, device=device))
 
 
 def _where(scene: Scene, device: torch.device) -> dict:
