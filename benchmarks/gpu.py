@@ -52,7 +52,7 @@ from gpu_cases import (
 from rasterise import GAUSSIANS
 
 from radfield import backend
-from radfield.apps import neus2, ngp
+from radfield.apps import neus2, ngp, splat
 from radfield.data import load
 from radfield.errors import BadInput
 
@@ -90,10 +90,11 @@ def items(job: Job, device: torch.device) -> Iterator[tuple[str, Callable]]:
     elif job.part == "ops":
         yield from op_items(job, device, capture)
     elif job.part == "step":
-        methods = {
-            "ngp": (ngp, ngp.Config(**_TINY if tiny else {})),
-            "neus2": (neus2, neus2.Config(**_TINY if tiny else {})),
-        }
+        small = _TINY if tiny else {}
+        random = splat.Config(initial="random", initial_gaussians=60 if tiny else GAUSSIANS, refine_interval=10**6)
+        methods = {"ngp": (ngp, ngp.Config(**small)), "neus2": (neus2, neus2.Config(**small)), "splat": (splat, random)}
+        half = ngp, ngp.Config(precision="bf16" if tiny else "f16", **small)
+        yield "ngp f16 graph", lambda emit: step_figures(*half, capture, device, "graph", 1 if tiny else 96)
         for name, (method, config) in methods.items():
             for way in ("graph", "launches", "waiting"):
                 given = method, config, capture, device, way, 1 if tiny else 96

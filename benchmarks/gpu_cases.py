@@ -271,14 +271,20 @@ def step_figures(method, config, capture: Path, device: torch.device, name: str,
     for i in range(3 * steps):
         if i == 2 * steps:  # the number of rays has settled, and what is captured is
             wait(device)
-            began, rays = time.perf_counter(), training.rays
-        if name == "launches" and (taken := training.device_steps()):
-            taken.replayed._can = False
+            began, rays = time.perf_counter(), getattr(training, "rays", None)
+        if name == "launches":
+            for replayed in _replayed(training):
+                replayed._can = False
         method.train_step(training, 0.5)
     wait(device)
     figures = {"ms": (time.perf_counter() - began) / steps * 1e3, "rays": rays}
+    return figures | {"captured": any(replayed.captured for replayed in _replayed(training))}
+
+
+def _replayed(training) -> list:
+    """What may be a graph of a training's steps."""
     taken = training.device_steps()
-    return figures | {"captured": taken is not None and taken.replayed.captured}
+    return [] if taken is None else list(taken.graphs.values()) if hasattr(taken, "graphs") else [taken.replayed]
 
 
 def wait(device: torch.device) -> None:

@@ -65,6 +65,35 @@ def test_emulated_kernels_train_as_the_cpu_does(scene, precision, emulated_ops):
     assert len({round(loss, 6) for loss in found}) == 3
 
 
+def test_fp16_trains_on_a_device_with_a_scaled_loss(scene):
+    """As fp32 does; and no gradient is lost: one step moves the table's entries that one in fp32 moves."""
+    moved, seen = {}, {}
+    for precision in ("f32", "f16"):
+        config = dataclasses.replace(SMALL, precision=precision)
+        with backend.use("cpu" if precision == "f32" else backend.EMULATED):
+            training = training_of(scene, config)
+            seen[precision] = training.model.render_view(scene.val.cameras.scaled(0.1), 0).color
+            training.rays, before = 3, training.model.field.grid.table.detach().clone()
+            ngp.train_step(training, 0.0)
+            training.settle()
+            moved[precision] = training.model.field.grid.table.detach() != before
+            grid = training.model.field.grid
+            assert precision == "f32" or torch.equal(grid.stored(), grid.table.half())
+    assert float((moved["f16"] & moved["f32"]).sum()) > 0.99 * float(moved["f32"].sum()) > 0
+    torch.testing.assert_close(seen["f16"], seen["f32"], rtol=0, atol=5e-3)
+    config = dataclasses.replace(SMALL, precision="f16")
+    with backend.use(backend.EMULATED):
+        found = losses(scene, config, 3, 3)
+        with pytest.raises(BadInput, match=r"f16; the rule: f32 or bf16 where .*corrections per image"):
+            training_of(scene, dataclasses.replace(config, per_image=CORRECTIONS)).device_steps()
+        with pytest.raises(BadInput, match=r"f16; the rule: f32 or bf16; f16 with hash and tiled grids alone"):
+            training_of(scene, dataclasses.replace(config, encoding="simplex"))
+    expected = losses(scene, dataclasses.replace(SMALL, precision="f32"), 3, 3)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-2, atol=0)
+    with pytest.raises(BadInput, match="f16; the rule: f32 or bf16 on a CPU"):
+        training_of(scene, config)
+
+
 @pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_a_gpu_trains_as_the_cpu_does(scene, precision):
@@ -184,7 +213,7 @@ def test_no_step_waits_for_the_device(scene):
             read = training.device_steps().read()
     assert places[0] <= {"cameras.py:distorted"} and places[1] == places[3] == set()
     assert {place.split(":")[0] for place in places[2]} == {"sampling/occupancy.py"}
-    assert set(watch.reads) == {"training/device_steps.py:read"} and len(watch.reads) == 1
+    assert set(watch.reads) == {"training/device_steps.py:fetch"} and len(watch.reads) == 1
     assert read["steps"] == 4 and read["live"] > 0
 
 

@@ -45,7 +45,7 @@ class DeviceSteps:
 
     def ring(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         """[RING, *shape] of the host's memory, one for each step on its way, from which a device can copy by itself."""
-        rows = torch.zeros(RING, *shape, dtype=dtype)
+        rows = torch.zeros(RING, *shape, dtype=dtype, device="cpu")
         return rows.pin_memory() if self.device.type == "cuda" else rows
 
     def took_back(self, steps: int) -> None:
@@ -61,7 +61,7 @@ class DeviceSteps:
         only then."""
         training, slot = self.training, self.training.step % RING
         row = (*numbers, slot, *(number for pair in rates for number in (*pair, 0.0)))
-        self.host[slot] = torch.tensor(row, dtype=torch.float64)
+        self.host[slot] = torch.tensor(row, dtype=torch.float64, device="cpu")
         self.now.copy_(self.host[slot], non_blocking=True)
         replayed()
         self.unread.append(training.step)

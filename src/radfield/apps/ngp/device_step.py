@@ -10,12 +10,17 @@ from torch import Tensor
 from ... import backend
 from ...camera_rays import camera_rays
 from ...data.scene import Images
-from ...errors import warn
+from ...errors import BadInput, warn
 from ...renderers.budget import Budget, render_budget
 from ...renderers.volume import Config, longest_step
 from ...sampling.random import stream
 from ...training import device_steps
 
+#: in "f16" gradients of samples are so much larger than they are, since fp16 holds 6e-8 to 65504 and a ray's part of
+#: the loss has the gradient 1 / rays. Networks get theirs divided again, since weight decay is added to it; that of the
+#: table, summed in fp32, stays as it is: Adam's step does not depend on its scale. What overflows all the same ends the
+#: training, as every gradient does that is not finite.
+LOSS_SCALE = 2.0**15
 _STEPS, _PIXELS, _OWN = slice(0, 4), slice(4, 5), 5  # places in a row of numbers
 
 
@@ -36,6 +41,8 @@ def obstacle(training) -> str | None:
 def steps_of(training) -> DeviceSteps | None:
     """The device's steps of a training, or None, announced once, where each step has to wait."""
     if reason := obstacle(training):
+        if training.model.config.precision == "f16":
+            raise BadInput(f"precision is f16; the rule: f32 or bf16 where steps wait for the device ({reason})")
         warn(f"no CUDA graph of the training step ({reason}): the host waits for the device within each step")
         return None
     return DeviceSteps(training)
@@ -71,8 +78,13 @@ class DeviceSteps(device_steps.RaySteps):
         render = render_budget(*where, self.budget)
         error = ((render.color - pixels.color).square().mean(1) * render.used).sum()
         loss = error / render.rays.clamp_min(1)
-        loss.sum().backward()
         gradients = [network.grad_into for network in model.field.networks]
+        if model.config.precision == "f16":
+            (loss.sum() * LOSS_SCALE).backward()
+            for gradient in gradients:
+                gradient.mul_(1 / LOSS_SCALE)
+        else:
+            loss.sum().backward()
         self.finish([loss, *gradients], [loss, *render[2:]], self.rays, render.live)
 
 

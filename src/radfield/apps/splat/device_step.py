@@ -164,7 +164,7 @@ class DeviceSteps(device_steps.DeviceSteps):
         """Makes more room where a view had more entries than there was; has the memory cap take note."""
         training, entries = self.training, [row[-1] for row in figures]
         lost = sum(count > self.budget.capacity for count in entries)
-        width, height = training.scene.train.cameras.size.amax(0).tolist()
+        width, height = (max(sides) for sides in zip(*self.size, strict=True))
         if lost:
             warn("some steps moved nothing: their views had more entries of tiles than there was room for")
         training.cap.check_entries(len(self.gaussians), max(entries), width, height)
