@@ -6,6 +6,8 @@ memory.
 """
 
 import dataclasses
+import json
+import shutil
 
 import pytest
 import torch
@@ -18,7 +20,7 @@ from radfield.apps import ngp, runs
 from radfield.apps.ngp import device_step
 from radfield.apps.ngp import step as ngp_step
 from radfield.cuda import library
-from radfield.errors import BadInput
+from radfield.errors import BadInput, RadfieldWarning
 from radfield.training import device_steps, graph, per_image
 
 CORRECTIONS = per_image.Config(cameras=True, lenses=True, exposure=True, appearance=2)
@@ -196,6 +198,17 @@ def test_a_run_is_loaded_on_any_device(trained, monkeypatch):
     monkeypatch.setattr(backend, "runner", lambda device: lambda op, packed, device: placed.append(device))
     model = radfield.load(trained[0], device="cuda")
     assert {t.device.type for t in model.tensors().values()} == {"meta"} and torch.device("meta") in placed
+
+
+def test_a_run_in_fp16_is_computed_in_fp32_on_a_cpu(trained, tmp_path):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["ngp"]["precision"] = "f16"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.warns(RadfieldWarning, match="trained in fp16"):
+        model = ngp.load(run)
+    assert model.config.precision == "f32"
+    assert torch.equal(model.field.grid.table, radfield.load(trained[0]).field.grid.table)
 
 
 def test_no_step_waits_for_the_device(scene):

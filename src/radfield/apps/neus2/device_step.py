@@ -38,6 +38,8 @@ def obstacle(training) -> str | None:
         return "images are read from disk during training"
     if model.outside is not None:
         return "a field around the surface"
+    if len(training.optimizer.groups) != 2 + len(model.field.networks):
+        return "parameters besides the grid's, the networks' and the sharpness"
     if model.field.grid.grid.ops is not hash_grid.OPS:
         return f"encoding {model.config.encoding!r}"
     return None

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from ... import backend
+from ...errors import warn
 from ...training.checkpoint import load_checkpoint
 from ...training.run_folder import RunFolder
 from ..run_files import load_tensors, restore, scene_from
@@ -35,6 +36,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     folder = RunFolder.open(run)
     config, where = config_from(folder.read_config()), backend.device(device)[0]
     if config.precision == "f16" and not backend.on_cuda(torch.empty(0, device=where)):
+        warn(f"{folder.path} was trained in fp16, which a CPU has not: computed in fp32")
         config = dataclasses.replace(config, precision="f32")
     model = build(config, **scene_from(folder), device=where)
     tensors, _ = load_checkpoint(folder.checkpoint_path)
