@@ -17,6 +17,7 @@ from ...errors import BadInput, warn
 from ...losses import huber, mse
 from ...rays import Rays
 from ...renderers import surface_budget
+from ...renderers.budget import MOST_SAMPLES
 from ...renderers.volume import longest_step
 from ...sampling.march import SampleBuffers, march_budget
 from ...sampling.random import stream
@@ -26,7 +27,6 @@ from . import step as on_cpu
 from .model import VANISHED
 
 _PIXELS, _ANNEALED, _CURVATURE, _LEAST, _MOST, _MARCH, _OWN = *(slice(i, i + 1) for i in range(6)), 6  # places in a row
-MOST_SAMPLES = 1024  # of a ray
 
 
 def obstacle(training) -> str | None:
@@ -85,8 +85,7 @@ class DeviceSteps(device_steps.RaySteps):
         self.drawn[slot] = on_cpu.random_numbers(training)
         self.numbers.copy_(self.drawn[slot], non_blocking=True)
         annealed = min(progress / config.anneal, 1.0) if config.anneal else 1.0
-        seeds = (stream(training.seed, *numbers) for numbers in ((training.step,), (3, training.step)))
-        pixels, march = seeds
+        pixels, march = stream(training.seed, training.step), stream(training.seed, 3, training.step)
         bounds = on_cpu.sharpness_bounds(training, progress)
         rate = config.learning_rate * config.final_rate**progress
         return self.take((pixels, annealed, curvature, *bounds, march), rate)
