@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from gpu_more_ops import MORE, height_field
 
 import radfield
 from radfield.apps import neus2, ngp, splat
@@ -214,12 +215,7 @@ def pictures_and_triangles(device: torch.device, size: Size) -> None:
     picture = torch.randint(0, 255, (size.side, size.side, 3), dtype=torch.uint8, device=device)
     count = min(size.samples, size.side**2)
     draw_pixels(picture, lattice_of((size.side, size.side), count), 0, 1 / 255)
-    cells = max(size.side // 4, 4)
-    y, x = torch.meshgrid(*(torch.linspace(0, 1, cells),) * 2, indexing="ij")
-    vertices = torch.stack((x, y, 0.1 * (9 * x).sin() * (7 * y).cos()), -1).view(-1, 3).double()
-    corner = (torch.arange(cells - 1)[:, None] * cells + torch.arange(cells - 1)).flatten()
-    quads = torch.stack((corner, corner + 1, corner + cells, corner + cells + 1), 1)
-    triangles = torch.cat((quads[:, [0, 1, 2]], quads[:, [1, 3, 2]]))
+    vertices, triangles = height_field(max(size.side // 4, 4))
     origins = torch.rand(size.samples, 3) + torch.tensor([0.0, 0.0, 1.0])
     down = torch.tensor([0.0, 0.0, -1.0]).expand_as(origins).contiguous()
     trace_triangles(Bvh.of(vertices.to(device), triangles.to(device)), Rays(origins, down).to(device))
@@ -243,6 +239,7 @@ def workloads(device: torch.device, size: Size, scene: Callable[[], Scene]) -> d
     found |= {"second derivatives": lambda: derivatives(device, size), "cells": lambda: cells(device)}
     found |= {"discs and lenses": lambda: discs_and_lenses(device, size)}
     found |= {"pictures and triangles": lambda: pictures_and_triangles(device, size)}
+    found |= {name: lambda workload=workload: workload(device, size) for name, workload in MORE.items()}
     found |= {"ngp": lambda: nerf(scene(), device, size), "neus2": lambda: surface(scene(), device, size)}
     found |= {f"splat {r}": lambda r=r: gaussians(scene(), device, size, r) for r in ("raster", "trace")}
     return found
