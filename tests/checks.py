@@ -16,8 +16,10 @@ from radfield import backend
 from radfield.cuda import library as cuda
 from radfield.errors import BadInput
 
-# The emulator is x86-64 code for GCC on Linux; a run that tests a library of another machine is about that library.
+# The emulator is x86-64 code for GCC on Linux; a run that tests a library of another machine is about that library, and
+# one with RADFIELD_TEST_EMULATED=0 about a GPU.
 EMULATES = sys.platform == "linux" and platform.machine() == "x86_64" and "RADFIELD_TEST_DRIVER" not in os.environ
+EMULATES = EMULATES and os.environ.get("RADFIELD_TEST_EMULATED") != "0"
 NATIVE_BACKENDS = ("cpu", *([backend.EMULATED] if EMULATES else []), *([] if cuda.unavailable() else ["cuda"]))
 CPU_ONLY = ("cpu",)
 SIZES = (0, 1, 7, 33, 1000)

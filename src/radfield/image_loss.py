@@ -109,7 +109,8 @@ class _ImageLoss(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_loss):
         (grad,) = ctx.saved_tensors
-        return grad if grad_loss == 1 else grad * grad_loss, None, None, None
+        # on a device the host would wait to look at it
+        return grad if not on_cuda(grad) and grad_loss == 1 else grad * grad_loss, None, None, None
 
 
 def image_loss(image: torch.Tensor, target: torch.Tensor, ssim_weight: float = 0.2) -> torch.Tensor:

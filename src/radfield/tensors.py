@@ -7,6 +7,9 @@ import torch
 from . import memory
 from .errors import BadInput
 
+#: what features and activations are stored in, by the name of a precision; fp16 on CUDA alone
+PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
+
 
 def check_shape(op: str, name: str, tensor: torch.Tensor, shape: tuple[int | None, ...]) -> None:
     """Raises `BadInput` where `tensor` has not this shape; None is any size."""

@@ -5,7 +5,9 @@ import json
 import pytest
 from programs import TINY, as_before  # noqa: F401
 
+from radfield import backend
 from radfield.apps.command_line import main
+from radfield.data import load
 from radfield.data.synthetic import write_synthetic_capture
 
 STEPS = 300
@@ -15,6 +17,20 @@ STEPS = 300
 def tiny_capture(tmp_path_factory):
     """12 training and 2 held-out views of 48 x 48 pixels."""
     return write_synthetic_capture(tmp_path_factory.mktemp("tiny"), views=12, val_views=2, size=48)
+
+
+@pytest.fixture(scope="session")
+def scene(tiny_capture):
+    """The same, read."""
+    return load(tiny_capture)
+
+
+@pytest.fixture
+def emulated_ops(monkeypatch):
+    """The names of the ops that CUDA kernels are emulated for from now on."""
+    ran, emulator = set(), backend.emulator
+    monkeypatch.setattr(backend, "emulator", lambda op, *given: (ran.add(op.name), emulator(op, *given)))
+    return ran
 
 
 @pytest.fixture(scope="session")

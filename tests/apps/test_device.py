@@ -6,13 +6,13 @@ memory.
 """
 
 import dataclasses
-import functools
+import json
+import shutil
 
 import pytest
 import torch
-from cuda_emulator.backend import emulator
+from device_replay import replays_of, tensors_in
 from device_watch import Watch
-from torch.utils._python_dispatch import TorchDispatchMode
 
 import radfield
 from radfield import backend
@@ -20,9 +20,8 @@ from radfield.apps import ngp, runs
 from radfield.apps.ngp import device_step
 from radfield.apps.ngp import step as ngp_step
 from radfield.cuda import library
-from radfield.data import load
-from radfield.errors import BadInput
-from radfield.training import graph, per_image
+from radfield.errors import BadInput, RadfieldWarning
+from radfield.training import device_steps, graph, per_image
 
 CORRECTIONS = per_image.Config(cameras=True, lenses=True, exposure=True, appearance=2)
 #: as small as emulated kernels, every access of which is checked, ask for
@@ -36,11 +35,6 @@ SMALL = ngp.Config(
     occupied_cells=64,
     occupancy_interval=2,
 )
-
-
-@pytest.fixture(scope="module")
-def scene(tiny_capture):
-    return load(tiny_capture)
 
 
 def training_of(scene, config=SMALL, device="cpu"):
@@ -61,18 +55,45 @@ def losses(scene, config, steps, rays, device="cpu"):
 
 
 @pytest.mark.parametrize("precision", [pytest.param("f32", marks=pytest.mark.slow), "bf16"])
-def test_emulated_kernels_train_as_the_cpu_does(scene, precision, monkeypatch):
+def test_emulated_kernels_train_as_the_cpu_does(scene, precision, emulated_ops):
     config = dataclasses.replace(SMALL, precision=precision)
     expected = losses(scene, config, 3, 3)
-    ran, emulator = set(), backend.emulator
-    monkeypatch.setattr(backend, "emulator", lambda op, *given: (ran.add(op.name), emulator(op, *given)))
     with backend.use(backend.EMULATED):
         found = losses(scene, config, 3, 3)
     backward = {"hash_grid_adam", "mlp_backward", "composite_backward"}
-    assert ran >= backward | {"pixels_sample", "camera_rays", "march_fill", "adam_step", "occupancy_update"}
+    assert emulated_ops >= backward | {"pixels_sample", "camera_rays", "march_fill", "adam_step", "occupancy_update"}
     tolerance = 1e-4 if precision == "f32" else 1e-2
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=tolerance, atol=0)
     assert len({round(loss, 6) for loss in found}) == 3
+
+
+def test_fp16_trains_on_a_device_with_a_scaled_loss(scene):
+    """As fp32 does; and no gradient is lost: one step moves the table's entries that one in fp32 moves."""
+    moved, seen = {}, {}
+    for precision in ("f32", "f16"):
+        config = dataclasses.replace(SMALL, precision=precision)
+        with backend.use("cpu" if precision == "f32" else backend.EMULATED):
+            training = training_of(scene, config)
+            seen[precision] = training.model.render_view(scene.val.cameras.scaled(0.1), 0).color
+            training.rays, before = 3, training.model.field.grid.table.detach().clone()
+            ngp.train_step(training, 0.0)
+            training.settle()
+            moved[precision] = training.model.field.grid.table.detach() != before
+            grid = training.model.field.grid
+            assert precision == "f32" or torch.equal(grid.stored(), grid.table.half())
+    assert float((moved["f16"] & moved["f32"]).sum()) > 0.99 * float(moved["f32"].sum()) > 0
+    torch.testing.assert_close(seen["f16"], seen["f32"], rtol=0, atol=5e-3)
+    config = dataclasses.replace(SMALL, precision="f16")
+    with backend.use(backend.EMULATED):
+        found = losses(scene, config, 3, 3)
+        with pytest.raises(BadInput, match=r"f16; the rule: f32 or bf16 where .*corrections per image"):
+            training_of(scene, dataclasses.replace(config, per_image=CORRECTIONS)).device_steps()
+        with pytest.raises(BadInput, match=r"f16; the rule: f32 or bf16; f16 with hash and tiled grids alone"):
+            training_of(scene, dataclasses.replace(config, encoding="simplex"))
+    expected = losses(scene, dataclasses.replace(SMALL, precision="f32"), 3, 3)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-2, atol=0)
+    with pytest.raises(BadInput, match="f16; the rule: f32 or bf16 on a CPU"):
+        training_of(scene, config)
 
 
 @pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
@@ -111,23 +132,6 @@ def test_a_stray_tensor_is_found(scene, monkeypatch):
         training.rays = 64
         ngp.train_step(training, 0.5)
     assert watch.stray == ["apps/ngp/config.py:background_color: full"]
-
-
-def tensors_in(value, seen):
-    """Every tensor that is reached from `value` through radfield's objects, dicts, lists and tuples."""
-    if id(value) in seen:
-        return
-    seen[id(value)] = value
-    if isinstance(value, torch.Tensor):
-        yield value
-        return
-    if isinstance(value, torch.nn.Module):
-        yield from (*value.parameters(), *value.buffers())
-    inside = list(value.values()) if isinstance(value, dict) else list(value) if isinstance(value, list | tuple) else []
-    if type(value).__module__.startswith("radfield"):
-        inside += list(getattr(value, "__dict__", {}).values())
-    for each in inside:
-        yield from tensors_in(each, seen)
 
 
 def test_all_of_training_is_on_its_device(scene, monkeypatch):
@@ -196,6 +200,17 @@ def test_a_run_is_loaded_on_any_device(trained, monkeypatch):
     assert {t.device.type for t in model.tensors().values()} == {"meta"} and torch.device("meta") in placed
 
 
+def test_a_run_in_fp16_is_computed_in_fp32_on_a_cpu(trained, tmp_path):
+    run = shutil.copytree(trained[0], tmp_path / "run")
+    config = json.loads((run / "config.json").read_text())
+    config["ngp"]["precision"] = "f16"
+    (run / "config.json").write_text(json.dumps(config))
+    with pytest.warns(RadfieldWarning, match="trained in fp16"):
+        model = ngp.load(run)
+    assert model.config.precision == "f32"
+    assert torch.equal(model.field.grid.table, radfield.load(trained[0]).field.grid.table)
+
+
 def test_no_step_waits_for_the_device(scene):
     """The host reads nothing within a step, but where the step is the last of those whose figures it waits for, and
     where the occupancy grid is updated. The first asks once what lenses there are."""
@@ -211,47 +226,8 @@ def test_no_step_waits_for_the_device(scene):
             read = training.device_steps().read()
     assert places[0] <= {"cameras.py:distorted"} and places[1] == places[3] == set()
     assert {place.split(":")[0] for place in places[2]} == {"sampling/occupancy.py"}
-    assert set(watch.reads) == {"apps/ngp/device_step.py:read"} and len(watch.reads) == 1
+    assert set(watch.reads) == {"training/device_steps.py:fetch"} and len(watch.reads) == 1
     assert read["steps"] == 4 and read["live"] > 0
-
-
-class Tape(TorchDispatchMode):
-    """A CUDA graph's twin on the host: what torch and the kernels do while it is entered is noted with the memory
-    that they did it on, and done again there by `replay`. No Python of the step runs then."""
-
-    def __init__(self):
-        super().__init__()
-        self.done = []
-
-    def __torch_dispatch__(self, function, types, arguments=(), options=None):
-        found = function(*arguments, **(options or {}))
-        self.done.append((function, arguments, options or {}, found))
-        return found
-
-    def emulate(self, op, packed, device):
-        self.done.append((emulator, (op, packed, device), {}, None))
-        emulator(op, packed, device)
-
-    @torch.no_grad()
-    def replay(self):
-        for function, arguments, options, found in self.done:
-            again = function(*arguments, **options)
-            for old, new in zip(*(x if isinstance(x, tuple | list) else [x] for x in (found, again)), strict=True):
-                if isinstance(old, torch.Tensor) and old.data_ptr() != new.data_ptr():
-                    old.copy_(new)
-
-
-def taped(self, monkeypatch, training):
-    """`Replayed._capture` with a tape in the place of the graph. A GPU does nothing while it captures: what the tape
-    did is undone."""
-    tape, state = Tape(), list(tensors_in([training, training.model, training.device_steps()], {}))
-    before = [tensor.detach().clone() for tensor in state]
-    with monkeypatch.context() as patch, tape:
-        patch.setattr(backend, "emulator", tape.emulate)
-        self.function()
-    for tensor, old in zip(state, before, strict=True):
-        tensor.data.copy_(old)
-    self._graph = tape
 
 
 def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
@@ -261,10 +237,10 @@ def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
     for captures in (False, True):
         with backend.use(backend.EMULATED), monkeypatch.context() as patch:
             training = training_of(scene, dataclasses.replace(SMALL, occupancy_interval=4))
+            if captures:
+                replays_of(training, patch)
             steps = training.device_steps()
-            steps.replayed._can = captures
-            patch.setattr(graph.Replayed, "_capture", functools.partialmethod(taped, patch, training))
-            patch.setattr(device_step, "READ_INTERVAL", 5)
+            patch.setattr(device_steps, "READ_INTERVAL", 5)
             results = []
             for i in range(6):
                 ngp.train_step(training, i / 6)

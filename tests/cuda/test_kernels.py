@@ -54,7 +54,7 @@ KERNELS = {
     ],
     "encodings/hash_grid_adam.cu": [
         *("hash_grid_adam_clear", "hash_grid_adam_step<false>", "hash_grid_adam_step<true>"),
-        *(f"hash_grid_adam_add<3, {f}, {t}>" for f in (2, 4) for t in ("float", B)),
+        *(f"hash_grid_adam_add<3, {f}, {t}>" for f in (2, 4) for t in ("float", B, H)),
     ],
     "encodings/simplex.cu": [
         *(f"simplex_forward<3, {f}, {t}, {t}, false>" for f in (2, 4) for t in ("float", B)),
@@ -86,6 +86,7 @@ KERNELS = {
     ],
     "encodings/spherical_harmonics.cu": [
         *(f"spherical_harmonics_forward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
+        *(f"spherical_harmonics_{way}<4, {H}>" for way in ("forward", "backward")),
         *(f"spherical_harmonics_backward<{n}, {t}>" for n in (1, 4, 8) for t in ("float", B)),
     ],
     "gaussians/plas.cu": ["plas_exchange"],
@@ -155,7 +156,8 @@ KERNELS = {
     "tracing/winding.cu": ["mesh_winding"],
     "tracing/particle_bvh.cu": ["particle_bounds", *(f"particle_bvh_refit_{p}" for p in ("clear", "leaves", "nodes"))],
     "renderers/fused.cu": [
-        *(f"render_fused_pack<{mma}>" for mma in ("false", "true")),
+        *(f"render_fused_pack<{mma}>" for mma in ("false", "true", "2")),
+        f"render_fused<2, false, false, 4, 4, {H}>",
         "render_fused<false, false, false, 2, 4, float>",
         *(f"render_fused<true, {b}, {b}, 4, 4, {B}>" for b in ("false", "true")),
     ],

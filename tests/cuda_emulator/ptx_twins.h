@@ -41,6 +41,8 @@ EMU __attribute__((always_inline)) void add_halves(uint16_t* p, const float (&va
 
 EMU void add_1(uint16_t* p, float a) { emulated::add_halves<1>(p, {a}, __builtin_return_address(0)); }
 EMU void add_2(uint16_t* p, float a, float b) { emulated::add_halves<2>(p, {a, b}, __builtin_return_address(0)); }
+EMU void add_4(uint16_t* p, const float (&x)[4]) { emulated::add_halves<4>(p, x, __builtin_return_address(0)); }
+EMU void add_8(uint16_t* p, const float (&x)[8]) { emulated::add_halves<8>(p, x, __builtin_return_address(0)); }
 
 EMU float read_shared_by_all(const float* p) {
   cuda_emu::instruction = __builtin_return_address(0);

@@ -48,7 +48,7 @@ def test_cuda_kernels_step_as_the_cpu_does(name, dtype, mode):
     def run(device):
         module = made()
         gradients = noted(module, 60, torch.Generator().manual_seed(1))
-        levels, *streams = gradients._noted
+        levels, *streams, _ = gradients._noted
         streams = [each.to(device, dtype if i < 2 else None) for i, each in enumerate(streams)]
         gradients.add_slopes(levels, *streams)
         table = module.table.data.to(device)
@@ -67,7 +67,7 @@ def test_cuda_kernels_step_as_the_cpu_does(name, dtype, mode):
 def test_gradient_is_that_of_automatic_differentiation(encoding):
     module = made(encoding)
     gradients = noted(module, 40, torch.Generator().manual_seed(1))
-    levels, by_features, slopes, x, tangent = gradients._noted
+    levels, by_features, slopes, x, tangent, _ = gradients._noted
     table = module.table.detach().double().requires_grad_()
     at = x.T.double().requires_grad_()
     features = levels.ops.reference(at, table, levels)

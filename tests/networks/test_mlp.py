@@ -86,6 +86,18 @@ def test_second_derivatives(first, second, outputs, config):
         assert_close(f"second derivative of {name}", a, b, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("each_backend_once")
+def test_second_derivatives_where_the_head_alone_is_used():
+    """As those of all outputs with no gradient but the head's."""
+    net, x = MLP(3, 4, Config(16, 2, "softplus", bias=True)), torch.randn(40, 3, requires_grad=True)
+    found = []
+    for head in (lambda: net(x, head=1)[1], lambda: net(x)[:, :1]):
+        (slope,) = torch.autograd.grad(head().sum(), x, create_graph=True)
+        found.append(torch.autograd.grad(slope.square().sum(), [x, net.weights]))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_derivative_of_the_parameters_gradient_is_refused():
     net = MLP(3, 1, Config(16, 1, "silu"))
     (gradient,) = torch.autograd.grad(net(torch.randn(5, 3)).sum(), net.weights, create_graph=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from dataclasses import dataclass
 
 from ..errors import BadInput
@@ -28,6 +29,14 @@ class Cubin:
     symbols: dict[str, str]
 
 
+def _core():
+    """The package's module that has `Program`: of older releases, which other packages may have brought, the
+    experimental one."""
+    import cuda.core
+
+    return cuda.core if hasattr(cuda.core, "Program") else importlib.import_module("cuda.core.experimental")
+
+
 def missing() -> str | None:
     """Why nothing can be compiled, in one line; None where NVRTC is there."""
     try:
@@ -44,7 +53,7 @@ def missing() -> str | None:
 @functools.cache
 def version() -> tuple[int, int]:
     """NVRTC's version. Raises what its package raises where it cannot be loaded."""
-    import cuda.core  # noqa: F401  (pip brings the bindings' NVRTC with it)
+    _core()  # pip brings the bindings' NVRTC with it
     from cuda.bindings import nvrtc
 
     status, major, minor = nvrtc.nvrtcVersion()
@@ -83,14 +92,14 @@ def compile_cubin(text: str, name: str, kernels: tuple[str, ...], arch: str) -> 
     if reason := missing():
         raise BadInput(reason)
     check_architecture(arch)
-    from cuda.core import Program, ProgramOptions
-    from cuda.core._utils.cuda_utils import CUDAError  # what Program raises; it has no public name
+    core = _core()
+    errors = importlib.import_module(f"{core.__name__}._utils.cuda_utils")  # what Program raises; it has no public name
 
     names = [qualified(kernel) for kernel in kernels]
     try:
-        program = Program(text, "c++", ProgramOptions(arch=arch, name=name, **OPTIONS))
+        program = core.Program(text, "c++", core.ProgramOptions(arch=arch, name=name, **OPTIONS))
         found = program.compile("cubin", name_expressions=names)
-    except CUDAError as error:
+    except errors.CUDAError as error:
         raise RuntimeError(f"{name} does not compile for {arch} ({', '.join(kernels)}): {error}") from None
     symbols = {kernel: _text(found.symbol_mapping[full]) for kernel, full in zip(kernels, names, strict=True)}
     return Cubin(bytes(found.code), symbols)

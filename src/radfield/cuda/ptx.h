@@ -35,13 +35,34 @@ RADFIELD_FN float value_of_half(uint16_t x) {
   return y;
 }
 
-// *p += a in fp16; p[0..1] += (a, b), p aligned to 4 bytes. Each value by itself is atomic.
+// *p += a in fp16; p[0..1] += (a, b), p aligned to 4 bytes; p[0..N-1] += values, p aligned to 2 N bytes. Each value by
+// itself is atomic.
 RADFIELD_FN void add_1(uint16_t* p, float a) {
   asm volatile("red.global.add.noftz.f16 [%0], %1;" : : "l"(__cvta_generic_to_global(p)), "h"(half_of(a)) : "memory");
 }
 RADFIELD_FN void add_2(uint16_t* p, float a, float b) {
   const uint32_t word = (uint32_t)half_of(a) | (uint32_t)half_of(b) << 16;
   asm volatile("red.global.add.noftz.f16x2 [%0], %1;" : : "l"(__cvta_generic_to_global(p)), "r"(word) : "memory");
+}
+RADFIELD_FN void add_4(uint16_t* p, const float (&x)[4]) {
+#if __CUDA_ARCH__ >= 900
+  uint32_t w[2];
+  for (int i = 0; i < 2; ++i) w[i] = (uint32_t)half_of(x[2 * i]) | (uint32_t)half_of(x[2 * i + 1]) << 16;
+  asm volatile("red.global.add.noftz.v2.f16x2 [%0], {%1, %2};"
+               : : "l"(__cvta_generic_to_global(p)), "r"(w[0]), "r"(w[1]) : "memory");
+#else
+  add_2(p, x[0], x[1]), add_2(p + 2, x[2], x[3]);
+#endif
+}
+RADFIELD_FN void add_8(uint16_t* p, const float (&x)[8]) {
+#if __CUDA_ARCH__ >= 900
+  uint32_t w[4];
+  for (int i = 0; i < 4; ++i) w[i] = (uint32_t)half_of(x[2 * i]) | (uint32_t)half_of(x[2 * i + 1]) << 16;
+  asm volatile("red.global.add.noftz.v4.f16x2 [%0], {%1, %2, %3, %4};"
+               : : "l"(__cvta_generic_to_global(p)), "r"(w[0]), "r"(w[1]), "r"(w[2]), "r"(w[3]) : "memory");
+#else
+  for (int i = 0; i < 8; i += 2) add_2(p + i, x[i], x[i + 1]);
+#endif
 }
 
 // d (16x8, fp32) += a (16x16, bf16, row) * b (16x8, bf16, column). Lane l = 4 g + t holds

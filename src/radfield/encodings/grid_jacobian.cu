@@ -10,7 +10,7 @@ namespace radfield {
 template <int F, class T, class Out>
 __global__ void grid_jacobian_forward(const GridJacobianForward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
-  if (i >= a.M) return;
+  if (i >= rows_in_use(a.count, a.M)) return;
   const GridLevel level = grid_level(a.levels, a.scales, l);
   const T* const table = (const T*)a.table + level.offset * F;
   const auto cell = cell_of<3>(a.x, a.M, i, level, a.smoothstep);
@@ -35,7 +35,7 @@ __global__ void grid_jacobian_forward(const GridJacobianForward a) {
 template <class J, class T>
 __global__ void grid_jacobian_pull(const GridJacobianPull a) {
   const int64_t i = thread_number();
-  if (i >= a.M) return;
+  if (i >= rows_in_use(a.count, a.M)) return;
   float sum[3] = {};
   for (int64_t c = 0; c < a.C; ++c) {
     const float value = read((const T*)a.values + c * a.M + i);
@@ -48,7 +48,7 @@ __global__ void grid_jacobian_pull(const GridJacobianPull a) {
 template <class J, class Out>
 __global__ void grid_jacobian_push(const GridJacobianPush a) {
   const int64_t i = thread_number();
-  if (i >= a.M) return;
+  if (i >= rows_in_use(a.count, a.M)) return;
   float tangent[3];
   read_point(tangent, a.tangent, a.M, i);
   for (int64_t c = 0; c < a.C; ++c) {

@@ -16,6 +16,7 @@ struct GridJacobianForward {
   const int64_t* levels;
   const float* scales;
   int64_t smoothstep;
+  const int64_t* count;
   int64_t C, M, J, D, E, F, L;
 };
 struct GridJacobianPull {
@@ -24,6 +25,7 @@ struct GridJacobianPull {
   int64_t jacobian_type;
   const void* values;
   int64_t values_type;
+  const int64_t* count;
   int64_t D, M, J, C;
 };
 struct GridJacobianPush {
@@ -32,6 +34,7 @@ struct GridJacobianPush {
   const void* jacobian;
   int64_t jacobian_type;
   const float* tangent;
+  const int64_t* count;
   int64_t C, M, J, D;
 };
 

@@ -34,18 +34,21 @@ FORWARD = Op(
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),
     Scalar("smoothstep", "int"),
+    In("count", "i64", "1", "CUDA only: samples in use, the first of M", optional=True),
 )
 PULL = Op(
     "grid_jacobian_pull",
     Out("pulled", "f32", "D M"),
     In("jacobian", _STREAM, "J M"),
     In("values", _STREAM, "C M"),
+    In("count", "i64", "1", "CUDA only: samples in use, the first of M", optional=True),
 )
 PUSH = Op(
     "grid_jacobian_push",
     Out("pushed", _STREAM, "C M"),
     In("jacobian", _STREAM, "J M"),
     In("tangent", "f32", "D M"),
+    In("count", "i64", "1", "CUDA only: samples in use, the first of M", optional=True),
 )
 
 
@@ -69,19 +72,21 @@ def _(a):
 
 @dataclass(frozen=True)
 class Jacobian:
-    """J at M points, by `stored` [J, M], or where that is None by the kernels of the grid. features: [C, M]."""
+    """J at M points, by `stored` [J, M], or where that is None by the kernels of the grid. features: [C, M]; count: [1]
+    int64, the points in use, where only a device knows them, else None."""
 
     levels: GridLevels
     x: Tensor  # [D, M]
     table: Tensor  # [E, F] as it was read
     features: Tensor
     stored: Tensor | None
+    count: Tensor | None = None
 
     def pull(self, values: Tensor) -> Tensor:
         """J^T values [D, M], of values [C, M]."""
         out = streams(self.x.T, len(self.x))
         if self.stored is not None:
-            PULL(pulled=out, jacobian=self.stored, values=values)
+            PULL(pulled=out, jacobian=self.stored, values=values, count=self.count)
         else:
             given = {"grad_features": values, "x": self.x, "table": self.table, "tangent": None}
             self.levels.ops.backward_x(grad_x=out, **given, **self.levels.tables(self.x.device))
@@ -90,22 +95,22 @@ class Jacobian:
     def push(self, tangent: Tensor, out: Tensor) -> None:
         """Writes J tangent to out [C, M], of tangent [D, M]."""
         if self.stored is not None:
-            PUSH(pushed=out, jacobian=self.stored, tangent=tangent)
+            PUSH(pushed=out, jacobian=self.stored, tangent=tangent, count=self.count)
         else:
-            given = {"x": self.x, "table": self.table, "tangent": tangent, "count": None}
+            given = {"x": self.x, "table": self.table, "tangent": tangent, "count": self.count}
             self.levels.ops.forward(features=out, **given, **self.levels.tables(self.x.device))
 
 
-def encode(levels: GridLevels, x: Tensor, table: Tensor, features: Tensor) -> Jacobian:
+def encode(levels: GridLevels, x: Tensor, table: Tensor, features: Tensor, count: Tensor | None = None) -> Jacobian:
     """Writes the features [C, M] at x [D, M], from `table` (float32, or its 16-bit copy); returns J, in the features'
-    type."""
+    type. count: as in `Jacobian`; others are neither read nor written."""
     tables = levels.tables(x.device)
     if not (levels.ops is hash_grid.OPS and levels.dimensions == 3 and native(x)):
-        levels.ops.forward(features=features, x=x, table=table, tangent=None, count=None, **tables)
-        return Jacobian(levels, x, table, features, None)
+        levels.ops.forward(features=features, x=x, table=table, tangent=None, count=count, **tables)
+        return Jacobian(levels, x, table, features, None, count)
     stored = streams(x.T, 3 * levels.channels, features.dtype)
-    FORWARD(features=features, jacobian=stored, x=x, table=table, **tables)
-    return Jacobian(levels, x, table, features, stored)
+    FORWARD(features=features, jacobian=stored, x=x, table=table, count=count, **tables)
+    return Jacobian(levels, x, table, features, stored, count)
 
 
 def jacobian_reference(x: Tensor, table: Tensor, levels: GridLevels) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ from ..backend import by_tinycudann, check_count, native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
-from ..tensors import check_shape, feature_major, gradient_into, on_device, streams
+from ..tensors import PRECISIONS, check_shape, feature_major, gradient_into, on_device, streams
 from .encoding import Encoding
 from .outside import clamped
 
@@ -422,9 +422,6 @@ class _Noted(torch.autograd.Function):
         return grad, None, None, None
 
 
-_DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
-
-
 class HashGrid(Encoding):
     """The encoding as a module: [M, D] in [0, 1] -> [M, `channels`]. Entries start uniform in +-1e-4."""
 
@@ -447,16 +444,13 @@ class HashGrid(Encoding):
         return grid_levels(dimensions, config)
 
     def adam_groups(self) -> list[dict]:
-        """The table, whose gradient is noted sample by sample until the optimiser's step."""
+        """The table, whose gradient is noted sample by sample until the optimiser's step. In "f16" features have fp16
+        gradients: those below 6e-8 are lost, so that the loss must be scaled (apps/ngp/device_step.py)."""
         from .hash_grid_adam import SampleGradients
 
-        if self.config.precision == "f16":
-            raise BadInput(
-                "hash grid: precision is 'f16'; the rule: f32 or bf16 for training.adam, fp16 gradients underflow"
-            )
-
         self.grad_into = SampleGradients(self.grid)
-        return [{"parameter": self.table.data, "grad": self.grad_into, "shadow": self.stored(), "mode": "skip"}]
+        copy = "rounded" if self.config.precision == "f16" else "shadow"
+        return [{"parameter": self.table.data, "grad": self.grad_into, copy: self.stored(), "mode": "skip"}]
 
     def stored(self) -> torch.Tensor | None:
         """The 16-bit copy of the table (None in float32), made anew when torch changed the table. The optimiser of
@@ -464,7 +458,10 @@ class HashGrid(Encoding):
         if self.config.precision == "f32":
             return None
         if self._stored is None or self._stored.device != self.table.device:
-            self._stored, self._stored_version = torch.empty_like(self.table, dtype=_DTYPES[self.config.precision]), -1
+            self._stored, self._stored_version = (
+                torch.empty_like(self.table, dtype=PRECISIONS[self.config.precision]),
+                -1,
+            )
         if self._stored_version != self.table._version:
             self._stored.copy_(self.table.detach())
             self._stored_version = self.table._version
@@ -475,6 +472,6 @@ class HashGrid(Encoding):
     ) -> torch.Tensor:
         """Features of `x`; `computed`, the same features from an earlier call, are made differentiable instead;
         `count` as in `hash_grid`."""
-        dtype = _DTYPES[self.config.precision]
+        dtype = PRECISIONS[self.config.precision]
         options = {"dtype": dtype, "grad_into": self.grad_into, "computed": computed, "count": count}
         return hash_grid(x, self.table, self.grid, stored=self.stored(), **options)

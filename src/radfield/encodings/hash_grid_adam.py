@@ -27,7 +27,7 @@ STEP = Op(
     InOut("v", "f32", "E F", "mean of their squares"),
     InOut("shadow", "bf16", "E F", "= the parameters rounded", optional=True),
     Out("bad", "i64", "1", "gradients whose square is not finite: their entries stay as they were"),
-    In("grad_features", "f32 bf16", "C M"),
+    In("grad_features", "f32 bf16 f16", "C M"),
     In("x", "f32", "D M"),
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),

@@ -13,7 +13,7 @@ __global__ void slope_adam_clear(const SlopeAdam a, float* grad) { clear_table(a
 template <int F, class G>
 __global__ void slope_adam_add(const SlopeAdam a, float* grad) {
   const int64_t i = thread_number(), l = blockIdx.y;
-  if (i >= a.M) return;
+  if (i >= rows_in_use(a.count, a.M)) return;
   float g[F], slopes[F], tangent[3], added[F];
   const bool by_features = read_gradient(g, (const G*)a.grad_features + l * F * a.M + i, a.M);
   const bool by_slopes = read_gradient(slopes, (const G*)a.slopes + l * F * a.M + i, a.M);

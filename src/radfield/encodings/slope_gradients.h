@@ -21,6 +21,8 @@ struct SlopeAdam {
   const int64_t* levels;
   const float* scales;
   int64_t smoothstep;
+  const int64_t* count;
+  const double* schedule;
   double rate;
   double beta1;
   double beta2;

@@ -33,6 +33,8 @@ STEP = Op(
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),
     Scalar("smoothstep", "int"),
+    In("count", "i64", "1", "CUDA only: samples in use, the first of M", optional=True),
+    In("schedule", "f64", "3", "CUDA only: as in training/adam.py", optional=True),
     Scalar("rate", "float"),
     Scalar("beta1", "float"),
     Scalar("beta2", "float"),
@@ -63,18 +65,27 @@ class SlopeGradients(SampleGradients):
         self._noted: tuple | None = None
         self._sum: Tensor | None = None
 
-    def add_slopes(self, levels: GridLevels, grad_features: Tensor, slopes: Tensor, x: Tensor, tangent: Tensor) -> None:
+    def add_slopes(
+        self,
+        levels: GridLevels,
+        grad_features: Tensor,
+        slopes: Tensor,
+        x: Tensor,
+        tangent: Tensor,
+        count: Tensor | None = None,
+    ) -> None:
         """Notes streams: gradients of the features and slopes [C, M] of `levels` (all, or the first of them), at x,
-        with `tangent` [D, M]. They are kept, not copied, until they are applied."""
-        self._noted = (levels, grad_features, slopes, x, tangent)
+        with `tangent` [D, M]; of the first `count` ([1] int64) where only a device knows how many are in use. They are
+        kept, not copied, until they are applied."""
+        self._noted = (levels, grad_features, slopes, x, tangent, count)
 
     def gradient(self, table: Tensor) -> Tensor:
         """[E, F] of what was noted, in a buffer that is kept: whoever takes it clears it."""
         if self._sum is None:
             self._sum = torch.zeros_like(table)
         if self._noted is not None:
-            (levels, grad_features, slopes, x, tangent), self._noted = self._noted, None
-            shared = {"grad_table": self._sum, "x": x, "count": None, **levels.tables(x.device)}
+            (levels, grad_features, slopes, x, tangent, count), self._noted = self._noted, None
+            shared = {"grad_table": self._sum, "x": x, "count": count, **levels.tables(x.device)}
             levels.ops.backward(grad_features=grad_features, tangent=None, **shared)
             levels.ops.backward(grad_features=slopes, tangent=tangent, **shared)
         return self._sum
@@ -90,7 +101,6 @@ class SlopeGradients(SampleGradients):
         if not fused or self._noted is None:
             self._apply_whole(state, self.gradient(parameter), rates)
             return
-        (levels, grad_features, slopes, x, tangent), self._noted = self._noted, None
-        given = {"grad_features": grad_features, "slopes": slopes, "x": x, "tangent": tangent}
-        rates = {k: rates[k] for k in ("rate", "beta1", "beta2", "epsilon", "correction2", "l2", "skip")}
+        (levels, grad_features, slopes, x, tangent, count), self._noted = self._noted, None
+        given = {"grad_features": grad_features, "slopes": slopes, "x": x, "tangent": tangent, "count": count}
         STEP(**state, **given, **levels.tables(x.device), **rates)

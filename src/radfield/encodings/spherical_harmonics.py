@@ -23,18 +23,18 @@ from ..backend import native
 from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
-from ..tensors import feature_major, streams
+from ..tensors import PRECISIONS, feature_major, streams
 
 FORWARD = Op(
     "spherical_harmonics_forward",
-    Out("encoded", "f32 bf16", "C M", "channel l (l + 1) + m"),
+    Out("encoded", "f32 bf16 f16", "C M", "channel l (l + 1) + m"),
     In("directions", "f32", "3 M", "unit vectors"),
     Scalar("degree", "int", "n, 1 to 8"),
 )
 BACKWARD = Op(
     "spherical_harmonics_backward",
     Out("grad_directions", "f32", "3 M"),
-    In("grad_encoded", "f32 bf16", "C M"),
+    In("grad_encoded", "f32 bf16 f16", "C M"),
     In("directions", "f32", "3 M"),
     Scalar("degree", "int"),
 )
@@ -55,7 +55,7 @@ class Config:
     """The spherical harmonics' options."""
 
     degree: int = 4  # number of bands, 1 to 8; degree n gives n^2 channels
-    precision: str = "f32"  # "bf16" gives 16-bit features
+    precision: str = "f32"  # "bf16" gives 16-bit features, and so does "f16" on CUDA
 
 
 def spherical_harmonics_reference(directions: torch.Tensor, degree: int) -> torch.Tensor:
@@ -106,12 +106,12 @@ class _SphericalHarmonics(torch.autograd.Function):
 def spherical_harmonics(directions: torch.Tensor, degree: int, *, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Harmonics [M, n^2] of `directions` [M, 3] float32, unit vectors; differentiable once.
 
-    `dtype` (float32 or bfloat16) is that of the result. Raises `BadInput` on another dtype or shape.
+    `dtype` (float32, bfloat16, or on CUDA float16) is that of the result. Raises `BadInput` on another dtype or shape.
     """
     _check_degree(degree)
     if not native(directions):
         encoded = spherical_harmonics_reference(directions, degree)
-        return encoded.to(dtype) if dtype == torch.bfloat16 else encoded
+        return encoded if dtype == torch.float32 else encoded.to(dtype)
     return _SphericalHarmonics.apply(directions, degree, dtype)
 
 
@@ -125,8 +125,7 @@ class SphericalHarmonics(torch.nn.Module):
         self.channels = config.degree**2
 
     def forward(self, directions: torch.Tensor) -> torch.Tensor:
-        dtype = torch.bfloat16 if self.config.precision == "bf16" else torch.float32
-        return spherical_harmonics(directions, self.config.degree, dtype=dtype)
+        return spherical_harmonics(directions, self.config.degree, dtype=PRECISIONS[self.config.precision])
 
 
 def _check_degree(degree: int) -> None:

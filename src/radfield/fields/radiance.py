@@ -19,6 +19,7 @@ from torch import Tensor
 from ..encodings import hash_grid, registry, sparse_voxels, spherical_harmonics
 from ..errors import BadInput
 from ..networks import mlp
+from ..tensors import PRECISIONS
 from . import voxels
 
 
@@ -33,7 +34,8 @@ class Config:
     color_layers: int = 2  # hidden layers of the colour network
     appearance: int = 0  # channels of a latent vector per image that the colour network gets
     degree: int = 4  # of the spherical harmonics of the direction, 1 to 8
-    precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits; sums and masters stay fp32
+    # "bf16" rounds grid entries, features and products to 16 bits, "f16" (on CUDA) to fp16; sums and masters stay fp32
+    precision: str = "f32"
 
 
 class RadianceField(torch.nn.Module):
@@ -46,10 +48,12 @@ class RadianceField(torch.nn.Module):
 
     def __init__(self, config: Config = Config(), cascades: int = 1, generator: torch.Generator | None = None):
         super().__init__()
-        if config.precision not in ("f32", "bf16"):
-            raise BadInput(f"radiance field: precision is {config.precision}; the rule: f32 or bf16")
+        in_half = ("f16",) if type(config.grid) is hash_grid.Config else ()
+        if config.precision not in ("f32", "bf16", *in_half):
+            rule = "f32 or bf16" + (", or f16 on a GPU" if in_half else "; f16 with hash and tiled grids alone")
+            raise BadInput(f"radiance field: precision is {config.precision}; the rule: {rule}")
         self.config, self.cascades = config, cascades
-        self.features_dtype = torch.bfloat16 if config.precision == "bf16" else torch.float32
+        self.features_dtype = PRECISIONS[config.precision]
         has_precision = hasattr(config.grid, "precision")
         grid = dataclasses.replace(config.grid, precision=config.precision) if has_precision else config.grid
         self.grid = registry.build(3, grid, generator)

@@ -32,6 +32,7 @@ class Tape:
     between: Tensor  # [G, M] outputs of the SDF network
     f: Tensor  # [M]
     normal: Tensor  # [3, M]
+    count: Tensor | None = None  # [1] int64, the samples in use, where only a device knows how many
     seen: Tensor | None = None  # [S, M]: harmonics, position, normal
     logits: Tensor | None = None  # [3, M]
 
@@ -41,23 +42,24 @@ class Tape:
         return Answer(self.f, self.normal.T, self.logits.T)
 
 
-def distance(surface: NeuralSurface, x: Tensor) -> Tensor:
-    """f [M] alone, at x [M, 3] in [0, 1]."""
+def distance(surface: NeuralSurface, x: Tensor, count: Tensor | None = None) -> Tensor:
+    """f [M] alone, at x [M, 3] in [0, 1]. count: as in `geometry`."""
     xs = feature_major(x)
-    encoded, position = encode(surface, xs), position_streams(surface, xs)
+    encoded, position = encode(surface, xs, count), position_streams(surface, xs)
     network = surface.sdf_network
     between, head = streams(x, network.layers.outputs, encoded.dtype), streams(x, 1)
-    mlp_passes.forward(network, encoded, position, between, head)
+    mlp_passes.forward(network, encoded, position, between, head, count=count)
     return head[0]
 
 
-def geometry(surface: NeuralSurface, x: Tensor) -> Tape:
-    """Distances and normals at x [M, 3] in [0, 1], without colours."""
+def geometry(surface: NeuralSurface, x: Tensor, count: Tensor | None = None) -> Tape:
+    """Distances and normals at x [M, 3] in [0, 1], without colours. count: [1] int64, for CUDA kernels: the samples in
+    use, the first of M, where only the device knows how many; what is said of others is undefined."""
     xs = feature_major(x)
-    (encoded, jacobian), position = encode_with_slopes(surface, xs), position_streams(surface, xs)
+    (encoded, jacobian), position = encode_with_slopes(surface, xs, count), position_streams(surface, xs)
     network = surface.sdf_network
     between, head = streams(x, network.layers.outputs, encoded.dtype), streams(x, 1)
-    mlp_passes.forward(network, encoded, position, between, head)
+    mlp_passes.forward(network, encoded, position, between, head, count=count)
     slope, by_position = streams(x, len(encoded), encoded.dtype), streams(x, len(position))
     mlp_passes.backward(
         network,
@@ -67,15 +69,16 @@ def geometry(surface: NeuralSurface, x: Tensor) -> Tape:
         grad_x0=slope,
         grad_x1=by_position,
         parameters=False,
+        count=count,
     )
     normal = jacobian.pull(slope[: len(jacobian.features)])
     normal += by_position[:3]
-    return Tape(xs, encoded, jacobian, position, slope, between, head[0], normal)
+    return Tape(xs, encoded, jacobian, position, slope, between, head[0], normal, count)
 
 
-def forward(surface: NeuralSurface, x: Tensor, directions: Tensor) -> Tape:
-    """All that the field says at x [M, 3] in [0, 1], seen along unit directions [M, 3]."""
-    tape = geometry(surface, x)
+def forward(surface: NeuralSurface, x: Tensor, directions: Tensor, count: Tensor | None = None) -> Tape:
+    """All that the field says at x [M, 3] in [0, 1], seen along unit directions [M, 3]. count: as in `geometry`."""
+    tape = geometry(surface, x, count)
     harmonics = surface.harmonics.channels
     seen = streams(x, harmonics + 6, tape.encoded.dtype)
     degree = surface.config.degree
@@ -83,7 +86,7 @@ def forward(surface: NeuralSurface, x: Tensor, directions: Tensor) -> Tape:
     seen[harmonics : harmonics + 3] = tape.x - 0.5
     seen[harmonics + 3 :] = tape.normal
     logits = streams(x, 3)
-    mlp_passes.forward(surface.color_network, tape.between, seen, logits)
+    mlp_passes.forward(surface.color_network, tape.between, seen, logits, count=count)
     return replace(tape, seen=seen, logits=logits)
 
 
@@ -92,7 +95,7 @@ def backward(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_normal: Te
     logits [3, M]."""
     harmonics = surface.harmonics.channels
     grad_between, grad_seen = (torch.empty_like(each) for each in (tape.between, tape.seen))
-    color = {"grad_y": grad_logits, "grad_x0": grad_between, "grad_x1": grad_seen}
+    color = {"grad_y": grad_logits, "grad_x0": grad_between, "grad_x1": grad_seen, "count": tape.count}
     mlp_passes.backward(surface.color_network, tape.between, tape.seen, **color)
     towards = grad_normal + grad_seen[harmonics + 3 :]  # e of the module's docstring
     grad_encoded = torch.empty_like(tape.encoded)
@@ -106,11 +109,12 @@ def backward(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_normal: Te
         grad_x0=grad_encoded,
         tangent0=along,
         tangent1=by_position,
+        count=tape.count,
     )
     _share_position(surface)
     active = surface.active
     grads = grad_encoded[: active.channels], tape.slope[: active.channels]
-    surface.grid.grad_into.add_slopes(active, *grads, tape.x, towards)
+    surface.grid.grad_into.add_slopes(active, *grads, tape.x, towards, tape.count)
 
 
 def position_gradient(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_logits: Tensor) -> Tensor:
@@ -150,27 +154,28 @@ def _share_position(surface: NeuralSurface) -> None:
     if surface.position == 3:
         return
     network = surface.sdf_network
-    fan_in, fan_out = network.layers.table[0, :2].tolist()
+    fan_in, fan_out = network.layers.inputs, network.config.width
     parts = network.grad_into[: fan_in * fan_out].view(fan_out, fan_in)[:, surface.grid.channels :]
     total = parts[:, :3] + parts[:, 3:]
     parts[:, :3], parts[:, 3:] = total, total
 
 
-def encode(surface: NeuralSurface, x: Tensor) -> Tensor:
-    """[C, M] the grid's features at streams x [3, M]; those of levels that are not in use are 0."""
+def encode(surface: NeuralSurface, x: Tensor, count: Tensor | None = None) -> Tensor:
+    """[C, M] the grid's features at streams x [3, M]; those of levels that are not in use are 0. count: as in
+    `geometry`."""
     grid = surface.active
     encoded = streams(x.T, surface.grid.channels, _dtype(surface))
-    given = {"x": x, "table": _table(surface), "tangent": None, "count": None}
+    given = {"x": x, "table": _table(surface), "tangent": None, "count": count}
     grid.ops.forward(features=encoded[: grid.channels], **given, **grid.tables(x.device))
     encoded[grid.channels :] = 0.0
     return encoded
 
 
-def encode_with_slopes(surface: NeuralSurface, x: Tensor) -> tuple[Tensor, Jacobian]:
+def encode_with_slopes(surface: NeuralSurface, x: Tensor, count: Tensor | None = None) -> tuple[Tensor, Jacobian]:
     """`encode`, and the derivatives of the features."""
     grid = surface.active
     encoded = streams(x.T, surface.grid.channels, _dtype(surface))
-    jacobian = grid_jacobian.encode(grid, x, _table(surface), encoded[: grid.channels])
+    jacobian = grid_jacobian.encode(grid, x, _table(surface), encoded[: grid.channels], count)
     encoded[grid.channels :] = 0.0
     return encoded, jacobian
 

@@ -52,10 +52,13 @@ class MemoryCap:
         if not len(radius):
             return
         x, y = ((r * (2 / TILE)).clamp_max(size / TILE) + 1 for r, size in zip(radius.T, (width, height), strict=True))
-        entries = float(x.mul_(y).mul_(radius[:, 0] > 0).sum())
-        self.entries = max(self.entries, entries / len(radius))
-        need = self.each * len(radius) + PER_ENTRY * entries + PER_PIXEL * width * height
-        self._note(need, f"{len(radius)} Gaussians in {entries:.3g} entries of tiles")
+        self.check_entries(len(radius), float(x.mul_(y).mul_(radius[:, 0] > 0).sum()), width, height)
+
+    def check_entries(self, count: int, entries: float, width: int, height: int) -> None:
+        """The same of a step with so many Gaussians and entries."""
+        self.entries = max(self.entries, entries / max(count, 1))
+        need = self.each * count + PER_ENTRY * entries + PER_PIXEL * width * height
+        self._note(need, f"{count} Gaussians in {entries:.3g} entries of tiles")
 
     def check_traced(self, count: int, width: int, height: int) -> None:
         """The same of a step that is about to trace `count` Gaussians."""

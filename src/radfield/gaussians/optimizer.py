@@ -29,27 +29,37 @@ class GaussianAdam:
         """One step with the gradients `grads`, which are cleared, and learning rates by name. A gradient may be that of
         a parameter's first rows alone. Returns how many values had gradients that were not finite; they stay."""
         self.steps += 1
-        found = 0
-        for name, parameter in scene.tensors().items():
-            grad = grads[name].contiguous()
-            rows = slice(0, len(grad))
-            bad = torch.zeros(1, dtype=torch.int64, device=parameter.device)
-            values = {"parameter": parameter, "m": self.m[name], "v": self.v[name]}
-            (STEP if native(parameter) else adam_step_reference)(
-                **{k: x[rows].view(-1) for k, x in values.items()},
-                grad=grad.view(-1),
-                shadow=None,
-                bad=bad,
-                rate=rates[name] / (1 - BETA1**self.steps),
-                beta1=BETA1,
-                beta2=BETA2,
-                epsilon=EPSILON,
-                correction2=1 / (1 - BETA2**self.steps),
-                l2=0.0,
-                skip=True,
-            )
-            found += int(bad)
-        return found
+        bad = []
+        for (name, parameter), (rate, correction2) in zip(scene.tensors().items(), self.rates(rates), strict=True):
+            bad.append(self._apply(name, parameter, grads[name], rate=rate, correction2=correction2))
+        return int(torch.cat(bad).sum())
+
+    def step_scheduled(self, scene: GaussianScene, grads: dict[str, Tensor], schedule: Tensor) -> None:
+        """`step` without the host waiting, for a device: `schedule` [6, 3] float64 there holds what `rates` says of
+        each parameter, and 0 or 1: whether anything shall move. The caller counts `steps`."""
+        for i, (name, parameter) in enumerate(scene.tensors().items()):
+            self._apply(name, parameter, grads[name], rate=0.0, correction2=0.0, schedule=schedule[i])
+
+    def rates(self, rates: dict[str, float]) -> list[tuple[float, float]]:
+        """Of each parameter at the present number of steps: its rate / (1 - beta1^t), and 1 / (1 - beta2^t)."""
+        first, second = 1 - BETA1**self.steps, 1 - BETA2**self.steps
+        return [(rates[name] / first, 1 / second) for name in self.m]
+
+    def _apply(self, name: str, parameter: Tensor, grad: Tensor, **rates) -> Tensor:
+        grad = grad.contiguous()
+        rows = slice(0, len(grad))
+        bad = torch.zeros(1, dtype=torch.int64, device=parameter.device)
+        values = {"parameter": parameter, "m": self.m[name], "v": self.v[name]}
+        fixed = {"beta1": BETA1, "beta2": BETA2, "epsilon": EPSILON, "l2": 0.0, "skip": True}
+        (STEP if native(parameter) else adam_step_reference)(
+            **{k: x[rows].view(-1) for k, x in values.items()},
+            grad=grad.view(-1),
+            shadow=None,
+            bad=bad,
+            **fixed,
+            **rates,
+        )
+        return bad
 
     def select(self, kept: Tensor, added: int) -> None:
         """Keeps the moments of the Gaussians `kept` (numbers), and appends `added` of none."""

@@ -25,6 +25,7 @@ from ..geometry import SceneTransform
 from ..renderers.gaussian_color import gaussian_color, rest_rows
 from ..renderers.gaussian_projection import Camera, Projected, project, rotation_matrices
 from ..renderers.gaussian_raster import Rasterised, rasterise
+from ..renderers.gaussian_tiles import EntryBudget
 from .memory_cap import MemoryCap
 
 ROWS = {"means": (3,), "quaternions": (4,), "log_scales": (3,), "opacity_logits": (), "base": (3,)}
@@ -122,10 +123,11 @@ def see(
     max_alpha: float = 0.99,
     absolute: Tensor | None = None,
     cap: MemoryCap | None = None,
+    budget: EntryBudget | None = None,
 ) -> Seen:
     """Renders `scene` with `camera`, over `background` [3] (black by default). With `depth` a fourth channel is the sum
-    of weight times z, 0 where nothing is. Differentiable by the scene's parameters; `absolute`: see `rasterise`. `cap`
-    is asked whether there is memory for it."""
+    of weight times z, 0 where nothing is. Differentiable by the scene's parameters; `absolute`, `budget`: see
+    `rasterise`. `cap` is asked whether there is memory for it."""
     means, scales, opacities = scene.means.T, scene.log_scales.exp().T, scene.opacity_logits.sigmoid()
     projected = project(means, scene.quaternions.T, scales, opacities, camera, antialiased=antialiased)
     if cap is not None:
@@ -134,7 +136,7 @@ def see(
     if depth:
         colors = torch.cat((colors.T, projected.depth[None])).T
         background = None if background is None else torch.cat((background, background.new_zeros(1)))
-    options = {"max_alpha": max_alpha, "absolute": absolute}
+    options = {"max_alpha": max_alpha, "absolute": absolute, "budget": budget}
     return Seen(rasterise(projected, colors, camera.width, camera.height, background, **options), projected)
 
 

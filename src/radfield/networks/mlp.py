@@ -362,8 +362,9 @@ class _MlpBackward(torch.autograd.Function):
         )
         first = x0.shape[1]
         grad_x1 = None if x1 is None else grad_x[first:].T
-        grad_of_head = grad_grad[: call.head].T if call.head else None
-        return grad_grad.T, grad_of_head, grad_x[:first].T, grad_x1, grad_parameters, None, None
+        of_grad = None if grad is None else grad_grad.T
+        of_head = None if grad_head is None else grad_grad[: call.head].T
+        return of_grad, of_head, grad_x[:first].T, grad_x1, grad_parameters, None, None
 
 
 def _whole_gradient(grad, grad_head, x, outputs):

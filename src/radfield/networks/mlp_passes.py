@@ -14,9 +14,18 @@ from ..tensors import on_device
 from .mlp import ACTIVATIONS, BACKWARD, FORWARD, MLP, chunks, kernel_of
 
 
-def forward(network: MLP, x0: Tensor, x1: Tensor | None, y: Tensor, head: Tensor | None = None) -> None:
-    """Writes the outputs y [O, M] and, in float32, the first of them to head [H, M]."""
-    FORWARD(y=y, head=head, x0=x0, x1=x1, count=None, kernel=_kernel(network, x0), **_network(network))
+def forward(
+    network: MLP,
+    x0: Tensor,
+    x1: Tensor | None,
+    y: Tensor,
+    head: Tensor | None = None,
+    *,
+    count: Tensor | None = None,
+) -> None:
+    """Writes the outputs y [O, M] and, in float32, the first of them to head [H, M]. count: [1] int64, the samples in
+    use, where only a device knows how many; others are neither read nor written."""
+    FORWARD(y=y, head=head, x0=x0, x1=x1, count=count, kernel=_kernel(network, x0), **_network(network))
 
 
 def backward(
@@ -31,10 +40,11 @@ def backward(
     tangent0: Tensor | None = None,
     tangent1: Tensor | None = None,
     parameters: bool = True,
+    count: Tensor | None = None,
 ) -> None:
     """Writes the gradients of the inputs to grad_x0 and grad_x1 where given, from those of the outputs. With tangents
     [A, M] and [B, M] the parameters also get the gradient of the first output's derivative along them, for which
-    activations must be piecewise linear."""
+    activations must be piecewise linear. count: as in `forward`."""
     config = network.config
     linear = {config.activation, config.output_activation} <= {"relu", "none"} and config.skip is None
     if tangent0 is not None and not linear:
@@ -51,7 +61,7 @@ def backward(
         x1=x1,
         tangent0=tangent0,
         tangent1=tangent1,
-        count=None,
+        count=count,
         kernel=_kernel(network, x0),
         chunk=chunk,
         **_network(network),

@@ -66,7 +66,7 @@ BACKWARD = Op(
     Scalar("raw", "int"),
     Scalar("shift", "float"),
 )
-_STREAM = "f32 bf16 i32"
+_STREAM = "f32 bf16 f16 i32"
 COMPACT = Op(
     "compact_streams",
     Out("packed", _STREAM, "C K", "the first new_start[N] of each row are written"),
@@ -88,7 +88,7 @@ def _(a):
 
 @COMPACT.cuda
 def _(a):
-    return Launch(f"compact_streams<{'uint16_t' if 'bf16' in a.cxx('packed') else 'uint32_t'}>", blocks(32 * a.N, a.C))
+    return Launch(f"compact_streams<{'uint16_t' if 'f16' in a.cxx('packed') else 'uint32_t'}>", blocks(32 * a.N, a.C))
 
 
 class Composited(NamedTuple):

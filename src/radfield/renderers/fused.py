@@ -38,7 +38,7 @@ RENDER = Op(
     In("far", "f32", "N", optional=True),
     In("bitfield", "i32", "B"),
     In("near_blocks", "i32", "S"),
-    In("table", "f32 bf16", "E F", "its dtype is that of what goes from one network to the next"),
+    In("table", "f32 bf16 f16", "E F", "its dtype is that of what goes from one network to the next"),
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L"),
     In("density_parameters", "f32", "P"),

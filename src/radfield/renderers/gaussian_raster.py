@@ -27,7 +27,7 @@ from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
 from ..tensors import streams
 from .gaussian_projection import MIN_ALPHA, Projected
-from .gaussian_tiles import MOST_CHANNELS, Tiles, make_tiles, pack
+from .gaussian_tiles import MOST_CHANNELS, EntryBudget, Tiles, make_tiles, pack
 
 MIN_TRANSMITTANCE = 1e-4
 _LISTS = (
@@ -177,13 +177,14 @@ def rasterise(
     *,
     max_alpha: float = 0.99,
     absolute: Tensor | None = None,
+    budget: EntryBudget | None = None,
 ) -> Rasterised:
     """Draws `projected` Gaussians of `colors` [G, C] (any C >= 1; a view with stride (1, G) is not copied) on an image,
     over `background` [C] (black by default). float32.
 
     Gradients, once: to mean2d, conic, opacity, colors and background, from colour and alpha. With `absolute` [2, G]
     the backward pass adds to it the sums over the pixels of the absolute value of the gradient of mean2d (Ye et al.
-    2024, AbsGS). Raises `BadInput` on another dtype or shape.
+    2024, AbsGS). budget: for CUDA kernels, room for the tiles' entries. Raises `BadInput` on another dtype or shape.
     """
     if not 0 < max_alpha < 1:
         raise BadInput(f"rasterise: max_alpha is {max_alpha}; the rule: above 0 and below 1")
@@ -199,7 +200,8 @@ def rasterise(
     backgrounds = [None] * len(groups) if background is None else background.split(MOST_CHANNELS)
     geometry = projected.mean2d, projected.conic, projected.opacity
     differentiate = torch.is_grad_enabled() and any(v.requires_grad for v in (*geometry, colors))
-    tiles, records = make_tiles(projected, groups[0].detach(), width, height, differentiate=differentiate)
+    options = {"differentiate": differentiate, "budget": budget}
+    tiles, records = make_tiles(projected, groups[0].detach(), width, height, **options)
     drawn = []
     for i, (group, behind) in enumerate(zip(groups, backgrounds, strict=True)):
         if i:

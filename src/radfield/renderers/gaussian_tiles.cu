@@ -106,6 +106,10 @@ __global__ void gaussian_sort_write(const GaussianSort a, uint32_t* scratch) {
 
 // ---- how many entries there are
 
+// Whether they are more than there is room for, or than 31 bits can number.
+RADFIELD_FN bool too_many(const GaussianTilesCount& a, int64_t total) { return total > (a.most ? *a.most : 0x7fffffff); }
+template <class Args>
+RADFIELD_FN int64_t drawn_of(const Args& a) { return rows_in_use(a.in_use, a.drawn); }
 RADFIELD_FN int64_t tiles_of(const GaussianTilesCount& a, int64_t g) { return g < a.G ? count_tiles(a.boxes + 2 * g) : 0; }
 
 // A thread is a tile.
@@ -120,18 +124,18 @@ __global__ void gaussian_tiles_sum(const GaussianTilesCount a, int64_t* block_ti
 // By one block.
 __global__ void gaussian_tiles_starts(const GaussianTilesCount a, int64_t* block_tiles) {
   const int64_t total = scan_before(block_tiles, (a.G + SORT_THREADS - 1) / SORT_THREADS);
-  if (threadIdx.x == 0) *a.total = total, a.slot_start[a.G] = (int32_t)total;
+  if (threadIdx.x == 0) *a.total = total, a.slot_start[a.G] = too_many(a, total) ? 0 : (int32_t)total;
 }
 __global__ void gaussian_tiles_slots(const GaussianTilesCount a, int64_t* block_tiles) {
   const int64_t g = thread_number();
   int64_t all;
   const int64_t before = block_sum_before(tiles_of(a, g), all);
-  if (g < a.G) a.slot_start[g] = (int32_t)(block_tiles[blockIdx.x] + before);
+  if (g < a.G) a.slot_start[g] = too_many(a, *a.total) ? 0 : (int32_t)(block_tiles[blockIdx.x] + before);
 }
 // A warp is a drawn Gaussian, its lanes are tiles.
 __global__ void gaussian_tiles_count(const GaussianTilesCount a, int64_t*) {
   const int64_t r = thread_number() / WARP;
-  if (r >= a.drawn || *a.total > 0x7fffffff) return;
+  if (r >= drawn_of(a) || too_many(a, *a.total)) return;
   const BlockBox box = block_box(a.boxes + 2 * (int64_t)a.order[r]);
   const int64_t count = count_tiles(box);
   for (int64_t j = lane_number(); j < count; j += WARP) atomicAdd(a.tile_start + tile_at(box, j, a.tiles_x, a.T).tile, 1);
@@ -158,8 +162,9 @@ struct TileSort {
     totals = (uint32_t*)(slots + a.K), counts = totals + SORT_DIGITS, block_entries = counts + SORT_DIGITS * B;
   }
 };
+RADFIELD_FN int64_t entries_in_use(const GaussianTilesFill& a) { return !a.total ? a.K : *a.total > a.K ? 0 : *a.total; }
 RADFIELD_FN uint32_t entries_of(const GaussianTilesFill& a, int64_t r) {
-  return r < a.drawn ? (uint32_t)count_tiles(block_box(a.boxes + 2 * (int64_t)a.order[r])) : 0;
+  return r < drawn_of(a) ? (uint32_t)count_tiles(block_box(a.boxes + 2 * (int64_t)a.order[r])) : 0;
 }
 
 // A thread is a drawn Gaussian, in the order of the depths.
@@ -183,7 +188,7 @@ __global__ void gaussian_tiles_fill_make(const GaussianTilesFill a, void* scratc
   __syncthreads();
   for (int i = (int)threadIdx.x / WARP; i < SORT_THREADS; i += SORT_WARPS) {
     const int64_t r = (int64_t)blockIdx.x * SORT_THREADS + i;
-    if (r >= a.drawn) return;  // whole warps
+    if (r >= drawn_of(a)) return;  // whole warps
     const int64_t g = a.order[r];
     const BlockBox box = block_box(a.boxes + 2 * g);
     const int64_t count = count_tiles(box);
@@ -197,7 +202,7 @@ __global__ void gaussian_tiles_fill_make(const GaussianTilesFill a, void* scratc
 }
 
 RADFIELD_FN SortPass tile_pass(const GaussianTilesFill& a, const TileSort& s, int64_t pass) {
-  return {s.items[pass % 2], s.items[(pass + 1) % 2], s.totals, s.counts, a.K, s.B, (int)pass * SORT_BITS};
+  return {s.items[pass % 2], s.items[(pass + 1) % 2], s.totals, s.counts, entries_in_use(a), s.B, (int)pass * SORT_BITS};
 }
 __global__ void gaussian_tiles_fill_count(const GaussianTilesFill a, void* scratch, int64_t pass) {
   sort_count(tile_pass(a, TileSort(scratch, a), pass));
@@ -212,7 +217,7 @@ __global__ void gaussian_tiles_fill_scatter(const GaussianTilesFill a, void* scr
 __global__ void gaussian_tiles_fill_write(const GaussianTilesFill a, void* scratch, int64_t passes) {
   const TileSort s(scratch, a);
   const int64_t k = thread_number();
-  if (k >= a.K) return;
+  if (k >= entries_in_use(a)) return;
   const uint32_t made = s.items[passes % 2][k].y;
   a.entries[k] = s.entries[made];
   if (a.position) a.position[s.slots[made]] = (int32_t)k;

@@ -31,6 +31,8 @@ struct GaussianTilesCount {
   int64_t* total;
   const int32_t* order;
   const int32_t* boxes;
+  const int64_t* in_use;
+  const int64_t* most;
   int64_t drawn;
   int64_t tiles_x;
   int64_t T, B, G;
@@ -42,6 +44,8 @@ struct GaussianTilesFill {
   const int32_t* slot_start;
   const int32_t* order;
   const int32_t* boxes;
+  const int64_t* in_use;
+  const int64_t* total;
   int64_t drawn;
   int64_t tiles_x;
   int64_t K, B, T, G;

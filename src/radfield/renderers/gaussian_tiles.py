@@ -59,6 +59,8 @@ COUNT = Op(
     Out("total", "i64", "1", "K; the others are not valid where it is beyond 2^31 - 1"),
     In("order", "i32", "G"),
     In("boxes", "i32", "G 2"),
+    In("in_use", "i64", "1", "CUDA only: how many are drawn, at most `drawn`", optional=True),
+    In("most", "i64", "1", "CUDA only: beyond so many entries there are none", optional=True),
     Scalar("drawn", "int"),
     Scalar("tiles_x", "int"),
 )
@@ -70,6 +72,8 @@ FILL = Op(
     In("slot_start", "i32", "G+1"),
     In("order", "i32", "G"),
     In("boxes", "i32", "G 2"),
+    In("in_use", "i64", "1", "CUDA only: how many are drawn, at most `drawn`", optional=True),
+    In("total", "i64", "1", "CUDA only: how many entries there are; none where they are more than K", optional=True),
     Scalar("drawn", "int"),
     Scalar("tiles_x", "int"),
 )
@@ -160,11 +164,29 @@ class Tiles:
         return -(-self.width // TILE)
 
 
+class EntryBudget:
+    """Room for `capacity` entries on a device, so that the host need not wait for their number. total: [1] int64 on the
+    device, how many the last image had; where they are more, nothing of it is drawn."""
+
+    def __init__(self, capacity: int, device: torch.device):
+        self.capacity = capacity
+        self.most = torch.tensor([capacity], dtype=torch.int64, device=device)
+        self.total = torch.zeros_like(self.most)
+
+
 def make_tiles(
-    projected: Projected, colors: Tensor, width: int, height: int, *, differentiate: bool = True, trim: bool = True
+    projected: Projected,
+    colors: Tensor,
+    width: int,
+    height: int,
+    *,
+    differentiate: bool = True,
+    trim: bool = True,
+    budget: EntryBudget | None = None,
 ) -> tuple[Tiles, Tensor]:
     """The tiles' lists, and `records` [G, 16] for `colors` [C, G]; without `trim` all blocks of the boxes, whatever the
-    conics. Raises `BadInput` beyond 2^27 Gaussians, 2^31 - 1 entries, or 2^17 pixels a side."""
+    conics; budget: for CUDA kernels. Raises `BadInput` beyond 2^27 Gaussians, 2^31 - 1 entries, or 2^17 pixels a side.
+    """
     G, sides = len(projected.depth), (width, height)
     if G > MOST_GAUSSIANS or not all(0 < side <= 1 << 17 for side in sides):
         raise BadInput(
@@ -176,17 +198,20 @@ def make_tiles(
     work = memory.empty((2, G), torch.int64, device)
     SORT(order=order, drawn=drawn, work=work, depth=projected.depth.detach().contiguous(), boxes=boxes)
     tiles_x, tiles_y = (-(-side // TILE) for side in sides)
-    counts = {"order": order, "boxes": boxes, "drawn": int(drawn), "tiles_x": tiles_x}
+    in_use = {"drawn": int(drawn)} if budget is None else {"drawn": G, "in_use": drawn}
+    counts = {"order": order, "boxes": boxes, "tiles_x": tiles_x, **in_use}
     tile_start = torch.empty(tiles_x * tiles_y + 1, dtype=torch.int32, device=device)
     chunks = 0 if on_cuda(boxes) else CHUNKS  # CUDA sorts by tile instead
     cursors = torch.empty(chunks, tiles_x * tiles_y, dtype=torch.int32, device=device)
-    slot_start, total = torch.empty(G + 1, dtype=torch.int32, device=device), torch.empty_like(drawn)
-    COUNT(tile_start=tile_start, cursors=cursors, slot_start=slot_start, total=total, **counts)
-    K = int(total)
+    slot_start = torch.empty(G + 1, dtype=torch.int32, device=device)
+    total, most = (torch.empty_like(drawn), None) if budget is None else (budget.total, budget.most)
+    COUNT(tile_start=tile_start, cursors=cursors, slot_start=slot_start, total=total, most=most, **counts)
+    K = int(total) if budget is None else budget.capacity
     if K >= 1 << 31:
         raise BadInput(f"rasterise: the Gaussians cover {K} tiles together; the rule: below 2^31")
     entries = memory.empty((K,), torch.int32, device)
     position = memory.empty((K,), torch.int32, device) if differentiate else None
+    counts["total"] = None if budget is None else total
     FILL(entries=entries, position=position, cursors=cursors, slot_start=slot_start, **counts)
     if trim:
         TRIM(entries=entries, tile_start=tile_start, records=records, tiles_x=tiles_x)

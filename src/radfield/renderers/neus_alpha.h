@@ -15,6 +15,8 @@ struct NeusAlphaForward {
   const float* directions;
   const float* t_start;
   const float* t_end;
+  const int64_t* count;
+  const double* schedule;
   double sharpness;
   double annealed;
   int64_t M;
@@ -33,9 +35,11 @@ struct NeusAlphaBackward {
   const float* directions;
   const float* t_start;
   const float* t_end;
-  double stretch_weight;
+  const int64_t* count;
+  const double* schedule;
   double sharpness;
   double annealed;
+  double stretch_weight;
   int64_t M;
 };
 

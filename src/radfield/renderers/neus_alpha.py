@@ -37,6 +37,8 @@ _SAMPLES = (
     In("t_end", "f32", "M"),
 )
 _SHAPE = (
+    In("count", "i64", "1", "CUDA only: samples in use, the first of M", optional=True),
+    In("schedule", "f64", "2", "CUDA only: sharpness and annealed, in the place of the scalars", optional=True),
     Scalar("sharpness", "float", "s"),
     Scalar("annealed", "float", "a, 0 to 1"),
 )
@@ -64,8 +66,8 @@ BACKWARD = Op(
     In("normal", "f32", "3 M"),
     In("rgb", "f32", "3 M"),
     *_SAMPLES,
-    Scalar("stretch_weight", "float", "the gradient of every stretch"),
     *_SHAPE,
+    Scalar("stretch_weight", "float", "the gradient of every stretch"),
 )
 
 
@@ -100,11 +102,21 @@ def neus_alpha_reference(f, normal, logits, directions, t_start, t_end, *, sharp
     return Answers((below - above) / dt, logits.sigmoid(), (length - 1).square())
 
 
-def answers(f: Tensor, normal: Tensor, logits: Tensor, samples: dict, sharpness: float, annealed: float) -> dict:
+class Shape(NamedTuple):
+    """How distances become densities: s and a. On a device that the host does not wait for `schedule` [2] float64 has
+    both instead, and `count` [1] int64 the samples in use; others are neither read nor written."""
+
+    sharpness: float = 0.0
+    annealed: float = 1.0
+    schedule: Tensor | None = None
+    count: Tensor | None = None
+
+
+def answers(f: Tensor, normal: Tensor, logits: Tensor, samples: dict, shape: Shape) -> dict:
     """The forward op on streams: f [M], normal and logits [3, M], `samples` with directions [3, M], t_start and t_end
     [M]. Returns sigma [M], rgb [3, M] and stretch [M]."""
     found = {"sigma": torch.empty_like(f), "rgb": streams(f, 3), "stretch": torch.empty_like(f)}
-    FORWARD(**found, f=f, normal=normal, logits=logits, **samples, sharpness=sharpness, annealed=annealed)
+    FORWARD(**found, f=f, normal=normal, logits=logits, **samples, **shape._asdict())
     return found
 
 
@@ -116,8 +128,7 @@ def gradients(
     normal: Tensor,
     rgb: Tensor,
     samples: dict,
-    sharpness: float,
-    annealed: float,
+    shape: Shape,
 ) -> dict:
     """The backward op on streams, as in `answers`; stretch: the gradient of each sample's, or of all. Returns grad_f,
     grad_normal, grad_logits and, sample by sample, grad_sharpness."""
@@ -134,8 +145,7 @@ def gradients(
         rgb=rgb,
         **samples,
         stretch_weight=0.0 if each else stretch,
-        sharpness=sharpness,
-        annealed=annealed,
+        **shape._asdict(),
     )
     return found
 
@@ -143,10 +153,10 @@ def gradients(
 class _NeusAlpha(torch.autograd.Function):
     @staticmethod
     def forward(ctx, f, normal, logits, sharpness, samples, annealed):
-        s = float(sharpness)
-        found = answers(f, normal, logits, samples, s, annealed)
+        shape = Shape(float(sharpness), annealed)
+        found = answers(f, normal, logits, samples, shape)
         ctx.save_for_backward(f, normal, found["rgb"], sharpness)
-        ctx.samples, ctx.shape = samples, (s, annealed)
+        ctx.samples, ctx.shape = samples, shape
         return found["sigma"], found["rgb"], found["stretch"]
 
     @staticmethod
@@ -154,7 +164,7 @@ class _NeusAlpha(torch.autograd.Function):
     def backward(ctx, grad_sigma, grad_rgb, grad_stretch):
         f, normal, rgb, sharpness = ctx.saved_tensors
         given = grad_sigma.contiguous(), grad_rgb.contiguous(), grad_stretch.contiguous()
-        found = gradients(*given, f, normal, rgb, ctx.samples, *ctx.shape)
+        found = gradients(*given, f, normal, rgb, ctx.samples, ctx.shape)
         by_sharpness = found["grad_sharpness"].sum().view_as(sharpness)
         return found["grad_f"], found["grad_normal"], found["grad_logits"], by_sharpness, None, None
 

@@ -121,10 +121,10 @@ def visible(surface: NeuralSurface, outside, samples: Samples, stop: float, leas
         sigma[others.index] = outside.geometry(others.x)[0].clamp_max(_LARGEST_LOGIT).exp()
     ends = samples.t_start, samples.t_end, samples.ray_start
     result = composite(sigma, sigma.new_empty(len(sigma), 0), *ends, stop=stop)
-    return _chosen(samples, _reached(samples, result.live) & _weighty(result.weights, least))
+    return _chosen(samples, reached(samples, result.live) & weighty(result.weights, least))
 
 
-def _reached(samples: Samples, live: Tensor) -> Tensor:
+def reached(samples: Samples, live: Tensor) -> Tensor:
     """[M] bool: the first live [N] samples of each ray."""
     change = live.new_zeros(len(samples) + 1)
     starts = samples.ray_start[:-1].long()
@@ -133,7 +133,7 @@ def _reached(samples: Samples, live: Tensor) -> Tensor:
     return change[:-1].cumsum(0) > 0
 
 
-def _weighty(weights: Tensor, least: float) -> Tensor:
+def weighty(weights: Tensor, least: float) -> Tensor:
     """[M] bool: which samples, or the ones just before or behind them, have a weight of `least` or more."""
     enough = weights >= least
     spread = enough.clone()
@@ -161,7 +161,7 @@ def ask(surface: NeuralSurface, outside, samples: Samples, annealed: float = 1.0
         inside = _with_points(inside, extra.x)
     tape = surface_passes.forward(surface, inside.x, inside.directions)
     s = surface.sharpness
-    found = neus_alpha.answers(tape.f, tape.normal, tape.logits, inside.streams(), s, annealed)
+    found = neus_alpha.answers(tape.f, tape.normal, tape.logits, inside.streams(), neus_alpha.Shape(s, annealed))
     shared = {"sharpness": s, "annealed": annealed, "extra": extra}
     own_sigma, own_rgb = found["sigma"][:count], found["rgb"][:, :count]
     if others is None:
@@ -205,7 +205,7 @@ def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | 
     if seen.extra is not None:  # which no ray sees
         more = (0, len(seen.extra.x))
         grad_sigma, grad_rgb = (torch.nn.functional.pad(each, more) for each in (grad_sigma, grad_rgb))
-    shape = seen.inside.streams(), seen.sharpness, seen.annealed
+    shape = seen.inside.streams(), neus_alpha.Shape(seen.sharpness, seen.annealed)
     found = neus_alpha.gradients(grad_sigma, grad_rgb, eikonal, tape.f, tape.normal, seen.answers["rgb"], *shape)
     if bend is not None:
         for grad, part in zip(found["grad_normal"], bend, strict=True):  # torch adds rows in order, and fast

@@ -63,13 +63,13 @@ def adam_step_reference(
 class Adam:
     """The optimiser. groups: dicts of `parameter` and `grad` (float32 tensors of one shape; `grad` is read and cleared
     by each step; instead of a tensor `grad` may be what steps by itself, like `hash_grid_adam.SampleGradients`), and
-    optionally `shadow` (bfloat16, equal to the rounded parameter, and kept so), `l2` (0), `mode`
-    ("dense" or "skip"), `scale` (1: factor on the learning rate).
+    optionally `shadow` (bfloat16, equal to the rounded parameter, and kept so), `rounded` (such a copy of another type,
+    made anew after each step), `l2` (0), `mode` ("dense" or "skip"), `scale` (1: factor on the learning rate).
     """
 
     def __init__(self, groups: list[dict], *, betas: tuple[float, float] = (0.9, 0.99), epsilon: float = 1e-15):
         self.betas, self.epsilon, self.steps = betas, epsilon, 0
-        self.groups = [{"shadow": None, "l2": 0.0, "mode": "dense", "scale": 1.0, **group} for group in groups]
+        self.groups = [{**_DEFAULTS, **group} for group in groups]
         for group in self.groups:
             if group["mode"] not in ("dense", "skip"):
                 raise BadInput(f"Adam: mode is {group['mode']!r}; the rule: dense or skip")
@@ -103,9 +103,11 @@ class Adam:
         rates |= fixed | {"beta1": self.betas[0], "beta2": self.betas[1]}
         if not isinstance(group["grad"], Tensor):
             group["grad"].adam_step(**{k: group[k] for k in _STATE}, bad=bad, **rates)
-            return
-        tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in (*_STATE, "grad")}
-        (STEP if native(group["parameter"]) else adam_step_reference)(**tensors, bad=bad, **rates)
+        else:
+            tensors = {k: group[k] if group[k] is None else group[k].view(-1) for k in (*_STATE, "grad")}
+            (STEP if native(group["parameter"]) else adam_step_reference)(**tensors, bad=bad, **rates)
+        if group["rounded"] is not None:
+            group["rounded"].copy_(group["parameter"])
 
     def state_dict(self) -> dict[str, Tensor]:
         """Flat: `steps`, and `m` and `v` of each group."""
@@ -123,3 +125,4 @@ class Adam:
 
 
 _STATE = ("parameter", "m", "v", "shadow")
+_DEFAULTS = {"shadow": None, "rounded": None, "l2": 0.0, "mode": "dense", "scale": 1.0}

@@ -2,8 +2,7 @@
 
 `build` makes a model for a scene, `train_step` is one step of the loop in `train.py`, `load` reads what was trained.
 The options are in `config.py`, the model in `model.py`, its place in the scene in `scene.py`, a step
-in `step.py`, the state of training in `training.py`. On a GPU the host waits for the device within each
-step.
+in `step.py` (on a GPU `device_step.py`), the state of training in `training.py`.
 """
 
 from __future__ import annotations

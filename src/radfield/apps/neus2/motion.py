@@ -134,7 +134,7 @@ def _motion_step(training: Training, motion: Motion, step: int, optimizer: Adam)
     seen = surface_volume.ask(model.field, None, samples)
     loss, error = frame_loss(training, seen.composited(STOP), pixels, samples.ray_count)
     loss.backward()
-    tape, shape = seen.tape, (seen.inside.streams(), seen.sharpness, 1.0)
+    tape, shape = seen.tape, (seen.inside.streams(), neus_alpha.Shape(seen.sharpness))
     given = seen.sigma.grad, seen.rgb.grad, 0.0, tape.f, tape.normal, seen.answers["rgb"]
     found = neus_alpha.gradients(*given, *shape)
     g = surface_passes.position_gradient(model.field, tape, found["grad_f"], found["grad_logits"])

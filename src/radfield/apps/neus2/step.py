@@ -39,12 +39,13 @@ _SHARPEST = 2000.0  # of what is enforced: the surface is then as thick as a ste
 _SMOOTHED = 0.4, 0.7  # parts of the budget from which on normals are smoothed, and wholly
 _FLAT = 0.05  # differences of normals below this count as their squares
 _AROUND = 8.0  # training steps through what surrounds the cube, in render steps
-_RGB = 3 / 5  # the sum over channels, divided by 5
+RGB = 3 / 5  # the sum over channels, divided by 5
 
 
 def train_step(training: Training, progress: float) -> StepResult:
     """One step; `progress` in [0, 1] is the part of the budget used. Raises `FloatingPointError`, with the model as
-    before the step, when the loss or a gradient is not finite, and `BadInput` where no surface is left."""
+    before the step, when the loss or a gradient is not finite, and `BadInput` where no surface is left. On a device
+    both are found out at a later step (device_step.py), and the figures are those of the steps in between."""
     model, config, stages = training.model, training.model.config, training.stages
     model.field.levels = levels_in_use(config, progress, useful_levels(config, training.detail))
     with stages("occupancy"):
@@ -52,6 +53,10 @@ def train_step(training: Training, progress: float) -> StepResult:
             soon = training.step in (0, *(config.occupancy_interval * k for k in (2, 4, 8, 16)))
             whole = {"uniform": model.grid.config.cells} if soon else {}
             model.grid.update(model.density, seed=training.seed, **whole)
+    if (device := training.device_steps()) is not None:
+        with stages("step"):
+            figures = device.step(progress)
+        return StepResult(**figures) if figures else StepResult(0.0, 0, 0, 0, 0.0, steps=0)
     with stages("pixels"):
         color = None if config.background == "random" else background_color(config.background, model.device)
         pixels = draw_pixels(training.images, training.rays, seed=training.seed, step=training.step, background=color)
@@ -79,27 +84,26 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("optimiser"):
         _check_gradients(training)
         training.optimizer.step(lr=config.learning_rate * config.final_rate**progress)
-        _hold_sharpness(training, progress)
+        training.model.field.log_sharpness.data.clamp_(*sharpness_bounds(training, progress))
     training.step += 1
     kept = samples.ray_count
     training.rays = _next_rays(kept, len(samples), config.batch_samples)
     return StepResult(error, kept, len(marched), len(samples), eikonal)
 
 
-def _hold_sharpness(training: Training, progress: float) -> None:
-    """Keeps the sharpness below a bound that rises from where it starts to `_SHARP` times that. A surface that is sharp
-    at once is looked for next to the first sphere alone: what stands apart from that is never met by a sample. And
-    keeps it above another bound, which rises to `final_sharpness`: photographs that contradict one another would leave
-    the surface a fog."""
-    config, value = training.model.config, training.model.field.log_sharpness.data
+def sharpness_bounds(training: Training, progress: float) -> tuple[float, float]:
+    """Between which v the sharpness s = e^(10 v) is kept. The upper bound rises from where it starts to `_SHARP` times
+    that: a surface that is sharp at once is looked for next to the first sphere alone, and what stands apart from that
+    is never met by a sample. The lower one rises to `final_sharpness`: photographs that contradict one another would
+    leave the surface a fog. Where they cross the upper one holds."""
+    config, least, most = training.model.config, -math.inf, math.inf
     start = math.log(training.model.field.config.sharpness)
     final = min(config.final_sharpness * training.detail, _SHARPEST)
     if final > 0:
-        least = start + (math.log(final) - start) * min(progress / _FINAL, 1.0)
-        value.clamp_(min=least / 10)
+        least = (start + (math.log(final) - start) * min(progress / _FINAL, 1.0)) / 10
     if progress < config.sharpen:
-        most = start + math.log(_SHARP) * progress / config.sharpen
-        value.clamp_(max=most / 10)
+        most = (start + math.log(_SHARP) * progress / config.sharpen) / 10
+    return least, most
 
 
 def smoothing(progress: float) -> float:
@@ -112,21 +116,44 @@ def smoothing(progress: float) -> float:
 def extra_points(training: Training, x: Tensor, paired: bool = True) -> surface_volume.Extra:
     """Random points of the unit cube, and, if `paired`, neighbours of some of the surface's samples x [A, 3]: a pixel
     away, or while the surface is softer than that, 1 / s."""
-    config, count = training.model.config, len(x)
-    generator = torch.Generator().manual_seed(stream(training.seed, 6, training.step))
-    random = {"generator": generator, "device": "cpu"}  # so that a seed means the same on any device
-    partner = torch.randint(0, max(count, 1), (int(config.neighbours * count) * paired,), **random).to(x.device)
-    way = torch.nn.functional.normalize(torch.randn(3, len(partner), **random), dim=0).to(x.device)
+    config = training.model.config
+    anywhere, part, way = split_numbers(random_numbers(training).to(x.device), config)
+    count = int(config.neighbours * min(len(x), config.batch_samples)) * paired
+    partner = (part[:count].double() * len(x)).long()
     distance = max(1 / training.model.field.sharpness, 1 / training.detail)
-    near = (x.T[:, partner] + way * distance).clamp(0, 1)
-    anywhere = torch.rand(3, int(config.around * config.batch_samples), **random).to(x.device)
+    near = (x.T[:, partner] + way[:, :count] * distance).clamp(0, 1)
     return surface_volume.Extra(torch.cat((near, anywhere), 1).T, partner)
 
 
-def curvature_gradient(bend: Tensor) -> Tensor:
+def point_counts(config: Config) -> tuple[int, int]:
+    """How many of `extra_points` are anywhere (E), and neighbours at most (P)."""
+    return int(config.around * config.batch_samples), int(config.neighbours * config.batch_samples)
+
+
+def random_numbers(training: Training) -> Tensor:
+    """[3 E + 4 P] float32, of this step's extra points; on the CPU, so that a seed means the same on any device."""
+    anywhere, near = point_counts(training.model.config)
+    generator = torch.Generator().manual_seed(stream(training.seed, 6, training.step))
+    random = {"generator": generator, "device": "cpu"}
+    even = torch.rand(3 * anywhere + near, **random)
+    way = torch.nn.functional.normalize(torch.randn(3, near, **random), dim=0)
+    return torch.cat((even, way.flatten()))
+
+
+def split_numbers(numbers: Tensor, config: Config) -> tuple[Tensor, Tensor, Tensor]:
+    """Of `random_numbers`: points [3, E]; for each neighbour how far among the samples its partner is, [P] in [0, 1),
+    and the unit vector [3, P] from there to it."""
+    anywhere, near = point_counts(config)
+    points, part, way = numbers.split((3 * anywhere, near, 3 * near))
+    return points.view(3, anywhere), part, way.view(3, near)
+
+
+def curvature_gradient(bend: Tensor, count: Tensor | None = None) -> Tensor:
     """[3, P]: by differences d [3, P] of the normals of neighbours, of the mean of sqrt(|d|^2 + e^2) - e: as the angle
-    where it is large, so that edges stay; as its square where it is small."""
-    return bend / ((bend.square().sum(0) + _FLAT**2).sqrt() * max(bend.shape[1], 1))
+    where it is large, so that edges stay; as its square where it is small. count: how many are in use where not all
+    are; the others' differences are 0."""
+    number = max(bend.shape[1], 1) if count is None else count.clamp_min(1)
+    return bend / ((bend.square().sum(0) + _FLAT**2).sqrt() * number)
 
 
 def levels_in_use(config: Config, progress: float, most: int) -> int:
@@ -186,7 +213,7 @@ def frame_loss(training: Training, result, pixels, n: int) -> tuple[Tensor, floa
     colours."""
     color = result.color + (1 - result.opacity)[:, None] * pixels.background[:n]
     wanted = pixels.color[:n]
-    loss = _RGB * huber(color, wanted)
+    loss = RGB * huber(color, wanted)
     weight = training.model.config.mask
     if weight and training.has_alpha:
         loss = loss + weight * mask_loss(result.opacity, pixels.alpha[:n])
@@ -195,10 +222,15 @@ def frame_loss(training: Training, result, pixels, n: int) -> tuple[Tensor, floa
 
 def mask_loss(opacity: Tensor, alpha: Tensor) -> Tensor:
     """Mean cross-entropy of the rays' opacities W [N] and the mask m [N]; its gradient is (W - m) / (W (1 - W)) / N."""
+    return mask_losses(opacity, alpha).mean()
+
+
+def mask_losses(opacity: Tensor, alpha: Tensor) -> Tensor:
+    """[N] that of each ray."""
     inside = opacity.clamp(_SURE, 1 - _SURE)
     # the gradient passes the clamp, or an opacity of 0 inside the mask would never be told
     inside = opacity + (inside - opacity).detach()
-    return -(alpha * inside.log() + (1 - alpha) * (1 - inside).log()).mean()
+    return -(alpha * inside.log() + (1 - alpha) * (1 - inside).log())
 
 
 def _check_gradients(training: Training) -> None:

@@ -15,14 +15,15 @@ from ...encodings.slope_gradients import SlopeGradients
 from ...errors import BadInput, warn
 from ...sampling.march import SampleBuffers
 from ...training.adam import Adam
+from ...training.device_steps import DeviceSteps
 from ..ngp.training import FieldTraining, adam_group, network_groups
 from .model import VANISHED, Model
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of a step. loss: mean squared error over rays and channels, as of the method ngp; eikonal: mean over the
-    surface's samples."""
+    """Figures of a step, or of some (`steps`), as of the method ngp. loss: mean squared error over rays and channels;
+    eikonal: mean over the surface's samples."""
 
     loss: float
     rays: int
@@ -36,6 +37,8 @@ class Training(FieldTraining):
     """The state of training besides the model: optimiser, buffers, and how many rays fill a batch.
 
     memory: bytes that the images may take where the scene's are on disk."""
+
+    result = StepResult
 
     def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
         super().__init__(model, seed)
@@ -63,6 +66,12 @@ class Training(FieldTraining):
             groups += [adam_group(n.weights, n, l2=config.network_l2) for n in self.model.outside.networks]
         self.optimizer.groups = Adam(groups).groups
 
+    def steps_of_device(self) -> DeviceSteps | None:
+        """Those of device_step.py."""
+        from . import device_step  # which takes up where step.py ends, and that starts from here
+
+        return device_step.steps_of(self)
+
     def make_ready(self) -> None:
         """Reads the images that the next step draws from, so that reading them is no part of its time."""
         if not isinstance(self.images, Images):
@@ -75,8 +84,8 @@ class Training(FieldTraining):
 
     def more_figures(self, results: list) -> dict:
         """What metrics.jsonl has of this method alone."""
-        steps = max(len(results), 1)
-        return {"eikonal": sum(r.eikonal for r in results) / steps, "sharpness": self.model.field.sharpness}
+        steps = max(sum(r.steps for r in results), 1)
+        return {"eikonal": sum(r.eikonal * r.steps for r in results) / steps, "sharpness": self.model.field.sharpness}
 
     def figures(self) -> dict:
         """Figures of the whole training; says where it has lost the surface."""

@@ -28,7 +28,7 @@ class Config:
     log2_size: int = 18  # log2 of the entries of a hashed level
     base_resolution: int = 16  # resolution of the coarsest level
     finest_resolution: int = 2048  # resolution of the finest level per unit of scene length
-    precision: str = "bf16"  # "f32" computes in 32 bits throughout
+    precision: str = "bf16"  # "f32" computes in 32 bits throughout; "f16", on a GPU alone, has 3 bits more than "bf16"
     learning_rate: float = 3e-2  # of grid and networks at the start
     final_rate: float = 0.1  # the learning rate ends at this part of it
     network_l2: float = 1e-6  # weight decay of the networks
@@ -61,7 +61,7 @@ def check(config: Config) -> None:
         ("levels", 1 <= config.levels <= 32, "from 1 to 32"),
         ("base_resolution", config.base_resolution >= 1, "at least 1"),
         ("finest_resolution", config.finest_resolution >= config.base_resolution, "at least base-resolution"),
-        ("precision", config.precision in ("f32", "bf16"), "f32 or bf16"),
+        ("precision", config.precision in ("f32", "bf16", "f16"), "f32, bf16 or f16"),
         ("learning_rate", 0 < config.learning_rate < math.inf, "positive"),
         ("final_rate", 0 < config.final_rate < math.inf, "positive"),
         ("network_l2", 0 <= config.network_l2 < math.inf, "not negative"),

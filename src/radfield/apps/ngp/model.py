@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ... import backend
 from ...cameras import Cameras
 from ...encodings import registry, saliency
 from ...errors import BadInput
@@ -87,11 +88,13 @@ def build(
         grid = saliency.Config(grid)
     field_config = radiance.Config(grid=grid, precision=config.precision, appearance=config.per_image.appearance)
     turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
-    cells = occupancy.Config(cascades=cascades, **turns)
+    cells = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, **turns), device)
+    if config.precision == "f16" and not backend.on_cuda(cells.values):
+        raise BadInput("precision is f16; the rule: f32 or bf16 on a CPU, whose kernels have no fp16")
     return Model(
         config,
         radiance.build(field_config, cascades, generator).to(device),
-        occupancy.OccupancyGrid(cells, device),
+        cells,
         volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near),
         transform,
         background,

@@ -17,6 +17,7 @@ from ...renderers import volume
 from ...training import per_image
 from ...training.adam import Adam
 from ...training.checkpoint import counts_in, load_checkpoint, save_checkpoint
+from ...training.device_steps import DeviceSteps
 from ...training.run_folder import RunFolder
 from ...training.stages import Stages
 from ..run_files import load_tensors, restore
@@ -38,7 +39,9 @@ class StepResult:
 
 class FieldTraining:
     """What the training of a model's field keeps, whatever it learns from: optimiser, counts and figures. All is on the
-    model's device."""
+    model's device. `result` is the type of a step's figures."""
+
+    result = StepResult
 
     def __init__(self, model: Model, seed: int):
         self.model, self.seed, self.step, self.rays = model, seed, 0, 1024
@@ -46,9 +49,24 @@ class FieldTraining:
         self._recent: list[tuple[float, StepResult]] = []
         self.stages = Stages()
         self.optimizer = Adam([*grid_groups(model.config, model.field), *network_groups(model.config, model.field)])
+        self._device: DeviceSteps | None = None
+        self._asked = False
+
+    def steps_of_device(self) -> DeviceSteps | None:
+        """The method's steps on a device, made; None where it has none, or each has to wait."""
+        return None
+
+    def device_steps(self) -> DeviceSteps | None:
+        """What takes the steps on a device; None on the CPU, and where each step has to wait."""
+        if not self._asked:
+            self._asked = True
+            self._device = self.steps_of_device() if backend.on_cuda(self.model.grid.values) else None
+        return self._device
 
     def settle(self) -> None:
-        """Counts the steps that a device has not told of yet."""
+        """Waits for the steps that a device has not told of yet, and counts them."""
+        if self._device is not None and (figures := self._device.read()):
+            self.count(self.result(**figures), 0.0)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps besides model and optimiser."""
@@ -83,6 +101,7 @@ class FieldTraining:
         self.optimizer.steps = int(ours["adam.steps"])
         self.model.field.grid.loaded()
         self.model.grid.refresh()
+        self._asked, self._device = False, None  # a device starts anew
         self.loaded(ours)
         kinds = {"step": int, "rays": int, "samples": int, "seconds": float}
         self.step, self.rays, self.samples, self.seconds = counts_in(folder.checkpoint_path, metadata, **kinds)
@@ -138,34 +157,23 @@ class Training(FieldTraining):
         self.buffers = volume.TrainingBuffers(8 * model.config.batch_samples)
         model.grid.mark_invisible(scene.train.cameras)
         self.per_image = per_image.PerImage(model.config.per_image, scene.train.cameras.to(model.device))
-        self._device: device_step.DeviceSteps | None = None
-        self._asked = False
 
     def make_ready(self) -> None:
         """Reads the images that the next step draws from, so that reading them is no part of its time."""
         if not isinstance(self.images, Images):
             self.images.at(self.step)
 
-    def device_steps(self) -> device_step.DeviceSteps | None:
-        """What takes the steps on a device; None on the CPU, and where each step has to wait."""
-        if not self._asked:
-            self._asked = True
-            self._device = device_step.steps_of(self) if backend.on_cuda(self.model.grid.values) else None
-        return self._device
-
-    def settle(self) -> None:
-        """Waits for the steps that a device has not told of yet, and counts them."""
-        if self._device is not None and (figures := self._device.read()):
-            self.count(StepResult(**figures), 0.0)
+    def steps_of_device(self) -> DeviceSteps | None:
+        """Those of device_step.py."""
+        return device_step.steps_of(self)
 
     def own_tensors(self) -> dict[str, Tensor]:
         """The corrections per image."""
         return {f"per_image.{k}": v for k, v in self.per_image.tensors().items()}
 
     def loaded(self, ours: dict[str, Tensor]) -> None:
-        """Has the corrections follow what was read, and a device start anew."""
+        """Has the corrections follow what was read."""
         self.per_image.loaded({k[10:]: v for k, v in ours.items() if k.startswith("per_image.")})
-        self._asked, self._device = False, None
 
 
 def grid_groups(config: Config, field: radiance.RadianceField) -> list[dict]:

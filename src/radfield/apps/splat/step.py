@@ -26,7 +26,7 @@ from .training import StepResult, Training
 
 _ORDER, _BACKGROUND, _REFINE, _NOISE, _RAYS = 1, 2, 3, 4, 5  # purposes of random numbers
 _SORT_INTERVAL = 0.1  # part of the budget between two sorts of self-organising Gaussians
-_ROWS = 4  # the squared error is taken of every so many-th row
+ROWS = 4  # the squared error is taken of every so many-th row
 
 
 def train_step(training: Training, progress: float) -> StepResult:
@@ -39,12 +39,24 @@ def train_step(training: Training, progress: float) -> StepResult:
         if not training.step and not len(training.model.gaussians):  # an imported run has some
             with training.stages("initial"):
                 training.begin()
+        if (device := training.device_steps()) is not None:
+            return _device_step(training, device, progress)
         return _step(training, progress)
+
+
+def _device_step(training: Training, device, progress: float) -> StepResult:
+    with training.stages("step"):
+        figures = device.step(progress)
+    if progress < training.model.config.refine_until and _refines(training):
+        with training.stages("refine"):
+            figures = device.read() or figures
+            _refine(training)
+    return training.result(figures) if figures else StepResult(0.0, 0.0, steps=0)
 
 
 def _step(training: Training, progress: float) -> StepResult:
     config, stages = training.model.config, training.stages
-    leaves = _leaves(training.model.gaussians, sh_degree(config, progress))
+    leaves = leaves_of(training.model.gaussians, sh_degree(config, progress))
     step = (_ray_step if config.rays else _view_step)(training, leaves, progress)
     image, target, loss = step.image, step.target, step.loss
     value = loss.item()
@@ -54,7 +66,7 @@ def _step(training: Training, progress: float) -> StepResult:
         loss.backward()
     with stages("optimiser"):
         _optimise(training, leaves, step, progress)
-        squared = float((image.detach()[::_ROWS] - target[::_ROWS]).square_().mean())
+        squared = float((image.detach()[::ROWS] - target[::ROWS]).square_().mean())
     training.step += 1
     del leaves, step, image, target, loss  # a refinement needs the memory
     with stages("refine"):
@@ -82,10 +94,10 @@ def _view_step(training: Training, leaves: GaussianScene, progress: float) -> _S
     """Of one view whole."""
     config, stages = training.model.config, training.stages
     with stages("pixels"):
-        view, level = _view(training, training.step), image_level(config, progress)
+        view, level = view_of(training, training.step), image_level(config, progress)
         background = _background(training)
         width, height = training.cameras[level].size[view].tolist()
-        pixels, mask = training.views(view, _view(training, training.step + 1))
+        pixels, mask = training.views(view, view_of(training, training.step + 1))
         target, kept = target_image(pixels, background, (height, width), mask)
     with stages("forward"):
         seen = _see(training, leaves, view, level, background)
@@ -136,7 +148,7 @@ def sh_degree(config: Config, progress: float) -> int:
     return min(int(progress / config.sh_rise * (config.sh_degree + 1)), config.sh_degree)
 
 
-def _view(training: Training, step: int) -> int:
+def view_of(training: Training, step: int) -> int:
     """Every view once per round, in a new random order each time."""
     views = len(training.scene.train)
     seed = stream(training.seed, _ORDER, step // views)
@@ -144,11 +156,16 @@ def _view(training: Training, step: int) -> int:
 
 
 def _background(training: Training) -> Tensor:
-    """[3]. Images without alpha have a background of their own: behind them is black, or what is asked for."""
+    """[3], on the device."""
+    return torch.tensor(background_of(training), dtype=torch.float32, device=training.device)
+
+
+def background_of(training: Training) -> tuple[float, float, float]:
+    """Images without alpha have a background of their own: behind them is black, or what is asked for."""
     name, scene = training.model.config.background, training.scene
     if name == "random" and scene.has_alpha:
-        return torch.rand(3, generator=_random(training, _BACKGROUND), device="cpu").to(training.device)
-    return torch.full((3,), BACKGROUNDS[scene.background if name == "random" else name], device=training.device)
+        return tuple(torch.rand(3, generator=_random(training, _BACKGROUND), device="cpu").tolist())
+    return (BACKGROUNDS[scene.background if name == "random" else name],) * 3
 
 
 def _random(training: Training, purpose: int) -> torch.Generator:
@@ -156,7 +173,7 @@ def _random(training: Training, purpose: int) -> torch.Generator:
     return torch.Generator().manual_seed(stream(training.seed, purpose, training.step))
 
 
-def _leaves(gaussians: GaussianScene, degree: int) -> GaussianScene:
+def leaves_of(gaussians: GaussianScene, degree: int) -> GaussianScene:
     """The parameters as leaves of this step's graph; of the colours those up to `degree`."""
     active = dataclasses.replace(gaussians, rest=gaussians.rest[: rest_rows(degree)])
     return active.map(lambda value: value.detach().requires_grad_())
@@ -175,7 +192,7 @@ def _optimise(training: Training, leaves: GaussianScene, step: _Step, progress: 
     grads = {name: leaf.grad for name, leaf in leaves.tensors().items()}
     if not all(bool(grads[name].isfinite().all()) for name in ("means", "opacity_logits")):
         raise FloatingPointError(f"a gradient of step {training.step} is not finite")
-    rates = _rates(training, progress)
+    rates = rates_at(training, progress)
     if config.densification == "mcmc":
         mcmc.regularise(grads, gaussians, config.mcmc, training.size)
     elif progress < config.refine_until:
@@ -195,7 +212,7 @@ def _optimise(training: Training, leaves: GaussianScene, step: _Step, progress: 
     training.per_image.step(progress)
 
 
-def _rates(training: Training, progress: float) -> dict[str, float]:
+def rates_at(training: Training, progress: float) -> dict[str, float]:
     config = training.model.config
     return {
         "means": config.mean_rate * training.size * config.final_rate**progress,
@@ -207,10 +224,26 @@ def _rates(training: Training, progress: float) -> dict[str, float]:
     }
 
 
+def _grows(training: Training) -> bool:
+    """Whether it is time to add and remove Gaussians."""
+    interval = training.model.config.refine_interval
+    return training.step % interval == 0 and training.step >= 5 * interval
+
+
+def _resets(training: Training) -> bool:
+    """Whether it is time to reset opacities."""
+    config = training.model.config
+    return config.densification == "default" and training.step % config.reset_interval == 0
+
+
+def _refines(training: Training) -> bool:
+    return _grows(training) or _resets(training)
+
+
 def _refine(training: Training) -> None:
     """Adds and removes Gaussians where it is time for that, and resets their opacities."""
-    config, model, step = training.model.config, training.model, training.step
-    if step % config.refine_interval == 0 and step >= 5 * config.refine_interval:
+    config, model = training.model.config, training.model
+    if _grows(training):
         most, generator = training.cap.most(config.max_gaussians), _random(training, _REFINE)
         state = model.gaussians, training.adam
         if config.densification == "mcmc":
@@ -226,7 +259,7 @@ def _refine(training: Training) -> None:
         training.cap.entries = 1.0
         if len(found) >= most:
             _announce_limit(config, most)
-    if config.densification == "default" and step % config.reset_interval == 0:
+    if _resets(training):
         training.resets += 1
         densify.reset_opacity(model.gaussians, training.adam, config.densify)
 

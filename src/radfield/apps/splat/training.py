@@ -27,10 +27,11 @@ LEVELS = (1, 2, 4)  # by how much images are smaller
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: the loss, and the mean squared error of the view (of every fourth row)."""
+    """Figures of one step, or means of some: the loss, and the mean squared error of the view (of every fourth row)."""
 
     loss: float
     squared_error: float
+    steps: int = 1  # 0: a device has not told yet
 
 
 class Training:
@@ -60,6 +61,24 @@ class Training:
         gut.check_device(config, self.device)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
+        self._device, self._asked = None, False
+
+    def device_steps(self):
+        """What takes the steps on a device (device_step.py); None on the CPU, and where each step has to wait."""
+        from . import device_step  # which takes up where step.py ends, and that starts from here
+
+        if not self._asked:
+            self._asked, self._device = True, device_step.steps_of(self)
+        return self._device
+
+    def result(self, figures: dict) -> StepResult:
+        """Of what a device told."""
+        return StepResult(figures["loss"], figures["squared_error"], figures["steps"])
+
+    def settle(self) -> None:
+        """Waits for the steps that a device has not told of yet, and counts them."""
+        if self._device is not None and (figures := self._device.read()):
+            self.count(self.result(figures), 0.0)
 
     def make_ready(self) -> None:
         """Nothing has to be read before the first step: views come one by one."""
@@ -85,6 +104,7 @@ class Training:
 
     def save(self, folder: RunFolder) -> None:
         """Writes the checkpoint: the model, and what training needs to continue bit for bit."""
+        self.settle()
         counts = {"step": self.step, "seconds": self.seconds, "resets": self.resets, "adam_steps": self.adam.steps}
         counts |= {"organised": self.organised, "entries": self.cap.entries, "peak": self.cap.peak}
         tensors = {f"gaussians.{k}": v for k, v in self.model.gaussians.tensors().items()}
@@ -96,6 +116,7 @@ class Training:
     def load(self, folder: RunFolder) -> None:
         """Continues from the checkpoint of `folder`; from its Gaussians alone where that of an imported file has
         nothing else. Raises `BadInput` where it does not fit."""
+        self._device, self._asked = None, False
         path = folder.checkpoint_path
         tensors, metadata = load_checkpoint(path)
         gaussians = stored_gaussians(path, tensors, self.model.config.sh_degree)
@@ -135,13 +156,15 @@ class Training:
 
     def log(self, folder: RunFolder) -> dict:
         """Appends the figures since the last call to metrics.jsonl, and returns them."""
+        self.settle()
         recent, self._recent = self._recent, []
-        error = sum(r.squared_error for _, r in recent) / len(recent)
+        steps = max(sum(r.steps for _, r in recent), 1)
+        error = sum(r.squared_error * r.steps for _, r in recent) / steps
         figures = {
             "seconds": round(self.seconds, 4),
-            "loss": sum(r.loss for _, r in recent) / len(recent),
+            "loss": sum(r.loss * r.steps for _, r in recent) / steps,
             "psnr": -10 * math.log10(max(error, 1e-10)),
-            "seconds_per_step": sum(s for s, _ in recent) / len(recent),
+            "seconds_per_step": sum(s for s, _ in recent) / steps,
             "gaussians": len(self.model.gaussians),
         }
         folder.append_metrics(step=self.step, **figures)
