@@ -18,6 +18,7 @@ from ..atomic import replacing_file
 from ..errors import BadInput
 from .packing import (
     C0,
+    byte_rows,
     from_smallest_three,
     logits_of_bytes,
     rows,
@@ -105,7 +106,7 @@ def write_compressed_ply(path: Path, scene: GaussianScene) -> None:
     chunk_names = [f"{end}_{name}" for names in values for end in ("min", "max") for name in names]
     elements = [("chunk", len(bounds[0]), "float", chunk_names), ("vertex", len(scene), "uint", _WORDS)]
     by_channel = scene.rest.detach().view(-1, 3, len(scene)).transpose(0, 1).reshape(-1, len(scene))
-    harmonics = to_bytes(255 / 8 * (rows(by_channel) + 4))
+    harmonics = byte_rows(by_channel, lambda block: to_bytes(np.float32(255 / 8) * (block + 4)))
     if scene.degree:
         elements.append(("sh", len(scene), "uchar", [f"f_rest_{i}" for i in range(harmonics.shape[1])]))
     header = ["ply", "format binary_little_endian 1.0"]

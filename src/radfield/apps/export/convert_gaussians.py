@@ -19,9 +19,11 @@ from .gaussians import check_output, write_scene
 class Options:
     """Write a file of Gaussians in another format: the endings say which."""
 
-    # a .ply, .compressed.ply, .splat, .spz, .sog, .ksplat or .glb file, or the meta.json or lod-meta.json of a SOG
+    # a .ply, .compressed.ply, .splat, .spz, .sog, .ksplat, .glb or .gltf file, or the meta.json or lod-meta.json of a
+    # SOG
     source: Annotated[Path, tyro.conf.Positional]
-    # the file to write: .ply, .compressed.ply, .splat, .spz, .sog or .glb, or a meta.json with images beside it
+    # the file to write: .ply, .compressed.ply, .splat, .spz, .sog or .glb, a .gltf with a .bin beside it, or a
+    # meta.json with images beside it
     target: Annotated[Path, tyro.conf.Positional]
     # keep what lies in this box: least x, y, z and most x, y, z, in the file's units
     box: tuple[float, float, float, float, float, float] | None = None

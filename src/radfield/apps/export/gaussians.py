@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
 from ...errors import BadInput, warn
@@ -33,7 +34,8 @@ def write_scene(path: Path, scene, order: str, version: int | None) -> dict:
             )
             order = "morton"
     write_gaussians(path, _ordered(scene, order), version)
-    files = [path] if ending != "meta.json" else [path, *path.parent.glob("*.webp")]
+    beside = {"meta.json": "*.webp", ".gltf": f"{glob.escape(path.stem)}.bin"}.get(ending)
+    files = [path, *(path.parent.glob(beside) if beside else ())]
     size = sum(each.stat().st_size for each in files)
     return {"file": str(path), "gaussians": len(scene), "bytes": size, "order": order}
 

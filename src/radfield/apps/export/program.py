@@ -25,8 +25,8 @@ class Options:
     """Write the mesh or the Gaussians of a run to a file that other programs read, or a page that shows it."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat, .spz, .sog or .glb; a
-    # mesh: .ply, .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
+    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat, .spz, .sog, .glb or
+    # .gltf; a mesh: .ply, .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the longest side of what it covers
