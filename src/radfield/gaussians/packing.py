@@ -33,8 +33,8 @@ def to_bytes(values: np.ndarray) -> np.ndarray:
 
 
 def byte_rows(values: torch.Tensor, coded) -> np.ndarray:
-    """[G, n] bytes that `coded` makes of `values` [n, G], of a block of Gaussians after the other: one that a cache
-    holds is turned round in a tenth of the time that all take."""
+    """[G, n] bytes that `coded` makes of `values` [n, G], a block of Gaussians after the other: what is turned round
+    fits into a cache."""
     values = values.detach().numpy()
     found = np.empty(values.shape[::-1], np.uint8)
     for start in range(0, len(found), _BLOCK):
