@@ -43,7 +43,7 @@ from radfield.gaussians.plas import neighbour_distance, plas_order, sort_feature
 def trained(options: argparse.Namespace, weight: float) -> Path:
     """The run of a weight of the neighbours' loss, begun, continued, or as it is."""
     budget = ("--steps", options.steps) if options.steps else ("--seconds", options.seconds)
-    name = f"{options.capture.name}_{options.max_size or 'full'}_{budget[1]:g}{budget[0][1:3]}_{options.most}"
+    name = f"{options.capture.name}_{options.max_size or 'full'}_{budget[1]:g}_{budget[0][2:]}_{options.most}"
     run = options.output / f"{name}_organised_{weight:g}"
     arguments = [*budget, "--no-evaluate", "--output", run]
     if options.threads:
