@@ -19,6 +19,7 @@ from ..errors import BadInput
 from .packing import (
     C0,
     byte_rows,
+    columns,
     from_smallest_three,
     logits_of_bytes,
     rows,
@@ -89,7 +90,7 @@ def _harmonics(path: Path, found: np.ndarray | None, count: int) -> torch.Tensor
         raise BadInput(f"{path}: sh has {len(found)} records of {len(names)}; the rule: {count} of f_rest_*, {known}")
     each = len(names) // 3
     order = [f"f_rest_{channel * each + k}" for k in range(each) for channel in range(3)]
-    return torch.from_numpy(np.stack([found[name] for name in order]).astype(np.float32) * np.float32(8 / 255) - 4)
+    return columns(found, order).mul_(8 / 255).sub_(4)
 
 
 def write_compressed_ply(path: Path, scene: GaussianScene) -> None:

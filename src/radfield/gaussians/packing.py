@@ -50,6 +50,17 @@ def from_byte_rows(codes: np.ndarray, decoded) -> torch.Tensor:
     return torch.from_numpy(found)
 
 
+def columns(records: np.ndarray, names) -> torch.Tensor:
+    """[n, G] float32: the fields `names` of records [G], a block of them after the other, as above."""
+    found = np.empty((len(names), len(records)), np.float32)
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is then left out
+        for start in range(0, len(records), _BLOCK):
+            block = records[start : start + _BLOCK]
+            for row, name in zip(found, names, strict=True):
+                row[start : start + _BLOCK] = block[name]
+    return torch.from_numpy(found)
+
+
 def looked_up(table: np.ndarray, labels: np.ndarray) -> torch.Tensor:
     """[n, G] float32: the rows `labels` [G], all of which there are, of `table` [K, n]; taken column by column, as one
     fits into a cache."""
