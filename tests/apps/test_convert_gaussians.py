@@ -34,7 +34,7 @@ def test_without_filters_nothing_changes(tmp_path, scene, capsys):
     ("to", "order"),
     [
         *(("b.spz", "keep"), ("b.splat", "keep"), ("b.glb", "keep"), ("b.gltf", "keep")),
-        *(("b.compressed.ply", "morton"), ("b.sog", "plas"), ("meta.json", "plas")),
+        *(("b.compressed.ply", "morton"), ("b.sog", "morton"), ("meta.json", "morton")),
     ],
 )
 def test_to_every_format(tmp_path, scene, capsys, to, order):
@@ -44,6 +44,15 @@ def test_to_every_format(tmp_path, scene, capsys, to, order):
     assert (found.means - scene.means[:, sorts[order]]).abs().max() < 5e-3
     others = {each.name for each in tmp_path.iterdir()} - {"a.ply"}
     assert figures["bytes"] == sum((tmp_path / name).stat().st_size for name in others)
+
+
+def test_a_grid_that_is_there_is_kept(tmp_path, scene, capsys):
+    """What has been sorted by PLAS stays so in a SOG, and nothing else does."""
+    figures, found = convert(tmp_path, capsys, "--order", "plas")
+    assert figures["order"] == "plas" and torch.equal(found.means, scene.means[:, plas_order(scene)])
+    for to, order in (("c.sog", "keep"), ("c.compressed.ply", "morton")):
+        assert main(["convert", str(tmp_path / "b.ply"), str(tmp_path / to), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["order"] == order
 
 
 def test_between_any_two_formats(tmp_path, scene, capsys):

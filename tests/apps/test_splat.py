@@ -123,6 +123,8 @@ def test_self_organising_gaussians_are_smaller(tiny_capture, tmp_path, command):
         whole = tmp_path / f"whole{weight}"
         assert command("train", *options, "--splat.self-organise", weight, "--output", whole)[0] == 0
         code, said, _ = command("export", whole, tmp_path / f"{weight}.sog", "--json")
+        assert code == 0 and said["order"] == ("keep" if weight else "morton"), "what organised itself stays so"
+        code, said, _ = command("export", whole, tmp_path / f"plas{weight}.sog", "--order", "plas", "--json")
         assert code == 0 and said["order"] == "plas"
         sizes[weight] = said["bytes"] / said["gaussians"]
     assert sizes[3] < sizes[0]

@@ -33,7 +33,7 @@ class Options:
     sh_degree: int | None = None  # keep view-dependent colours up to this degree, 0 to 4
     version: int | None = None  # of the format: 2, 3 or 4 of .spz, 1 or 2 of a SOG; by default what most programs read
     # of the Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS);
-    # auto: plas for a SOG, morton for .compressed.ply
+    # auto: morton for .compressed.ply and, unless neighbours are alike already, for a SOG
     order: Literal["auto", "keep", "morton", "plas"] = "auto"
     # an .spz file has the axes of PLY files (right, down, front), which some programs write, not its own (right, up,
     # back)

@@ -48,7 +48,7 @@ class Options:
     texture: int | None = None
     version: int | None = None  # of Gaussians' format: 2, 3 or 4 of .spz, 1 or 2 of .sog
     # of Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS); auto:
-    # plas for a SOG, morton for .compressed.ply
+    # morton for .compressed.ply and, unless neighbours are alike already (self-organised), for a SOG
     order: Literal["auto", "keep", "morton", "plas"] = "auto"
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
