@@ -1,4 +1,5 @@
-"""The container of binary glTF 2.0 files (.glb), written and read: what describes numbers, as JSON, and the numbers.
+"""The container of glTF 2.0 files: what describes numbers, as JSON, and the numbers; in one binary file (.glb), written
+and read, or as a text (.gltf) beside a file of numbers, written.
 
 Untrusted: what is read is bounded by the file's own bytes.
 """
@@ -40,10 +41,15 @@ class Buffer:
         return len(self.accessors) - 1
 
 
+def described(content: dict, buffer: Buffer, **where) -> bytes:
+    """The JSON of `content`, which names accessors of `buffer`; where: a `uri` where the numbers have a file."""
+    content |= {"bufferViews": buffer.views, "accessors": buffer.accessors}
+    return json.dumps(content | {"buffers": [{"byteLength": buffer.size, **where}]}, separators=(",", ":")).encode()
+
+
 def packed(content: dict, buffer: Buffer) -> bytes:
-    """The file of `content`, which names accessors of `buffer`."""
-    content |= {"bufferViews": buffer.views, "accessors": buffer.accessors, "buffers": [{"byteLength": buffer.size}]}
-    text = json.dumps(content, separators=(",", ":")).encode()
+    """The .glb file of `content`, which names accessors of `buffer`."""
+    text = described(content, buffer)
     text += b" " * (-len(text) % 4)
     head = struct.pack("<III", MAGIC, 2, 12 + 8 + len(text) + 8 + buffer.size)
     parts = (struct.pack("<II", len(text), _JSON), text, struct.pack("<II", buffer.size, _BINARY), *buffer.parts)

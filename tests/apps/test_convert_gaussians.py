@@ -33,8 +33,8 @@ def test_without_filters_nothing_changes(tmp_path, scene, capsys):
 @pytest.mark.parametrize(
     ("to", "order"),
     [
-        *(("b.spz", "keep"), ("b.splat", "keep"), ("b.glb", "keep")),
-        *(("b.compressed.ply", "morton"), ("b.sog", "plas"), ("meta.json", "plas")),
+        *(("b.spz", "keep"), ("b.splat", "keep"), ("b.glb", "keep"), ("b.gltf", "keep")),
+        *(("b.compressed.ply", "morton"), ("b.sog", "morton"), ("meta.json", "morton")),
     ],
 )
 def test_to_every_format(tmp_path, scene, capsys, to, order):
@@ -42,13 +42,23 @@ def test_to_every_format(tmp_path, scene, capsys, to, order):
     assert len(found) == 200 and found.degree == 0 and figures["order"] == order
     sorts = {"keep": torch.arange(200), "morton": morton_order(scene.means), "plas": plas_order(scene)}
     assert (found.means - scene.means[:, sorts[order]]).abs().max() < 5e-3
-    assert figures["bytes"] >= (tmp_path / to).stat().st_size
+    others = {each.name for each in tmp_path.iterdir()} - {"a.ply"}
+    assert figures["bytes"] == sum((tmp_path / name).stat().st_size for name in others)
+
+
+def test_a_grid_that_is_there_is_kept(tmp_path, scene, capsys):
+    """What has been sorted by PLAS stays so in a SOG, and nothing else does."""
+    figures, found = convert(tmp_path, capsys, "--order", "plas")
+    assert figures["order"] == "plas" and torch.equal(found.means, scene.means[:, plas_order(scene)])
+    for to, order in (("c.sog", "keep"), ("c.compressed.ply", "morton")):
+        assert main(["convert", str(tmp_path / "b.ply"), str(tmp_path / to), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out.splitlines()[-1])["order"] == order
 
 
 def test_between_any_two_formats(tmp_path, scene, capsys):
     """Around through every format that is written and back: what is left is what the coarsest of them holds."""
     before = "a.ply"
-    for number, ending in enumerate(("glb", "spz", "sog", "compressed.ply", "spz", "sog", "glb", "splat", "ply")):
+    for number, ending in enumerate(("glb", "spz", "sog", "compressed.ply", "spz", "sog", "gltf", "splat", "ply")):
         after = f"{number}.{ending}"
         version = {1: ("--version", "4"), 4: ("--version", "2"), 5: ("--version", "1")}.get(number, ())
         options = (*version, "--order", "keep", "--sh-degree", "0")

@@ -61,8 +61,15 @@ def test_eval_and_render(trained_splat, tmp_path, command):
     assert code == 0 and len(rendered["files"]) == 2
 
 
-def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tiny_capture, tmp_path, command, monkeypatch):
-    options = (tiny_capture, *TINY, "--steps", 160, "--no-evaluate", "--seed", 3)
+@pytest.mark.parametrize(
+    ("more", "steps", "sorts"),
+    [((), 160, 0), (("--splat.self-organise", 0.3, "--splat.refine-until", 0.5), 160, 5)],
+    ids=["plain", "self-organising"],
+)
+def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(
+    tiny_capture, tmp_path, command, monkeypatch, more, steps, sorts
+):
+    options = (tiny_capture, *TINY, "--steps", steps, "--no-evaluate", "--seed", 3, *more)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert command("train", *options, "--output", whole)[0] == 0
     step = splat.train_step
@@ -78,7 +85,8 @@ def test_an_interrupted_and_resumed_run_equals_an_uninterrupted_one(tiny_capture
         assert command("train", *options, "--output", broken)[0] == 130
     assert command("train", "--output", broken, "--resume", "--no-evaluate", "--threads", 1)[0] == 0
     (ours, counts), (theirs, their_counts) = (load_checkpoint(p / "checkpoint.safetensors") for p in (broken, whole))
-    assert ours.keys() == theirs.keys() and counts["step"] == their_counts["step"] == "160"
+    assert ours.keys() == theirs.keys() and counts["step"] == their_counts["step"] == str(steps)
+    assert counts["organised"] == their_counts["organised"] == str(sorts)
     for name, tensor in ours.items():
         assert torch.equal(tensor, theirs[name]), name
 
@@ -115,6 +123,8 @@ def test_self_organising_gaussians_are_smaller(tiny_capture, tmp_path, command):
         whole = tmp_path / f"whole{weight}"
         assert command("train", *options, "--splat.self-organise", weight, "--output", whole)[0] == 0
         code, said, _ = command("export", whole, tmp_path / f"{weight}.sog", "--json")
+        assert code == 0 and said["order"] == ("keep" if weight else "morton"), "what organised itself stays so"
+        code, said, _ = command("export", whole, tmp_path / f"plas{weight}.sog", "--order", "plas", "--json")
         assert code == 0 and said["order"] == "plas"
         sizes[weight] = said["bytes"] / said["gaussians"]
     assert sizes[3] < sizes[0]

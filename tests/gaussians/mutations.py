@@ -4,6 +4,7 @@
 returns its path. The same number gives the same file.
 """
 
+import base64
 import gzip
 import io
 import itertools
@@ -22,7 +23,7 @@ from radfield.gaussians.scene import GaussianScene
 from radfield.renderers.gaussian_color import rest_rows
 
 FORMATS = ("ply", "compressed.ply", "splat", "spz2", "spz3", "spz4", "sog", "sog1", "meta.json", "lod-meta.json")
-FORMATS += ("ksplat", "glb")
+FORMATS += ("ksplat", "glb", "gltf")
 _NUMBERS = (
     0,
     1,
@@ -209,7 +210,15 @@ def _chunk_changed(rng, data):
 #: what knows a format's parts, beside `_bytes_changed`
 _BY_FORMAT = {"ply": _lines_changed, "compressed.ply": _lines_changed, "spz2": _gzip_changed, "spz3": _gzip_changed}
 _BY_FORMAT |= {"spz4": _frames_changed, "sog": _zip_changed, "sog1": _zip_changed, "glb": _chunk_changed}
-_BY_FORMAT |= {"meta.json": _json_changed, "lod-meta.json": _json_changed}
+_BY_FORMAT |= {"meta.json": _json_changed, "lod-meta.json": _json_changed, "gltf": _json_changed}
+
+
+def with_numbers_inside(path: Path) -> bytes:
+    """The .gltf file at `path` with its buffer in base64 instead of beside it."""
+    content = json.loads(path.read_bytes())
+    numbers = path.with_suffix(".bin").read_bytes()
+    content["buffers"][0]["uri"] = f"data:application/octet-stream;base64,{base64.b64encode(numbers).decode()}"
+    return json.dumps(content).encode()
 
 
 class Mutator:
@@ -231,6 +240,8 @@ class Mutator:
                     warnings.simplefilter("ignore")
                     write_gaussians(self.target, scene(count, degree), version)
                 self.seeds.append({path: path.read_bytes() for path in folder.iterdir()})
+        if name == "gltf":
+            self.seeds += [{self.target: with_numbers_inside(self.target)}]
 
     def _levels(self) -> bytes:
         for number, count in ((0, 30), (1, 9)):

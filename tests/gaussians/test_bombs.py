@@ -108,6 +108,8 @@ def test_a_folders_names_that_lead_elsewhere(tmp_path):
     [
         (["../x/meta.json"], "names the file '../x/meta.json'; the rule: a meta.json below the same folder"),
         (["/x/meta.json"], "below the same folder"),
+        (["//x/meta.json"], "below the same folder"),
+        (["C:/x/meta.json"], "below the same folder"),
         (["x/a.sog"], "below the same folder"),
         (["x\\meta.json"], "below the same folder"),
         ([None], "below the same folder"),

@@ -99,14 +99,13 @@ def test_few_gaussians_and_equal_ones():
 def test_the_neighbours_term_is_its_gradient():
     found = scene(60, 1).map(lambda value: (0.1 * value).double())
     grads = {name: torch.zeros_like(value) for name, value in found.tensors().items()}
-    value = organise.regularise(grads, found, 2.0)
-    assert value > 0 and not grads["means"].any() and not grads["rest"].any()
-    # against differences, with the neighbours' mean held fixed: it moves with 1/25 or so of a cell, which is left out
-    width = grid_width(60)
-    for name, drawn in organise._DRAWN.items():
-        part = getattr(found, name).reshape(-1, 60)
-        off = part - plas.blurred(part.T, width, 2).T
-        torch.testing.assert_close(grads[name].reshape(-1, 60), 2 * drawn * off / part.numel())
+    value = organise.regularise(grads, found, 3.0)
+    assert all(not grads[name].any() for name in grads if name != "quaternions"), "nothing else is drawn"
+    quaternions = found.quaternions.clone().requires_grad_()
+    fixed = plas.blurred(found.quaternions.T, grid_width(60), 2).T  # it moves with a cell, which is left out
+    expected = 3 * 2 * torch.nn.functional.huber_loss(quaternions, fixed)
+    assert value == pytest.approx(expected.item())
+    torch.testing.assert_close(grads["quaternions"], torch.autograd.grad(expected, quaternions)[0])
 
 
 def test_organising_turns_quaternions_round_with_their_moments():

@@ -124,15 +124,16 @@ def test_pygltflib_reads_the_same(tmp_path, gaussians):
     assert color.tolist() == [[55, 55, 55, 128]] and abs(55 / 255 - linear) < 0.03
 
 
+@pytest.mark.parametrize("ending", ["glb", "gltf"])
 @pytest.mark.parametrize("degree", range(5))
-def test_a_glb_file_loses_nothing(tmp_path, degree):
-    found = scene(40, degree)
+def test_a_gltf_file_loses_nothing(tmp_path, degree, ending):
+    found, path = scene(40, degree), tmp_path / f"a b%.{ending}"
     if degree == 4:
         with pytest.warns(RadfieldWarning, match="those of degree 4 are left out"):
-            write_gaussians(tmp_path / "a.glb", found)
+            write_gaussians(path, found)
     else:
-        write_gaussians(tmp_path / "a.glb", found)
-    back = read_gaussians(tmp_path / "a.glb")
+        write_gaussians(path, found)
+    back = read_gaussians(path)
     assert max(differences(found, back).values()) < 1e-5 and back.degree == min(degree, 3)
     torch.testing.assert_close(back.rest, found.rest[: len(back.rest)])
 
@@ -170,7 +171,12 @@ def test_nodes_move_gaussians(tmp_path):
         ({"node_mesh": 3}, "numbers below 1"),
         ({"view_byteLength": 1 << 30}, "ends at byte|within its view"),
         ({"view_byteLength": 5}, "within its view"),
-        ({"view_buffer": 1}, "a part of the file's buffer 0"),
+        ({"view_buffer": 1}, "a part of one of 1 buffers"),
+        ({"view_buffer": -1}, "a part of one of 1 buffers"),
+        ({"buffers": [{"byteLength": 1 << 30}]}, "buffer 0 has byteLength 1073741824; its bytes are"),
+        ({"buffers": [{}]}, "buffer 0 has byteLength None"),
+        ({"buffers": [{"byteLength": 9, "uri": 7}]}, "below the same folder, for the uri 7"),
+        ({"asset": {"version": "1.0"}}, "asset.version is '1.0'; the rule: 2.0"),
         ({"accessors": []}, "POSITION names 0; the rule: one of 0"),
         ({"meshes": [{"primitives": [{}]}]}, "has no Gaussians"),
         ({"scene": 4}, "scene is 4"),

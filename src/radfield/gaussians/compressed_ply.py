@@ -18,6 +18,8 @@ from ..atomic import replacing_file
 from ..errors import BadInput
 from .packing import (
     C0,
+    byte_rows,
+    columns,
     from_smallest_three,
     logits_of_bytes,
     rows,
@@ -88,7 +90,7 @@ def _harmonics(path: Path, found: np.ndarray | None, count: int) -> torch.Tensor
         raise BadInput(f"{path}: sh has {len(found)} records of {len(names)}; the rule: {count} of f_rest_*, {known}")
     each = len(names) // 3
     order = [f"f_rest_{channel * each + k}" for k in range(each) for channel in range(3)]
-    return torch.from_numpy(np.stack([found[name] for name in order]).astype(np.float32) * np.float32(8 / 255) - 4)
+    return columns(found, order).mul_(8 / 255).sub_(4)
 
 
 def write_compressed_ply(path: Path, scene: GaussianScene) -> None:
@@ -105,7 +107,7 @@ def write_compressed_ply(path: Path, scene: GaussianScene) -> None:
     chunk_names = [f"{end}_{name}" for names in values for end in ("min", "max") for name in names]
     elements = [("chunk", len(bounds[0]), "float", chunk_names), ("vertex", len(scene), "uint", _WORDS)]
     by_channel = scene.rest.detach().view(-1, 3, len(scene)).transpose(0, 1).reshape(-1, len(scene))
-    harmonics = to_bytes(255 / 8 * (rows(by_channel) + 4))
+    harmonics = byte_rows(by_channel, lambda block: to_bytes(np.float32(255 / 8) * (block + 4)))
     if scene.degree:
         elements.append(("sh", len(scene), "uchar", [f"f_rest_{i}" for i in range(harmonics.shape[1])]))
     header = ["ply", "format binary_little_endian 1.0"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..errors import BadInput
 from .compressed_ply import write_compressed_ply
-from .gltf_splats import read_glb, write_glb
+from .gltf_splats import read_gltf, write_gltf
 from .ksplat import read_ksplat
 from .ply import read_ply, write_ply
 from .scene import GaussianScene
@@ -23,10 +23,10 @@ from .spz import VERSIONS as SPZ_VERSIONS
 from .spz import read_spz, write_spz
 
 READERS = {".ply": read_ply, ".splat": read_splat, ".spz": read_spz, ".sog": read_sog, ".ksplat": read_ksplat}
-READERS |= {".glb": read_glb, "lod-meta.json": read_sog_levels}
+READERS |= {".glb": read_gltf, ".gltf": read_gltf, "lod-meta.json": read_sog_levels}
 READERS["meta.json"] = read_sog  # the folder of a SOG, unpacked
 WRITERS = {".compressed.ply": write_compressed_ply, ".ply": write_ply, ".splat": write_splat, ".spz": write_spz}
-WRITERS |= {".sog": write_sog, "meta.json": write_sog, ".glb": write_glb}
+WRITERS |= {".sog": write_sog, "meta.json": write_sog, ".glb": write_gltf, ".gltf": write_gltf}
 #: versions of a format that can be written, where there are several; the writer's default is the one most programs read
 VERSIONS = {".spz": SPZ_VERSIONS, ".sog": SOG_VERSIONS, "meta.json": SOG_VERSIONS}
 

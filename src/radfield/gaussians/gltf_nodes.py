@@ -3,6 +3,7 @@ scale, or a matrix by columns; Gaussians can be moved, turned and scaled alike, 
 
 from __future__ import annotations
 
+from collections import deque
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +18,15 @@ _MOST_DEEP = 1000
 def placed_meshes(path: Path, content: dict):
     """(mesh, SceneTransform of it) for each node with a mesh in the file's scene. Raises `BadInput` for what is no tree
     of nodes, and for a mesh that stands in two places."""
-    nodes, meshes = _objects(path, content, "nodes"), _objects(path, content, "meshes")
-    scenes, chosen = _objects(path, content, "scenes"), content.get("scene", 0)
+    nodes, meshes = objects(path, content, "nodes"), objects(path, content, "meshes")
+    scenes, chosen = objects(path, content, "scenes"), content.get("scene", 0)
     if type(chosen) is not int or not 0 <= chosen < len(scenes):
         raise BadInput(f"{path}: scene is {chosen!r:.40}; the rule: one of {len(scenes)}")
-    left = [(number, np.eye(4), 0) for number in _numbers(path, scenes[chosen].get("nodes", []), len(nodes), "nodes")]
+    roots = _numbers(path, scenes[chosen].get("nodes", []), len(nodes), "nodes")
+    left = deque((number, np.eye(4), 0) for number in roots)
     seen, used = set(), set()
     while left:
-        number, above, depth = left.pop(0)
+        number, above, depth = left.popleft()
         if number in seen or depth > _MOST_DEEP:
             raise BadInput(f"{path}: node {number} stands in two places; the rule: a tree of nodes")
         seen.add(number)
@@ -36,10 +38,11 @@ def placed_meshes(path: Path, content: dict):
             used.add(mesh)
             yield meshes[mesh], _similarity(path, matrix)
         children = _numbers(path, node.get("children", []), len(nodes), "children")
-        left += [(child, matrix, depth + 1) for child in children]
+        left.extend((child, matrix, depth + 1) for child in children)
 
 
-def _objects(path: Path, content: dict, key: str) -> list[dict]:
+def objects(path: Path, content: dict, key: str) -> list[dict]:
+    """The list of objects at `key`, empty where there is none. Raises `BadInput` for anything else."""
     found = content.get(key, [])
     if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
         raise BadInput(f"{path}: {key} is {found!r:.60}; the rule: a list of objects")

@@ -1,19 +1,22 @@
-"""glTF files of Gaussians (.glb with KHR_gaussian_splatting), written and read: points whose attributes are
+"""glTF files of Gaussians (with KHR_gaussian_splatting), written and read: points whose attributes are
 
     POSITION   ROTATION (x, y, z, w) of length 1   SCALE, linear   OPACITY, 0 to 1   SH_DEGREE_l_COEF_n
 
 as float32, so that what is written loses nothing but rounding, and COLOR_0 (linear light and opacity, in bytes) for
-programs that know points alone. The axes of glTF are left, up, front; a scene's are right, down, front: half a turn.
-Harmonics above degree 3 are left out.
+programs that know points alone. A .glb file is one file; a .gltf file is a text, and its numbers are in a .bin beside
+it. The axes of glTF are left, up, front; a scene's are right, down, front: half a turn. Harmonics above degree 3 are
+left out.
 
-What is read may also be bytes and 16-bit numbers, and moved by nodes. Untrusted: nothing is read outside of the file's
-own numbers, and each mesh stands in one place at most.
+What is read may also be bytes and 16-bit numbers, moved by nodes, and the text may have its numbers inside, in base64.
+Untrusted: nothing is read outside of the file's own numbers (gltf_buffers.py), each mesh stands in one place at most,
+and there are no more Gaussians than positions of their own.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -24,15 +27,17 @@ from ..errors import BadInput, warn
 from ..geometry import SceneTransform
 from ..renderers.gaussian_color import rest_rows
 from ..srgb import decode_srgb
+from .gltf_buffers import Buffers
 from .gltf_nodes import placed_meshes
 from .packing import C0, harmonic_signs, to_bytes, turn_signs
 from .scene import DEGREES, GaussianScene, joined
-from .untrusted import finite, read_bytes, sound
+from .untrusted import finite, read_bytes, read_json, sound
 
 EXTENSION = "KHR_gaussian_splatting"
 SIGNS = np.array([-1, -1, 1])
 _COLOR_SPACES = ("srgb_rec709_display", "lin_rec709_display")
 _MOST_BANDS = 3
+_LEAST_BYTES = 12  # of a Gaussian: its position
 _XYZW = [1, 2, 3, 0]  # of (w, x, y, z)
 
 
@@ -41,8 +46,9 @@ def _harmonic_names(degree: int) -> list[str]:
     return [f"{EXTENSION}:SH_DEGREE_{band}_COEF_{n}" for band in range(1, degree + 1) for n in range(2 * band + 1)]
 
 
-def write_glb(path: Path, scene: GaussianScene) -> None:
-    """Writes a .glb file, atomically. Raises `BadInput` for a scene without Gaussians, which glTF cannot hold."""
+def write_gltf(path: Path, scene: GaussianScene) -> None:
+    """Writes a .glb file, or a .gltf file and the .bin beside it, each atomically and that of the name last. Raises
+    `BadInput` for a scene without Gaussians, which glTF cannot hold."""
     scene = finite(path, scene)
     if not len(scene):
         raise BadInput(f"{path}: there is no Gaussian to write; the rule: a glTF file has at least one")
@@ -61,8 +67,15 @@ def write_glb(path: Path, scene: GaussianScene) -> None:
         "nodes": [{"mesh": 0}],
         "meshes": [{"primitives": [primitive]}],
     }
+    if path.suffix.lower() != ".gltf":
+        with replacing_file(path) as file:
+            file.write(glb.packed(content, buffer))
+        return
+    numbers = path.with_suffix(".bin")
+    with replacing_file(numbers) as file:
+        file.writelines(buffer.parts)
     with replacing_file(path) as file:
-        file.write(glb.packed(content, buffer))
+        file.write(glb.described(content, buffer, uri=quote(numbers.name)))
 
 
 def _attributes(buffer: glb.Buffer, scene: GaussianScene) -> dict[str, int]:
@@ -93,19 +106,26 @@ def _vectors(values: torch.Tensor, signs=None) -> np.ndarray:
     return np.ascontiguousarray(values.T.numpy() * signs.astype(values.numpy().dtype), "<f4")
 
 
-def read_glb(path: Path) -> GaussianScene:
-    """The Gaussians of a .glb file, of all its nodes. Raises `BadInput` for what has none, and where an attribute is
-    missing or has another type than the extension allows."""
-    content, numbers = glb.unpacked(path, read_bytes(path))
-    found = []
+def read_gltf(path: Path) -> GaussianScene:
+    """The Gaussians of a .glb or .gltf file, of all its nodes. Raises `BadInput` for what has none, and where an
+    attribute is missing or has another type than the extension allows."""
+    is_text = path.suffix.lower() == ".gltf"
+    content, binary = (read_json(path, read_bytes(path)), None) if is_text else glb.unpacked(path, read_bytes(path))
+    asset = content.get("asset")
+    version = asset.get("version") if isinstance(asset, dict) else None
+    if not isinstance(version, str) or version.partition(".")[0] != "2":
+        raise BadInput(f"{path}: asset.version is {version!r:.40}; the rule: 2.0")
+    found, buffers = [], Buffers(path, content, binary)
     for mesh, transform in placed_meshes(path, content):
         for primitive in _list(path, mesh, "primitives"):
             about = primitive.get("extensions") if isinstance(primitive, dict) else None
             if isinstance(about, dict) and isinstance(about.get(EXTENSION), dict):
-                scene = _Primitive(path, content, numbers, primitive).scene(about[EXTENSION])
+                scene = _Primitive(path, content, buffers, primitive).scene(about[EXTENSION])
                 found.append(scene if transform == SceneTransform() else scene.transformed(transform))
+                if (count := sum(map(len, found))) * _LEAST_BYTES > buffers.size:  # as primitives may share numbers
+                    raise BadInput(f"{path}: has {count} Gaussians in {buffers.size} bytes; the rule: each its own")
     if not found:
-        raise BadInput(f"{path}: has no Gaussians; the rule: a .glb file with {EXTENSION}")
+        raise BadInput(f"{path}: has no Gaussians; the rule: a glTF file with {EXTENSION}")
     return sound(path, _turned(joined(found)))
 
 
@@ -133,8 +153,8 @@ def _list(path: Path, of: dict, key: str) -> list:
 class _Primitive:
     """A primitive's attributes."""
 
-    def __init__(self, path: Path, content: dict, numbers: memoryview, primitive: dict):
-        self.path, self.numbers = path, numbers
+    def __init__(self, path: Path, content: dict, buffers: Buffers, primitive: dict):
+        self.path, self.buffers = path, buffers
         self.accessors, self.views = _list(path, content, "accessors"), _list(path, content, "bufferViews")
         self.attributes = primitive.get("attributes")
         if not isinstance(self.attributes, dict):
@@ -198,19 +218,20 @@ class _Primitive:
         return items[number]
 
     def strided(self, name: str, view: dict, accessor: dict, kind: np.dtype, count: int, width: int) -> np.ndarray:
-        """[count, width] of the file's numbers, which are not copied."""
+        """[count, width] of a buffer's numbers, which are not copied."""
+        number = view.get("buffer")
         start, length = view.get("byteOffset", 0), view.get("byteLength")
         inside, step = accessor.get("byteOffset", 0), view.get("byteStride", kind.itemsize * width)
         whole = all(type(value) is int and 0 <= value < 1 << 40 for value in (start, length, inside, step))
-        if view.get("buffer") != 0 or not whole or step < kind.itemsize * width:
-            raise self.bad(f"the view of {name} is {view!r:.90}; the rule: a part of the file's buffer 0")
+        known = type(number) is int and 0 <= number < len(self.buffers)
+        if not known or not whole or step < kind.itemsize * width:
+            rule = f"a part of one of {len(self.buffers)} buffers"
+            raise self.bad(f"the view of {name} is {view!r:.90}; the rule: {rule}")
+        numbers = self.buffers.of(number)
         end = inside + (count - 1) * step + kind.itemsize * width
-        if end > length or start + length > len(self.numbers):
-            raise self.bad(
-                f"{name} ends at byte {start + end}; the rule: within its view and {len(self.numbers)} bytes"
-            )
-        strides = (step, kind.itemsize)
-        return np.ndarray((count, width), kind, self.numbers, start + inside, strides)
+        if end > length or start + length > len(numbers):
+            raise self.bad(f"{name} ends at byte {start + end}; the rule: within its view and {len(numbers)} bytes")
+        return np.ndarray((count, width), kind, numbers, start + inside, (step, kind.itemsize))
 
 
 def _stream(values: np.ndarray) -> torch.Tensor:

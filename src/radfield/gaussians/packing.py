@@ -13,13 +13,13 @@ import torch
 from .scene import GaussianScene
 
 C0 = 0.28209479177387814  # the constant harmonic, 1 / (2 sqrt(pi))
-#: of a quaternion, where the other three components stand, by the one that is left out
-_OTHERS = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]])
+_BLOCK = 1 << 11  # Gaussians
 
 
 def streams(values: np.ndarray) -> torch.Tensor:
     """[G, n] -> [n, G] float32."""
-    return torch.from_numpy(np.ascontiguousarray(values.T, np.float32))
+    with np.errstate(over="ignore"):  # what becomes infinite is left out
+        return torch.from_numpy(np.ascontiguousarray(values.T, np.float32))
 
 
 def rows(values: torch.Tensor) -> np.ndarray:
@@ -30,6 +30,44 @@ def rows(values: torch.Tensor) -> np.ndarray:
 def to_bytes(values: np.ndarray) -> np.ndarray:
     """Rounded, halves up, and clamped to 0 to 255."""
     return np.clip(np.floor(values + 0.5), 0, 255).astype(np.uint8)
+
+
+def byte_rows(values: torch.Tensor, coded) -> np.ndarray:
+    """[G, n] bytes that `coded` makes of `values` [n, G], a block of Gaussians after the other: what is turned round
+    fits into a cache."""
+    values = values.detach().numpy()
+    found = np.empty(values.shape[::-1], np.uint8)
+    for start in range(0, len(found), _BLOCK):
+        found[start : start + _BLOCK] = coded(values[:, start : start + _BLOCK]).T
+    return found
+
+
+def from_byte_rows(codes: np.ndarray, decoded) -> torch.Tensor:
+    """[n, G] float32 that `decoded` makes of bytes [G, n], turned round [n, block]: the reverse of `byte_rows`."""
+    found = np.empty(codes.shape[::-1], np.float32)
+    for start in range(0, len(codes), _BLOCK):
+        found[:, start : start + _BLOCK] = decoded(codes[start : start + _BLOCK].T)
+    return torch.from_numpy(found)
+
+
+def columns(records: np.ndarray, names) -> torch.Tensor:
+    """[n, G] float32: the fields `names` of records [G], a block of them after the other, as above."""
+    found = np.empty((len(names), len(records)), np.float32)
+    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is then left out
+        for start in range(0, len(records), _BLOCK):
+            block = records[start : start + _BLOCK]
+            for row, name in zip(found, names, strict=True):
+                row[start : start + _BLOCK] = block[name]
+    return torch.from_numpy(found)
+
+
+def looked_up(table: np.ndarray, labels: np.ndarray) -> torch.Tensor:
+    """[n, G] float32: the rows `labels` [G], all of which there are, of `table` [K, n]; taken column by column, as one
+    fits into a cache."""
+    found = np.empty((table.shape[1], len(labels)), np.float32)
+    for row, column in zip(found, streams(table).numpy(), strict=True):
+        np.take(column, labels, out=row, mode="clip")  # which needs no copy, unlike "raise"
+    return torch.from_numpy(found)
 
 
 def logits_of_bytes(opacities: np.ndarray) -> torch.Tensor:
@@ -47,16 +85,18 @@ def smallest_three(turns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """(number of the largest component [G], the first of equals; the others [G, 3]) of quaternions [G, 4] of length 1,
     turned so that the largest is positive and can be left out."""
     left_out = np.abs(turns).argmax(1)
-    turns = turns * np.where(np.take_along_axis(turns, left_out[:, None], 1) < 0, -1, 1)
-    return left_out, np.take_along_axis(turns, _OTHERS[left_out], 1)
+    sign = np.where(np.choose(left_out, turns.T) < 0, -1, 1)
+    three = [sign * np.where(left_out > k, turns[:, k], turns[:, k + 1]) for k in range(3)]
+    return left_out, np.stack(three, 1)
 
 
 def from_smallest_three(left_out: np.ndarray, three: np.ndarray) -> np.ndarray:
     """[G, 4] quaternions: the component `left_out` [G] fills the length of `three` [G, 3] up to 1."""
-    largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1, keepdims=True)))
+    largest = np.sqrt(np.maximum(0, 1 - (three * three).sum(1)))
     whole = np.empty((len(three), 4))
-    np.put_along_axis(whole, _OTHERS[left_out], three, 1)
-    np.put_along_axis(whole, left_out[:, None], largest, 1)
+    for k in range(4):
+        other = np.where(left_out > k, three[:, min(k, 2)], three[:, max(k - 1, 0)])
+        whole[:, k] = np.where(left_out == k, largest, other)
     return whole
 
 

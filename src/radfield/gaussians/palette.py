@@ -10,11 +10,14 @@ Letters: N vectors of D components, K entries.
 
 from __future__ import annotations
 
+import itertools
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..cpu.library import one_torch_thread
+from ..cpu.library import num_threads, one_torch_thread
 
 _SAMPLE = 1 << 17  # numbers that a codebook is made from, at most
 _BLOCK = 1 << 13  # vectors whose distances are in memory at once
@@ -56,25 +59,30 @@ def palette(vectors: Tensor, size: int) -> tuple[Tensor, Tensor]:
         return vectors, torch.arange(len(vectors))
     generator = torch.Generator().manual_seed(0)
     groups = max(1, round(size**0.5))
-    with one_torch_thread():
+    with one_torch_thread(), ThreadPoolExecutor(num_threads()) as pool:
         sample = vectors[torch.randperm(len(vectors), generator=generator)[: groups * _GROUP_SAMPLE]]
         centres = _means(sample, sample[:groups], _GROUP_STEPS)
-        label = _nearest(vectors, centres)
-        order = label.argsort(stable=True)
-        members = order.split(torch.bincount(label, minlength=len(centres)).tolist())
-        entries, labels, count = [], torch.empty_like(label), 0
-        spare = size - sum(1 for each in members if len(each))
+        label = torch.cat(list(pool.map(_nearest, vectors.split(_BLOCK), itertools.repeat(centres))))
+        members = label.argsort(stable=True).split(torch.bincount(label, minlength=len(centres)).tolist())
+        members = [each for each in members if len(each)]
+        spare, chosen = size - len(members), []
         for each in members:
-            if not len(each):
-                continue
-            own = vectors[each]
             number = min(len(each), 1 + int(spare * len(each) / len(vectors)))
-            chosen = torch.randperm(len(each), generator=generator)[:number]
-            found = _means(own, own[chosen], _ENTRY_STEPS) if number < len(each) else own
-            labels[each] = count + (_nearest(own, found) if number < len(each) else torch.arange(number))
-            entries.append(found)
-            count += number
-    return torch.cat(entries), labels
+            chosen.append(torch.randperm(len(each), generator=generator)[:number])
+        found = list(pool.map(lambda each, first: _entries(vectors[each], first), members, chosen))
+    labels, count = torch.empty_like(label), 0
+    for each, (entries, own_labels) in zip(members, found, strict=True):
+        labels[each] = count + own_labels
+        count += len(entries)
+    return torch.cat([entries for entries, _ in found]), labels
+
+
+def _entries(own: Tensor, first: Tensor) -> tuple[Tensor, Tensor]:
+    """(entries, labels) of a group of vectors [n, D]; its entries begin at the vectors `first`, perhaps all."""
+    if len(first) == len(own):
+        return own, torch.arange(len(own))
+    entries = _means(own, own[first], _ENTRY_STEPS)
+    return entries, _nearest(own, entries)
 
 
 def _means(vectors: Tensor, centres: Tensor, steps: int) -> Tensor:
@@ -91,4 +99,6 @@ def _nearest(vectors: Tensor, centres: Tensor) -> Tensor:
     """[N] the nearest of `centres` [K, D] to each of `vectors` [N, D]: |v - c|^2 is least where v c - |c|^2 / 2 is
     most."""
     bias = -0.5 * centres.square().sum(1)
-    return torch.cat([torch.addmm(bias, each, centres.T).argmax(1) for each in vectors.split(_BLOCK)])
+    # numpy's argmax uses the vector registers, torch's along a row does not
+    found = [torch.addmm(bias, each, centres.T).numpy().argmax(1) for each in vectors.split(_BLOCK)]
+    return torch.from_numpy(np.concatenate(found))

@@ -20,6 +20,7 @@ import torch
 from ..atomic import replacing_file
 from ..errors import BadInput, warn
 from .compressed_ply import packed_scene
+from .packing import columns
 from .scene import DEGREES, GaussianScene
 from .untrusted import sound
 
@@ -141,18 +142,9 @@ def _scene(path: Path, vertices: np.ndarray) -> GaussianScene:
     # red, green and blue one after the other in the file; side by side in the scene
     rest_names = [f"f_rest_{channel * (rest // 3) + k}" for k in range(rest // 3) for channel in range(3)]
     groups = {**_NAMES, "rest": rest_names}
-    values = {key: _rows(vertices, group) for key, group in groups.items()}
+    values = {key: columns(vertices, group) for key, group in groups.items()}
     values["opacity_logits"] = values["opacity_logits"][0]
     return GaussianScene(**values)
-
-
-def _rows(vertices: np.ndarray, names) -> torch.Tensor:
-    """[len(names), G] float32."""
-    out = np.empty((len(names), len(vertices)), np.float32)
-    with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, and is then left out
-        for row, name in zip(out, names, strict=True):
-            row[:] = vertices[name]
-    return torch.from_numpy(out)
 
 
 def write_ply(path: Path | str, scene: GaussianScene) -> None:

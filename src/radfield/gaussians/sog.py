@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from ..errors import BadInput
-from .packing import from_smallest_three, logits_of_bytes, streams
+from .packing import from_smallest_three, logits_of_bytes, looked_up, streams
 from .scene import GaussianScene
 from .untrusted import is_number, read_bytes, read_json, sound
 
@@ -171,13 +171,13 @@ class _Sog:
         if each not in (3, 8, 15) or palette.shape[1] % _PALETTE_ROW:
             raise self.bad(f"{names[0]} is {palette.shape[1]} pixels wide; the rule: 192, 512 or 960")
         entries = palette[..., :3].reshape(-1, each * 3)
-        labels = self.image("shN", 1).astype(np.int64)
-        labels = labels[:, 0] + 256 * labels[:, 1]
+        codes = self.image("shN", 1)
+        labels = codes[:, 0] + 256 * codes[:, 1].astype(np.int64)
         if int(labels.max()) >= len(entries):
             raise self.bad(f"has label {int(labels.max())}; the rule: below {len(entries)}, the palette's entries")
         if self.version == 2:
-            return streams(self.numbers("shN.codebook", 256)[entries][labels])
+            return looked_up(self.numbers("shN.codebook", 256)[entries], labels)
         bounds = [self.meta["shN"].get(end) for end in ("mins", "maxs")]
         if not all(is_number(value) for value in bounds):
             raise self.bad(f"meta.json has shN.mins and maxs {bounds!r:.60}; the rule: finite numbers")
-        return streams((bounds[0] + (bounds[1] - bounds[0]) * (entries / 255))[labels])
+        return looked_up(bounds[0] + (bounds[1] - bounds[0]) * (entries / 255), labels)

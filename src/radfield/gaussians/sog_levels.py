@@ -7,14 +7,14 @@ below the folder are read, each once, and no Gaussian of a file is taken twice.
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 
 from ..errors import BadInput, warn
 from .scene import GaussianScene, joined
 from .sog import read_sog
-from .untrusted import read_bytes, read_json
+from .untrusted import below, read_bytes, read_json
 
 _LARGEST = 1 << 24  # bytes of a lod-meta.json
 
@@ -65,11 +65,11 @@ def _finest(path: Path, lods: dict, there: list[bool]) -> tuple[int, int, int]:
 
 def _file(path: Path, name) -> Path:
     """Where a file of the set is. Raises `BadInput` where that is outside of its folder."""
-    parts = PurePosixPath(name).parts if isinstance(name, str) else ()
-    foreign = not parts or parts[0] == "/" or ".." in parts or any(each in name for each in ("\\", ":", "\0"))
-    if foreign or parts[-1] != "meta.json":
-        raise BadInput(f"{path}: names the file {name!r:.60}; the rule: a meta.json below the same folder")
-    return path.parent.joinpath(*parts)
+    rule = "a meta.json below the same folder"
+    found = below(path, name, rule)
+    if found.name != "meta.json":
+        raise BadInput(f"{path}: names the file {name!r:.60}; the rule: {rule}")
+    return found
 
 
 def _taken(path: Path, file: Path, ranges: list[tuple[int, int]]) -> GaussianScene:

@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic import replacing_file
+from ..cpu.library import num_threads
 from ..errors import BadInput, warn
 from ..renderers.gaussian_color import rest_rows
 from .order import grid_width
@@ -48,9 +49,7 @@ def write_sog(path: Path, scene: GaussianScene, version: int = 2) -> None:
     if scene.degree > _MOST_BANDS:
         warn(f"{path}: SOG holds harmonics up to degree {_MOST_BANDS}; those of degree {scene.degree} are left out")
         scene = replace(scene, rest=scene.rest[: rest_rows(_MOST_BANDS)])
-    meta, images = _contents(scene, version)
-    packed = _compressed(images)
-    packed["meta.json"] = json.dumps(meta, separators=(",", ":")).encode()
+    packed = _contents(scene, version)
     if path.name.lower().endswith(".json"):
         for name, content in packed.items():
             with replacing_file(path if name == "meta.json" else path.with_name(name)) as file:
@@ -61,33 +60,22 @@ def write_sog(path: Path, scene: GaussianScene, version: int = 2) -> None:
             archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
 
 
-def _contents(scene: GaussianScene, version: int) -> tuple[dict, dict[str, np.ndarray]]:
-    """(meta.json, the images' bytes by name: [G, 3 or 4], but the palette's as its image)."""
-    codes, low, high = _position_codes(rows(scene.means))
-    images = {"means_l": (codes & 255).astype(np.uint8), "means_u": (codes >> 8).astype(np.uint8)}
-    images["quats"] = _turn_codes(unit_quaternions(scene))
-    scales, colors, logits = rows(scene.log_scales), rows(scene.base), rows(scene.opacity_logits[None])
-    meta = {"means": _bounds(low, high), "quats": {}, "scales": {}, "sh0": {}}
-    if version == 2:
-        images["scales"], meta["scales"]["codebook"] = _by_codebook(scales)
-        color_codes, meta["sh0"]["codebook"] = _by_codebook(colors)
-        images["sh0"] = np.concatenate([color_codes, to_bytes(255 / (1 + np.exp(-logits)))], 1)
-    else:
-        images["scales"], meta["scales"] = _by_bounds(scales)
-        images["sh0"], meta["sh0"] = _by_bounds(np.concatenate([colors, logits], 1))
-    if scene.degree:
-        meta["shN"], images["shN_centroids"], images["shN_labels"] = _harmonics(scene, version)
-    for key, names in _files(images).items():
-        meta[key]["files"] = [f"{name}.webp" for name in names]
-    return _described(meta, len(scene), scene.degree, version), images
+def _contents(scene: GaussianScene, version: int) -> dict[str, bytes]:
+    """The files by their names, meta.json last. What is of one key of it is made side by side with the others."""
+    coders = {"means": _positions, "quats": _turns, "scales": _scales, "sh0": _colors}
+    coders |= {"shN": _harmonics} if scene.degree else {}
 
+    def made(coder) -> tuple[dict, dict[str, bytes]]:
+        about, images = coder(scene, version)
+        return about, {f"{name}.webp": _webp(values) for name, values in images.items()}
 
-def _files(images) -> dict[str, list[str]]:
-    """The images of each key of meta.json: means_l belongs to means."""
-    found: dict[str, list[str]] = {}
-    for name in images:
-        found.setdefault(name.partition("_")[0], []).append(name)
-    return found
+    with ThreadPoolExecutor(num_threads()) as pool:  # numpy and the encoder work without Python's lock
+        longest_first = {key: pool.submit(made, coders[key]) for key in reversed(coders)}
+        found = {key: longest_first[key].result() for key in coders}
+    meta = {key: about | {"files": list(files)} for key, (about, files) in found.items()}
+    meta = _described(meta, len(scene), scene.degree, version)
+    packed = {name: content for _, files in found.values() for name, content in files.items()}
+    return packed | {"meta.json": json.dumps(meta, separators=(",", ":")).encode()}
 
 
 def _described(meta: dict, count: int, degree: int, version: int) -> dict:
@@ -104,21 +92,45 @@ def _described(meta: dict, count: int, degree: int, version: int) -> dict:
     return meta
 
 
-def _position_codes(means: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """([G, 3] of 16 bits, least and most n [3])."""
+#: What follows makes of a scene, for a version: what meta.json has at a key, and the bytes of its images by name, [G, 3
+#: or 4], but the palette's as its image.
+_Coded = tuple[dict, dict[str, np.ndarray]]
+
+
+def _positions(scene: GaussianScene, version: int) -> _Coded:
+    means = rows(scene.means)
     n = np.sign(means) * np.log1p(np.abs(means))
     low, high = n.min(0), n.max(0)
-    return np.floor(65535 * (n - low) / _extent(low, high) + 0.5).astype(np.uint16), low, high
+    codes = np.floor(65535 * (n - low) / _extent(low, high) + 0.5).astype(np.uint16)
+    return _bounds(low, high), {"means_l": (codes & 255).astype(np.uint8), "means_u": (codes >> 8).astype(np.uint8)}
 
 
 def _extent(low: np.ndarray, high: np.ndarray) -> np.ndarray:
     return np.where(high > low, high - low, 1)
 
 
-def _turn_codes(turns: np.ndarray) -> np.ndarray:
-    """[G, 4] bytes of quaternions [G, 4] (w, x, y, z) of length 1."""
-    left_out, three = smallest_three(turns)
-    return np.concatenate([to_bytes(255 * (three / 2**0.5 + 0.5)), (252 + left_out[:, None]).astype(np.uint8)], 1)
+def _turns(scene: GaussianScene, version: int) -> _Coded:
+    left_out, three = smallest_three(unit_quaternions(scene))
+    left_out = (252 + left_out[:, None]).astype(np.uint8)
+    return {}, {"quats": np.concatenate([to_bytes(255 * (three / 2**0.5 + 0.5)), left_out], 1)}
+
+
+def _scales(scene: GaussianScene, version: int) -> _Coded:
+    scales = rows(scene.log_scales)
+    if version == 2:
+        codes, book = _by_codebook(scales)
+        return {"codebook": book}, {"scales": codes}
+    codes, bounds = _by_bounds(scales)
+    return bounds, {"scales": codes}
+
+
+def _colors(scene: GaussianScene, version: int) -> _Coded:
+    colors, logits = rows(scene.base), rows(scene.opacity_logits[None])
+    if version == 2:
+        codes, book = _by_codebook(colors)
+        return {"codebook": book}, {"sh0": np.concatenate([codes, to_bytes(255 / (1 + np.exp(-logits)))], 1)}
+    codes, bounds = _by_bounds(np.concatenate([colors, logits], 1))
+    return bounds, {"sh0": codes}
 
 
 def _by_codebook(values: np.ndarray) -> tuple[np.ndarray, list[float]]:
@@ -135,8 +147,7 @@ def _bounds(low: np.ndarray, high: np.ndarray) -> dict:
     return {"mins": low.tolist(), "maxs": high.tolist()}
 
 
-def _harmonics(scene: GaussianScene, version: int) -> tuple[dict, np.ndarray, np.ndarray]:
-    """(shN of meta.json, the palette's image [rows, columns, 3], labels [G, 3])."""
+def _harmonics(scene: GaussianScene, version: int) -> _Coded:
     entries, labels = palette(scene.rest.detach().T.contiguous(), palette_size(len(scene)))
     each = len(scene.rest) // 3
     values = entries.numpy()
@@ -150,19 +161,13 @@ def _harmonics(scene: GaussianScene, version: int) -> tuple[dict, np.ndarray, np
     image[: len(entries)] = codes.reshape(-1, each, 3)
     labels = labels.numpy()
     bytes_of = np.stack([labels & 255, labels >> 8, np.zeros_like(labels)], 1).astype(np.uint8)
-    return about, image.reshape(-1, _PALETTE_ROW * each, 3), bytes_of
+    return about, {"shN_centroids": image.reshape(-1, _PALETTE_ROW * each, 3), "shN_labels": bytes_of}
 
 
 def palette_size(count: int) -> int:
     """Entries of the palette of so many Gaussians: about an eighth, 1024 or its doubles, at most 65,536. (Those of
     splat-transform, eight times as many up to there, are most of the file.)"""
     return 1024 * min(64, 1 << max(0, int(math.log2(count / 8192)))) if count > 1024 else count
-
-
-def _compressed(images: dict[str, np.ndarray]) -> dict[str, bytes]:
-    """The images as files, by their names."""
-    with ThreadPoolExecutor(2) as pool:  # the encoder works without Python's lock
-        return dict(zip((f"{name}.webp" for name in images), pool.map(_webp, images.values()), strict=True))
 
 
 def _webp(values: np.ndarray) -> bytes:

@@ -20,7 +20,6 @@ A file is untrusted: what it unpacks to is bounded by the sizes that follow from
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import struct
 import zlib
@@ -29,9 +28,13 @@ from pathlib import Path
 import numpy as np
 
 from ..atomic import replacing_file
+from ..cpu.library import num_threads
 from ..errors import BadInput
 from ..renderers.gaussian_color import rest_rows
+from .gzip_stream import gzipped
 from .packing import (
+    byte_rows,
+    from_byte_rows,
     from_smallest_three,
     harmonic_signs,
     logits_of_bytes,
@@ -142,15 +145,15 @@ def _scene(arrays: list[bytes], version: int, bits: int, signs: np.ndarray) -> G
     low, middle, high = positions.reshape(-1, 3, 3).astype(np.int32).transpose(2, 0, 1)
     fixed = low | middle << 8 | (high ^ 0x80) - 0x80 << 16  # the third byte has the sign
     turns = _first_three(turns) if version == 2 else _smallest_three(turns.view("<u4"))
-    coefficients = rest.reshape(len(opacities), len(rest) // max(len(opacities), 1)).astype(np.float32)
-    signs_of_rest = harmonic_signs(coefficients.shape[1], signs).astype(np.float32)
+    coefficients = rest.reshape(len(opacities), len(rest) // max(len(opacities), 1))
+    factor = (harmonic_signs(coefficients.shape[1], signs) / 128).astype(np.float32)[:, None]
     return GaussianScene(
         means=streams(signs * fixed / 2.0**bits),
         quaternions=streams(turns * turn_signs(signs)),
         log_scales=streams(scales.reshape(-1, 3) / np.float32(16) - 10),
         opacity_logits=logits_of_bytes(opacities),
         base=streams((colors.reshape(-1, 3) / np.float32(255) - 0.5) / 0.15),
-        rest=streams((coefficients - 128) * (signs_of_rest / 128)),
+        rest=from_byte_rows(coefficients, lambda block: (block.astype(np.float32) - 128) * factor),
     )
 
 
@@ -199,7 +202,7 @@ def write_spz(path: Path, scene: GaussianScene, version: int = 3) -> None:
             file.write(_version_4(len(scene), scene.degree, bits, parts))
         else:
             header = _MAGIC + struct.pack("<IIBBBB", version, len(scene), scene.degree, bits, 0, 0)
-            file.write(gzip.compress(header + b"".join(parts), _GZIP_LEVEL, mtime=0))
+            file.write(gzipped(header + b"".join(parts), _GZIP_LEVEL))
 
 
 def _arrays(path: Path, scene: GaussianScene, version: int) -> tuple[int, tuple[np.ndarray, ...]]:
@@ -224,17 +227,21 @@ def _arrays(path: Path, scene: GaussianScene, version: int) -> tuple[int, tuple[
 
 def _harmonic_codes(scene: GaussianScene, signs: np.ndarray) -> np.ndarray:
     """[G, R] bytes: degree 1 in steps of 8, the others of 16."""
-    codes = np.empty((len(scene), len(scene.rest)), np.uint8)
-    factors = 128.0 * harmonic_signs(len(scene.rest), signs)
-    for i, (row, factor) in enumerate(zip(scene.rest.detach().numpy(), factors.tolist(), strict=True)):
-        step = 8.0 if i < 9 else 16.0
-        codes[:, i] = to_bytes(step * np.floor((np.floor(factor * row + 0.5) + (128 + step / 2)) / step))
-    return codes
+    count = len(scene.rest)
+    factor = 128 * harmonic_signs(count, signs).astype(np.float32)[:, None]
+    step = np.where(np.arange(count) < 9, 8, 16).astype(np.float32)[:, None]
+    half = np.float32(0.5)
+
+    def coded(block: np.ndarray) -> np.ndarray:
+        return to_bytes(step * np.floor((np.floor(factor * block + half) + (128 + step / 2)) / step))
+
+    return byte_rows(scene.rest, coded)
 
 
 def _version_4(count: int, degree: int, bits: int, parts: list[bytes]) -> bytes:
     """The file: header, sizes of the streams, streams; arrays without content have none."""
-    packed = [(_zstandard().ZstdCompressor(level=_ZSTD_LEVEL).compress(part), len(part)) for part in parts if part]
+    packer = _zstandard().ZstdCompressor(level=_ZSTD_LEVEL, threads=num_threads())  # whose number changes no byte
+    packed = [(packer.compress(part), len(part)) for part in parts if part]
     header = _MAGIC + struct.pack("<IIBBBB", 4, count, degree, bits, 0, len(packed)) + struct.pack("<I12x", 32)
     sizes = b"".join(struct.pack("<QQ", len(frame), size) for frame, size in packed)
     return header + sizes + b"".join(frame for frame, _ in packed)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import torch
 
@@ -35,12 +35,24 @@ def read_bytes(path: Path, most: int | None = None) -> bytes:
         raise BadInput(f"{str(path)!r:.80}: could not be read: {error}") from None
 
 
+def below(path: Path, name, rule: str) -> Path:
+    """Where the file is that the one at `path` calls `name`, with / between folders: in the same folder or below.
+    Raises `BadInput` with the rule for a name that leads elsewhere, on any system. Links are followed.
+    """
+    place = PurePosixPath(name if isinstance(name, str) else "")
+    elsewhere = place.is_absolute() or ".." in place.parts or PureWindowsPath(place).drive
+    if not place.parts or elsewhere or any(each in name for each in "\\\0"):
+        raise BadInput(f"{path}: names the file {name!r:.60}; the rule: {rule}")
+    return path.parent / place
+
+
 def read_json(path: Path, content: bytes) -> dict:
     """The object that `content`, of the file at `path`, is in JSON. Raises `BadInput` where it is none."""
     try:
         found = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise BadInput(f"{path}: {path.name if path.suffix == '.json' else 'meta.json'} is no JSON: {error}") from None
+        name = "meta.json" if path.suffix.lower() == ".sog" else path.name
+        raise BadInput(f"{path}: {name} is no JSON: {error}") from None
     if not isinstance(found, dict):
         raise BadInput(f"{path}: its JSON is {found!r:.60}; the rule: an object")
     return found

@@ -19,9 +19,11 @@ from .gaussians import check_output, write_scene
 class Options:
     """Write a file of Gaussians in another format: the endings say which."""
 
-    # a .ply, .compressed.ply, .splat, .spz, .sog, .ksplat or .glb file, or the meta.json or lod-meta.json of a SOG
+    # a .ply, .compressed.ply, .splat, .spz, .sog, .ksplat, .glb or .gltf file, or the meta.json or lod-meta.json of a
+    # SOG
     source: Annotated[Path, tyro.conf.Positional]
-    # the file to write: .ply, .compressed.ply, .splat, .spz, .sog or .glb, or a meta.json with images beside it
+    # the file to write: .ply, .compressed.ply, .splat, .spz, .sog or .glb, a .gltf with a .bin beside it, or a
+    # meta.json with images beside it
     target: Annotated[Path, tyro.conf.Positional]
     # keep what lies in this box: least x, y, z and most x, y, z, in the file's units
     box: tuple[float, float, float, float, float, float] | None = None
@@ -31,7 +33,7 @@ class Options:
     sh_degree: int | None = None  # keep view-dependent colours up to this degree, 0 to 4
     version: int | None = None  # of the format: 2, 3 or 4 of .spz, 1 or 2 of a SOG; by default what most programs read
     # of the Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS);
-    # auto: plas for a SOG, morton for .compressed.ply
+    # auto: morton for .compressed.ply and, unless neighbours are alike already, for a SOG
     order: Literal["auto", "keep", "morton", "plas"] = "auto"
     # an .spz file has the axes of PLY files (right, down, front), which some programs write, not its own (right, up,
     # back)

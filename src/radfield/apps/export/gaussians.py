@@ -1,14 +1,19 @@
-"""What `export` and `convert` share: a scene of Gaussians written as a file, in an order that suits its format."""
+"""What `export` and `convert` share: a scene of Gaussians written as a file, in an order that suits its format.
+
+"auto" for a SOG is a Morton curve, but for Gaussians that are on a grid already, such as those that have organised
+themselves. Sorted by PLAS files of others are no smaller (-0.5 to +3 % of five scenes) and take 3 s of a core for
+50,000; of the former they are 1 % smaller.
+"""
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
-from ...errors import BadInput, warn
+from ...errors import BadInput
 
 ORDERS = ("auto", "keep", "morton", "plas")
-MOST_SORTED = 300_000  # Gaussians that "auto" sorts by PLAS: it takes time
-_AUTO = {".sog": "plas", "meta.json": "plas", ".compressed.ply": "morton"}
+_SORTED = (".sog", "meta.json", ".compressed.ply")  # formats whose size depends on the order
 
 
 def check_output(path: Path, order: str, version: int | None) -> None:
@@ -26,16 +31,25 @@ def write_scene(path: Path, scene, order: str, version: int | None) -> dict:
 
     ending = check_target(path, version)
     if order == "auto":
-        order = _AUTO.get(ending, "keep")
-        if order == "plas" and len(scene) > MOST_SORTED:
-            warn(
-                f"{path}: {len(scene)} Gaussians stand along a Morton curve; --order plas takes minutes, and less space"
-            )
-            order = "morton"
+        kept = ending not in _SORTED or (ending != ".compressed.ply" and _on_a_grid(scene))
+        order = "keep" if kept else "morton"
     write_gaussians(path, _ordered(scene, order), version)
-    files = [path] if ending != "meta.json" else [path, *path.parent.glob("*.webp")]
+    beside = {"meta.json": "*.webp", ".gltf": f"{glob.escape(path.stem)}.bin"}.get(ending)
+    files = [path, *(path.parent.glob(beside) if beside else ())]
     size = sum(each.stat().st_size for each in files)
     return {"file": str(path), "gaussians": len(scene), "bytes": size, "order": order}
+
+
+def _on_a_grid(scene) -> bool:
+    """Whether neighbours on the images of a SOG are more alike than along a Morton curve."""
+    from ...gaussians.order import grid_width, morton_order
+    from ...gaussians.plas import neighbour_distance, sort_features
+
+    if len(scene) < 2:
+        return True
+    features, width = sort_features(scene), grid_width(len(scene))
+    along_curve = features[morton_order(scene.means)]
+    return neighbour_distance(features, width) < neighbour_distance(along_curve, width)
 
 
 def _ordered(scene, order: str):

@@ -25,7 +25,8 @@ from ..runs import check, device_rules, use_device
 class Options:
     """Make a run of a file of Gaussians."""
 
-    # a .ply (3DGS), .compressed.ply, .splat, .spz, .sog, .ksplat or .glb file, or a SOG's meta.json or lod-meta.json
+    # a .ply (3DGS), .compressed.ply, .splat, .spz, .sog, .ksplat, .glb or .gltf file, or a SOG's meta.json or
+    # lod-meta.json
     file: Annotated[Path, tyro.conf.Positional]
     output: Path  # folder of the run
     # the capture that the file was made from, for rendering and eval; none: for export alone

@@ -25,8 +25,8 @@ class Options:
     """Write the mesh or the Gaussians of a run to a file that other programs read, or a page that shows it."""
 
     run: Annotated[Path, tyro.conf.Positional]  # folder of the run
-    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat, .spz, .sog or .glb; a
-    # mesh: .ply, .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
+    # the file to write: its ending says the format. Gaussians: .ply, .compressed.ply, .splat, .spz, .sog, .glb or
+    # .gltf; a mesh: .ply, .obj or .glb; without an ending: a folder with a page that shows the scene in a browser
     file: Annotated[Path, tyro.conf.Positional]
     crop: Literal["saved", "none"] = "saved"  # "saved": only what lies in the viewer's crop box, if any
     resolution: int = 512  # of a mesh: cells along the longest side of what it covers
@@ -48,7 +48,7 @@ class Options:
     texture: int | None = None
     version: int | None = None  # of Gaussians' format: 2, 3 or 4 of .spz, 1 or 2 of .sog
     # of Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS); auto:
-    # plas for a SOG, morton for .compressed.ply
+    # morton for .compressed.ply and, unless neighbours are alike already (self-organised), for a SOG
     order: Literal["auto", "keep", "morton", "plas"] = "auto"
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
