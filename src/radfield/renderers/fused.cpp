@@ -1,7 +1,10 @@
 // A task is a tile of rays. Each is marched a few samples at a time; a batch of these goes through grid and density
-// network, is composited, and what its ray reaches goes through the colour network. Where rays have ended, waiting ones
-// take their places, so that batches stay full until the tile's last rays. A ray's bits depend neither on the others nor
-// on how many of its samples are asked for at a time.
+// network, is composited, and what its ray reaches goes through the colour network. Where rays have ended, waiting
+// ones take their places, so that batches stay full until the tile's last rays. A ray's bits depend neither on the
+// others nor on how many of its samples are asked for at a time.
+//
+// Measured on a trained lego, 200 x 200 pixels (8 levels of 2 MB): batches of 544, 2176, 4352, 16384 and 65536 samples
+// took 1.05, 1.05, 1.1, 1.25 and 1.2 times as long, 8 samples of a ray at a time 1.02, tiles of 16 x 16 rays 1.05.
 #include "fused.h"
 
 #include "../encodings/spherical_harmonics.h"
@@ -29,10 +32,12 @@ struct FusedNetwork {
   int64_t activation, output_activation, bias, kernel, P, N, Q;
 };
 FusedNetwork density_network(const RenderFused& a) {
-  return {a.density_parameters, a.density_layers, a.density_packed, a.activation, NONE, a.bias, a.kernel, a.P, a.A, a.Q};
+  return {a.density_parameters, a.density_layers, a.density_packed, a.activation, NONE, a.bias, a.kernel,
+          a.P, a.A, a.Q};
 }
 FusedNetwork color_network(const RenderFused& a) {
-  return {a.color_parameters, a.color_layers, a.color_packed, a.activation, NONE, a.bias, a.kernel, a.I, a.K, a.J};
+  return {a.color_parameters, a.color_layers, a.color_packed, a.activation, NONE, a.bias, a.kernel,
+          a.I, a.K, a.J};
 }
 
 // What the tasks share.
@@ -82,15 +87,19 @@ struct FusedTile {
   char *features, *geometry, *reached_geometry, *harmonics;
 
   static int64_t bytes(const FusedField& field) {
-    const int64_t channels = field.density.outputs(), values = 2 * channels + field.color.B;
-    return 4 * (17 * (TILE + W) + 6 * BATCH + 15 * (BATCH + W)) + field.density.feature_bytes(BATCH) +
-           field.value_bytes() * values * BATCH + (int64_t)sizeof(Place) * TILE + (int64_t)sizeof(Run) * BATCH + 4096;
+    const int64_t values = 2 * field.density.outputs() + field.color.B, pieces = 31;  // each rounded up to 64 bytes
+    const int64_t rays = (4 * 16 + (int64_t)sizeof(Place)) * (TILE + W);
+    const int64_t batch = (4 * 15 + (int64_t)sizeof(Run) + field.value_bytes() * values) * (BATCH + W);
+    return rays + batch + field.density.feature_bytes(BATCH) + 64 * pieces;
   }
 
   FusedTile(const RenderFused& a, const FusedField& field, const Marcher<CONE, CASCADES>& marcher, const RayTile& tile)
       : a(a), field(field), marcher(marcher), tile(tile), clock(a.nanoseconds) {
     char* memory = (char*)scratch(bytes(field), 1);
-    auto take = [&](int64_t count) { return memory += (count + 63) / 64 * 64, memory - (count + 63) / 64 * 64; };
+    auto take = [&](int64_t count) {
+      char* const piece = memory;
+      return memory += (count + 63) / 64 * 64, piece;
+    };
     auto floats = [&](int64_t count) { return (float*)take(4 * (count + W)); };
     for (auto& v : rays.o) v = floats(TILE);
     for (auto& v : rays.d) v = floats(TILE);
@@ -245,7 +254,9 @@ template <bool CONE, bool CASCADES>
 void render(const RenderFused& a) {
   const FusedField field(a);
   const Marcher<CONE, CASCADES> marcher(march_arguments(a));
-  for_ray_tiles(a.N, a.width, SIDE, [&](const RayTile& tile) { FusedTile<CONE, CASCADES>(a, field, marcher, tile).render(); });
+  for_ray_tiles(a.N, a.width, SIDE, [&](const RayTile& tile) {
+    FusedTile<CONE, CASCADES>(a, field, marcher, tile).render();
+  });
 }
 
 }  // namespace

@@ -30,7 +30,8 @@ struct Ray {
 // One of rays that stand stream by stream.
 template <class Streams>
 RADFIELD_SIMD Ray ray_of(const Streams& s, int64_t i) {
-  return {{s.o[0][i], s.o[1][i], s.o[2][i]}, {s.d[0][i], s.d[1][i], s.d[2][i]}, s.start[i], s.far[i], s.jitter[i], s.steps[i]};
+  return {{s.o[0][i], s.o[1][i], s.o[2][i]}, {s.d[0][i], s.d[1][i], s.d[2][i]}, s.start[i], s.far[i], s.jitter[i],
+          s.steps[i]};
 }
 
 struct RayBlock {
@@ -71,8 +72,8 @@ struct Steps {
   }
 };
 
-// Clips n rays from i on to the outermost cascade and finds where their steps start and how many they may be. They stand
-// at `at` in `rays` then; W places are written.
+// Clips n rays from i on to the outermost cascade and finds where their steps start and how many they may be. They
+// stand at `at` in `rays` then; W places are written.
 template <bool CONE, class Args, class Streams>
 RADFIELD_SIMD void prepare(const Args& a, const Stepping& p, int64_t i, int n, Streams& rays, int64_t at) {
   vf o[3], d[3];
@@ -175,7 +176,8 @@ struct Marcher : Steps<CONE> {
       for (int32_t i = 0; i < r.steps; i += CHUNK) list[found++] = i;
       return found;
     }
-    for (int32_t i = 0; i < r.steps; i += W * segment) found += append_lanes(list + found, i / segment, near_chunks(r, i));
+    for (int32_t i = 0; i < r.steps; i += W * segment)
+      found += append_lanes(list + found, i / segment, near_chunks(r, i));
     return found;
   }
 
