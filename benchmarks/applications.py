@@ -6,9 +6,9 @@ fused.
         [--plot docs/applications.svg] [--applications nerf sdf image volume] [--encodings hash dense low-resolution]
         [--device cpu|cuda] [--again]
 
-With --save, rows that FILE has already are kept and each new one is written as soon as it is measured, so that the
-table can be made in parts; --again measures them anew. A file has one size, precision, device, machine and number of
-threads.
+With --save, rows that FILE has already, both ways, are kept, and each new one is written as soon as it is measured, so
+that the table can be made in parts; --again measures them anew. A file has one size, precision, device, machine and
+number of threads.
 
 Encodings by the configurations of instant-ngp that the paper profiles: a multiresolution hash grid (16 levels of 2
 features, 2^19 entries, 2^24 for images; growth by third-party notes), a multiresolution dense grid (8 levels of 2,
@@ -230,7 +230,7 @@ def options_of() -> argparse.Namespace:
 
 
 def kept(path: Path | None, about: dict) -> dict:
-    """`about` and the rows that the file has. Ends the program where these were measured otherwise."""
+    """`about` and the rows that the file has. Ends the program, with code 2, where these were measured otherwise."""
     if path is None or not path.exists():
         return about
     found = json.loads(path.read_text())
@@ -238,7 +238,10 @@ def kept(path: Path | None, about: dict) -> dict:
     there = {**found, **{f"machine's {k}": v for k, v in found["machine"].items()}}
     for name, value in here.items():
         if there.get(name) != value:
-            sys.exit(f"{path}: its {name} is {there.get(name)}; the rule: {value}, as now (or another file)")
+            print(
+                f"{path}: its {name} is {there.get(name)}; the rule: {value}, as now (or another file)", file=sys.stderr
+            )
+            sys.exit(2)
     return found
 
 
@@ -256,13 +259,15 @@ def main() -> None:
         for name in options.applications:
             rows, every = figures.get(name, {}), grids(name)
             for encoding in (ENCODINGS[e] for e in options.encodings):
-                if encoding in rows and not options.again:
+                if "fused_ms" in rows.get(encoding, {}) and not options.again:
                     continue
                 rows[encoding] = measure(makers[name](every[encoding], options), options.repeats)
                 figures[name] = {e: rows[e] for e in every if e in rows}
                 print(f"{name}, {encoding}: {rows[encoding]}", file=sys.stderr, flush=True)
                 if options.save:
                     save_figures(options.save, figures)
+    if all(len(figures.get(name, {})) == len(ENCODINGS) for name in APPLICATIONS):
+        figures.pop("note", None)  # that rows are missing
     report(figures, options.json, options.save)
     if options.plot:
         options.plot.write_text(chart(figures, [name for name in APPLICATIONS if name in figures]))

@@ -10,10 +10,10 @@ from cuda_emulator.backend import SCHEDULES, emulator
 from radfield import backend
 from radfield.camera_rays import image_rays
 from radfield.cameras import Cameras, look_at
-from radfield.encodings import hash_grid, simplex
+from radfield.encodings import hash_grid, registry, simplex
 from radfield.encodings.dense_grid import Config as DenseConfig
 from radfield.errors import BadInput
-from radfield.fields.radiance import Config, RadianceField
+from radfield.fields.radiance import Config, RadianceField, build
 from radfield.rays import Rays
 from radfield.renderers import fused, volume
 from radfield.sampling import occupancy
@@ -228,6 +228,10 @@ def test_other_fields_take_the_separate_ops():
             assert not fused.applies(field_of(appearance=2), x)
     with backend.use("reference"):
         assert not fused.applies(field_of(), x)
+    sizes = {"levels": 2, "log2_size": 8, "base_resolution": 16, "finest_resolution": 128}
+    for name in registry.ENCODINGS:
+        field = build(Config(grid=registry.config_of(name, **sizes)))
+        assert fused.applies(field, x) == (name in ("hash", "dense", "tiled", "nearest")), name
     shrunk = field_of(kind="dense")
     shrunk.grid._boxed = True  # as it is once its box is smaller than the cube
     assert not fused.applies(shrunk, x)
