@@ -3,7 +3,12 @@ machine: milliseconds per frame of four applications with three encodings, and w
 fused.
 
     python benchmarks/applications.py [--size 1920 1080] [--precision bf16|f32] [--quick] [--json] [--save FILE]
-        [--plot docs/applications.svg] [--applications nerf sdf image volume] [--device cpu|cuda]
+        [--plot docs/applications.svg] [--applications nerf sdf image volume] [--encodings hash dense low-resolution]
+        [--device cpu|cuda] [--again]
+
+With --save, rows that FILE has already, both ways, are kept, and each new one is written as soon as it is measured, so
+that the table can be made in parts; --again measures them anew. A file has one size, precision, device, machine and
+number of threads.
 
 Encodings by the configurations of instant-ngp that the paper profiles: a multiresolution hash grid (16 levels of 2
 features, 2^19 entries, 2^24 for images; growth by third-party notes), a multiresolution dense grid (8 levels of 2,
@@ -11,7 +16,7 @@ growth 1.405) and a low-resolution dense grid (2 levels of 8 at 128). Networks h
 (NeRF: 1 and 2). The paper's GPU spends 72, 60 and 60 % of a frame in encoding and network (abstract; mean of the four).
 
 - nerf: a radiance field of a generated capture, occupancy grid and early stop. Separate: op by op, each op over a few
-  samples of many rays; fused: one kernel, which CUDA alone has.
+  samples of many rays.
 - sdf: sphere tracing of a fitted ring with bumps, with normals and shading.
 - image: 8-bit pixels of a field of colours. Its weights are random: nothing in a frame depends on them.
 - volume: a fitted cloud, 32 steps per ray and 4 steps to one source of light from where it scatters.
@@ -19,12 +24,14 @@ growth 1.405) and a low-resolution dense grid (2 levels of 8 at 128). Networks h
 Fields of nerf, sdf and volume are trained for seconds, so that rays end where they should. Separate passes are one op
 after another over whole arrays; fused, blocks of pixels or rays go through everything before the next block. Both ways
 take turns; times are medians, the speed-up is the median ratio of neighbours, and `cpu_ms` is the process's CPU time,
-which other programs disturb less. Shares of separate passes are of wall time, of fused ones of the threads' CPU time.
+which other programs disturb less (waiting threads, which are awake, count too). Shares of separate passes are of wall
+time, of fused ones of the threads' CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import tempfile
@@ -37,7 +44,7 @@ from pathlib import Path
 import torch
 from applications_chart import chart
 from applications_fields import BOX, SIDE, camera, nerf_model, random_picture, trained_cloud, trained_distance
-from common import report
+from common import machine, report, save_figures
 
 from radfield.camera_rays import image_rays
 from radfield.encodings import hash_grid
@@ -45,6 +52,8 @@ from radfield.renderers import fused, media, sphere_tracing, volume
 from radfield.renderers.picture_frame import picture_frame, picture_frame_reference
 
 APPLICATIONS = ("nerf", "sdf", "image", "volume")
+ENCODINGS = {"hash": "hash grid", "dense": "dense grid", "low-resolution": "low-resolution dense grid"}
+SAME = ("cpu", "isa", "threads")  # of the machine, in one file
 GROWTH = {"nerf": 1.5157, "sdf": 1.38191, "image": 1.25992, "volume": 1.275}
 STAGES = ("encoding", "network", "rest")
 MARCH = {"steps": 32, "light_directions": 1, "light_steps": 4}
@@ -111,19 +120,20 @@ def nerf(grid, options) -> Frame:
     cameras, field = camera(options.size, 1.4, SIDE).to(model.device), model.field
     background = torch.ones(3, device=model.device)
 
-    def frame(nanoseconds=None):
-        return volume.render_view(field, model.grid, cameras, 0, background, model.render).cpu()
+    def fused_frame(nanoseconds=None):
+        if nanoseconds is None or options.device == "cuda":
+            return volume.render_view(field, model.grid, cameras, 0, background, model.render).cpu()
+        given = {"width": options.size[0], "nanoseconds": nanoseconds}
+        return volume.render_rays(field, model.grid, image_rays(cameras, 0), background, model.render, **given)
 
     def separate():
         applies, fused.applies = fused.applies, lambda *_: False
         try:
-            return frame()
+            return volume.render_view(field, model.grid, cameras, 0, background, model.render).cpu()
         finally:
             fused.applies = applies
 
-    on_device = options.device == "cuda"
-    note = "" if on_device else "fused: one kernel on CUDA alone"
-    return Frame(separate, frame if on_device else None, field.grid, field.networks, note)
+    return Frame(separate, fused_frame, field.grid, field.networks)
 
 
 @contextmanager
@@ -197,39 +207,70 @@ def measure(frame: Frame, repeats: int) -> dict:
     return row | ({"note": frame.note} if frame.note else {})
 
 
-def main() -> None:
+def options_of() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, nargs=2, default=None, metavar=("W", "H"))
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16")
     parser.add_argument("--applications", nargs="+", choices=APPLICATIONS, default=list(APPLICATIONS))
+    parser.add_argument("--encodings", nargs="+", choices=ENCODINGS, default=list(ENCODINGS))
     parser.add_argument("--repeats", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None, help="of training")
     parser.add_argument("--quick", action="store_true", help="480 x 270 and short trainings: not for publication")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--again", action="store_true", help="measure also what the file of --save has")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None)
     options = parser.parse_args()
     options.size = tuple(options.size or ((480, 270) if options.quick else (1920, 1080)))
     options.steps = options.steps or (60 if options.quick else 300)
-    repeats = options.repeats or (3 if options.quick else 7)
+    options.repeats = options.repeats or (3 if options.quick else 7)
+    return options
+
+
+def kept(path: Path | None, about: dict) -> dict:
+    """`about` and the rows that the file has. Ends the program, with code 2, where these were measured otherwise."""
+    if path is None or not path.exists():
+        return about
+    found = json.loads(path.read_text())
+    here = {**about, **{f"machine's {k}": v for k, v in machine().items() if k in SAME}}
+    there = {**found, **{f"machine's {k}": v for k, v in found["machine"].items()}}
+    for name, value in here.items():
+        if there.get(name) != value:
+            print(
+                f"{path}: its {name} is {there.get(name)}; the rule: {value}, as now (or another file)", file=sys.stderr
+            )
+            sys.exit(2)
+    return found
+
+
+def main() -> None:
+    options = options_of()
     torch.set_num_threads(1)
     makers = {"nerf": nerf, "sdf": sdf, "image": image, "volume": cloud}
     if options.device == "cuda":
         skipped = [name for name in options.applications if name != "nerf"]
         options.applications = [name for name in options.applications if name == "nerf"]
         print(f"no kernels in one pass on CUDA: {', '.join(skipped) or 'none'} skipped", file=sys.stderr)
-    figures = {"size": list(options.size), "precision": options.precision, "device": options.device}
+    figures = kept(options.save, {"size": list(options.size), "precision": options.precision, "device": options.device})
     with tempfile.TemporaryDirectory() as folder:
         options.capture = Path(folder) / "solids"
         for name in options.applications:
-            figures[name] = {}
-            for encoding, grid in grids(name).items():
-                figures[name][encoding] = measure(makers[name](grid, options), repeats)
-                print(f"{name}, {encoding}: {figures[name][encoding]}", file=sys.stderr, flush=True)
+            rows, every = figures.get(name, {}), grids(name)
+            for encoding in (ENCODINGS[e] for e in options.encodings):
+                if "fused_ms" in rows.get(encoding, {}) and not options.again:
+                    continue
+                rows[encoding] = measure(makers[name](every[encoding], options), options.repeats)
+                figures[name] = {e: rows[e] for e in every if e in rows}
+                print(f"{name}, {encoding}: {rows[encoding]}", file=sys.stderr, flush=True)
+                if options.save:
+                    save_figures(options.save, figures)
+    if all(len(figures.get(name, {})) == len(ENCODINGS) for name in APPLICATIONS):
+        figures.pop("note", None)  # that rows are missing
     report(figures, options.json, options.save)
     if options.plot:
-        options.plot.write_text(chart(figures, options.applications))
+        options.plot.write_text(chart(figures, [name for name in APPLICATIONS if name in figures]))
 
 
 if __name__ == "__main__":

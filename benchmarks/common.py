@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from radfield.atomic import replacing
 from radfield.cpu import library
 
 
@@ -44,11 +45,17 @@ def machine() -> dict:
     }
 
 
+def save_figures(path: Path, figures: dict) -> dict:
+    """Keeps the figures in a file, with the machine's name; returns what stands there."""
+    figures = {**figures, "machine": machine()}
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(figures, indent=1) + "\n")
+    return figures
+
+
 def report(figures: dict, as_json: bool, save: Path | None) -> None:
     """Prints the figures, as one JSON object in the last line where asked; and keeps them in a file where asked."""
-    figures = {**figures, "machine": machine()}
-    if save:
-        save.write_text(json.dumps(figures, indent=1) + "\n")
+    figures = save_figures(save, figures) if save else {**figures, "machine": machine()}
     if as_json:
         print(json.dumps(figures))
         return

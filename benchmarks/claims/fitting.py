@@ -18,7 +18,7 @@ from common import report  # noqa: F401
 
 from radfield.apps import ngp
 from radfield.apps.evaluate import evaluate_views
-from radfield.apps.report.charts import Series, line_chart
+from radfield.apps.report.charts import HEIGHT, WIDTH, Series, line_chart
 from radfield.cpu import library
 from radfield.data import load
 from radfield.fields import radiance
@@ -96,14 +96,19 @@ def fit(scene, grid, *, steps: int, batch: int, views: int, seed: int = 0) -> tu
 
 
 def plot(path: Path, title: str, x_label: str, series: dict[str, tuple[list, list]]) -> None:
-    """Dots over an axis, one colour per name of `series`, as an SVG that stands alone."""
+    """Dots over an axis, one colour per name of `series`, as an SVG that stands alone. Title and names stand above the
+    chart, where no line can meet them."""
     lines = [Series(name, x, y, "dots", hue) for hue, (name, (x, y)) in enumerate(series.items(), 1)]
-    chart = line_chart(title, x_label, lines)
-    legend = "".join(
-        f'<text x="60" y="{22 + 14 * i}" class="hue{line.hue}" style="fill:currentColor">{line.name}</text>'
-        for i, line in enumerate(lines)
-    )
-    heading = f'<text x="240" y="10" class="middle">{title}</text>'
-    chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    at = chart.index(">") + 1
-    path.write_text(chart[:at] + STYLE + chart[at:].replace("</svg>", f"{heading}{legend}</svg>") + "\n")
+    names, u, v = "", 46, 38
+    for line in lines:
+        width = 18 + 6 * len(line.name)
+        if u > 46 and u + width > WIDTH:
+            u, v = 46, v + 15
+        names += f'<text x="{u}" y="{v}" class="hue{line.hue}" style="fill:currentColor">{line.name}</text>'
+        u += width
+    chart = line_chart(title, x_label, lines).replace("<svg ", f'<svg y="{v}" width="{WIDTH}" height="{HEIGHT}" ', 1)
+    height = v + HEIGHT
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" class="chart" viewBox="0 0 {WIDTH} {height}">{STYLE}'
+    head += f'<rect width="{WIDTH}" height="{height}" fill="#fff"/>'
+    head += f'<text x="46" y="20" style="font-weight:bold">{title}</text>'
+    path.write_text(head + names + chart + "</svg>\n")

@@ -2,8 +2,8 @@
 picture of 439 million pixels at 7.9 million parameters, 10,000 steps, in 8.6 % less time, 14.94 s against 16.34 s, at
 29.94 against 29.82 dB; that GPU and its code are not known).
 
-python benchmarks/claims/simplex_image.py [PICTURE] [--steps 1500] [--seeds 2] [--size 2048] [--quick] [--json]
-    [--save FILE] [--plot FILE.svg]
+python benchmarks/claims/simplex_image.py [PICTURE] [--steps 1000] [--batch 65536] [--seeds 2] [--size 2048] [--quick]
+    [--json] [--save FILE] [--plot FILE.svg]
 
 Both are trained with the same options, pixels and number of steps, step by step in turns on one thread, so that both
 see the same load; times are the process's CPU time. PSNR is over all pixels, in the picture's own values. Without
@@ -56,7 +56,7 @@ def psnr(model: picture.Model, target: Picture) -> float:
 
 def built(encoding: str, target: Picture, seed: int, options: argparse.Namespace) -> picture.Training:
     """A training by the method picture, of the encoding with as many vertices per level as the hash grid."""
-    config = picture.Config(encoding=encoding, precision=options.precision, batch=1 << 15)
+    config = picture.Config(encoding=encoding, precision=options.precision, batch=options.batch)
     scene = {**picture.scene_of(target), "size": target.size}
     model = picture.build(config, **scene, seed=seed)
     assert encoding == "hash" or registry.ENCODINGS["simplex"].config().convention == "vertices"
@@ -106,6 +106,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("picture", type=Path, nargs="?", default=None)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--batch", type=int, default=1 << 16, help="pixels of a step")
     parser.add_argument("--seeds", type=int, default=None)
     parser.add_argument("--size", type=int, default=None)
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16")
@@ -114,7 +115,7 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default=None)
     parser.add_argument("--plot", type=Path, default=None)
     options = parser.parse_args()
-    quick = {"steps": 60, "seeds": 1, "size": 512} if options.quick else {"steps": 1500, "seeds": 2, "size": 2048}
+    quick = {"steps": 60, "seeds": 1, "size": 512} if options.quick else {"steps": 1000, "seeds": 2, "size": 2048}
     for name, value in quick.items():
         setattr(options, name, getattr(options, name) or value)
     torch.set_num_threads(1)
@@ -130,7 +131,7 @@ def main() -> None:
     found = verdict(runs)
     print(found["verdict"], file=sys.stderr)
     about = {"resolution": "{} x {}".format(*target.size), "color_space": target.color_space, "threads": 1}
-    about |= {"steps": options.steps, "seeds": options.seeds, "precision": options.precision}
+    about |= {name: getattr(options, name) for name in ("steps", "batch", "seeds", "precision")}
     about["picture"] = "generated" if options.picture is None else options.picture.name
     report({**about, **found, "runs": runs}, options.json, options.save)
     if options.plot:

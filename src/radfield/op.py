@@ -89,7 +89,6 @@ class Op:
     """
 
     registry: dict[str, Op] = {}
-    on_cpu = True  # False for an op that only CUDA has: on a CPU its work is done by other ops
 
     def __init__(self, name: str, *arguments: Tensor | Scalar):
         self.name = name

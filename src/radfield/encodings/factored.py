@@ -128,6 +128,8 @@ class FactoredLevels:
     grids: tuple[GridLevels, ...]
     _copies: dict = field(default_factory=dict, repr=False, compare=False)
 
+    ops = None  # of one interpolation, as `GridLevels` has them: products have none
+
     @property
     def axes(self) -> list[tuple[int, ...]]:
         """Per grid the axes that it spans."""

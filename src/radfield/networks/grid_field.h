@@ -37,22 +37,42 @@ struct StageClock {
   }
 };
 
+// The call of a network on streams [A] of type x0_type, and beside them [B] of x1_type; `a` has the arguments of FIELD
+// by their names, N layers among them.
+template <class Args>
+MlpForward network_call(const Args& a, int64_t A, int64_t x0_type, int64_t B, int64_t x1_type, int64_t y_type) {
+  MlpForward call{};
+  call.y_type = y_type, call.x0_type = x0_type, call.x1_type = x1_type;
+  call.parameters = a.parameters, call.layers = a.layers, call.packed = a.packed;
+  call.activation = a.activation, call.output_activation = a.output_activation;
+  call.bias = a.bias, call.kernel = a.kernel;
+  call.O = a.layers[4 * (a.N - 1) + 1], call.A = A, call.B = B;
+  call.P = a.P, call.L = a.N, call.Q = a.Q;
+  return call;
+}
+// Runs it on n points: y [O][n] of x0 [A][n] and x1 [B][n].
+inline void run_network(MlpForward call, void* y, const void* x0, const void* x1, int64_t n, StageClock& clock) {
+  clock.start();
+  call.y = y, call.x0 = x0, call.x1 = x1, call.M = n;
+  run_mlp(call, false);
+  clock.stop(1);
+}
+
 struct GridField {
   HashGridForward grid{};
   MlpForward network{};
 
   // dimensions: of the points; beside: inputs of the network besides the features; y_type: of its outputs.
   template <class Args>
-  GridField(const Args& a, int64_t dimensions, int64_t beside, int64_t y_type) {
+  GridField(const Args& a, int64_t dimensions, int64_t beside, int64_t y_type)
+      : GridField(a, a, dimensions, beside, y_type) {}
+  // The network's arguments apart.
+  template <class Args, class NetworkArgs>
+  GridField(const Args& a, const NetworkArgs& network_args, int64_t dimensions, int64_t beside, int64_t y_type) {
     grid.features_type = grid.table_type = a.table_type, grid.table = a.table;
     grid.levels = a.levels, grid.scales = a.scales, grid.smoothstep = a.smoothstep;
     grid.C = a.L * a.F, grid.D = dimensions, grid.E = a.E, grid.F = a.F, grid.L = a.L;
-    network.y_type = y_type, network.x0_type = a.table_type, network.x1_type = F32;
-    network.parameters = a.parameters, network.layers = a.layers, network.packed = a.packed;
-    network.activation = a.activation, network.output_activation = a.output_activation;
-    network.bias = a.bias, network.kernel = a.kernel;
-    network.O = a.layers[4 * (a.N - 1) + 1], network.A = grid.C, network.B = beside;
-    network.P = a.P, network.L = a.N, network.Q = a.Q;
+    network = network_call(network_args, grid.C, a.table_type, beside, F32, y_type);
   }
   // Packs the weights, once for all blocks: before the tasks.
   void pack() const { run_mlp(network, true); }
@@ -61,22 +81,22 @@ struct GridField {
   // Memory for the features of so many points.
   int64_t feature_bytes(int64_t points) const { return grid.C * points * (grid.table_type == F32 ? 4 : 2); }
 
-  // y [O][n] at x [D][n]; beside [B][n] or null; features: memory.
-  void ask(void* y, const float* x, const float* beside, int64_t n, void* features, StageClock& clock) const {
+  // y [O][n] at x [D][n]; beside [B][n] or null; features: memory; head: the first output once more, in 32 bits.
+  void ask(void* y, const float* x, const float* beside, int64_t n, void* features, StageClock& clock,
+           float* head = nullptr) const {
     clock.start();
     HashGridForward g = grid;
     g.features = features, g.x = x, g.M = n;
     hash_grid_forward(&g);
     clock.stop(0);
-    ask_network(y, features, beside, n, clock);
+    ask_network(y, features, beside, n, clock, head);
   }
   // y [O][n] of features [C][n].
-  void ask_network(void* y, const void* features, const float* beside, int64_t n, StageClock& clock) const {
-    clock.start();
-    MlpForward m = network;
-    m.y = y, m.x0 = features, m.x1 = beside, m.M = n;
-    run_mlp(m, false);
-    clock.stop(1);
+  void ask_network(void* y, const void* features, const float* beside, int64_t n, StageClock& clock,
+                   float* head = nullptr) const {
+    MlpForward call = network;
+    call.head = head, call.H = head ? 1 : 0;
+    run_network(call, y, features, beside, n, clock);
   }
 };
 

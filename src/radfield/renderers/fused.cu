@@ -30,15 +30,6 @@ __global__ void render_fused_pack(const RenderFused a) {
   pack_weights<MMA>(color_network(a), shape[1]);
 }
 
-// What the march's device functions read.
-RADFIELD_FN MarchCount march_arguments(const RenderFused& a) {
-  MarchCount m{};
-  m.origins = a.origins, m.directions = a.directions, m.near = a.near, m.far = a.far;
-  m.bitfield = a.bitfield, m.near_blocks = a.near_blocks, m.resolution = a.resolution, m.cascades = a.cascades;
-  m.step = a.step, m.cone = a.cone, m.max_step = a.max_step, m.N = a.N, m.skip = 1;
-  return m;
-}
-
 // A tile's samples: where they are, and what the networks say of them.
 struct FusedTile {
   TilePoints<3> points;

@@ -1,6 +1,6 @@
-// Rendering of a radiance field in one kernel (fused.py has the whole and the letters). For CUDA alone.
+// Rendering of a radiance field in one pass (fused.py has the whole and the letters).
 #pragma once
-#include "../maths.h"
+#include "../sampling/march.h"
 
 namespace radfield {
 
@@ -9,6 +9,7 @@ struct RenderFused {
   float* opacity;
   float* depth;
   int64_t* taken;
+  int64_t* nanoseconds;
   const float* origins;
   const float* directions;
   const float* near;
@@ -32,6 +33,7 @@ struct RenderFused {
   int64_t features;
   int64_t degree;
   int64_t kernel;
+  int64_t width;
   int64_t resolution;
   int64_t cascades;
   double step;
@@ -40,5 +42,14 @@ struct RenderFused {
   double stop;
   int64_t N, B, S, E, F, L, P, A, Q, I, K, J;
 };
+
+// What the march reads.
+RADFIELD_FN MarchCount march_arguments(const RenderFused& a) {
+  MarchCount m{};
+  m.origins = a.origins, m.directions = a.directions, m.near = a.near, m.far = a.far;
+  m.bitfield = a.bitfield, m.near_blocks = a.near_blocks, m.resolution = a.resolution, m.cascades = a.cascades;
+  m.step = a.step, m.cone = a.cone, m.max_step = a.max_step, m.N = a.N, m.skip = 1;
+  return m;
+}
 
 }  // namespace radfield

@@ -1,11 +1,13 @@
-"""Rendering in one kernel, for inference: each ray is marched, and each of its samples encoded, asked of both networks
+"""Rendering in one pass, for inference: each ray is marched, and each of its samples encoded, asked of both networks
 and composited, without anything but the rays' results being in memory (after Mueller et al. 2022, Instant-NGP,
-appendix E.2). For the radiance field with a hash grid, on CUDA.
+appendix E.2). For the radiance field with a hash, dense or tiled grid.
 
-A block holds 32 rays, one per lane of its first warp, and asks the networks for one sample of each at a time, 32 being
-a tile of the MLP's kernels; a ray that has ended gives its lane to the next that nobody has taken. So tiles stay full
-until no rays are left, and a ray's result depends on that ray alone. What is computed is what `volume.render_rays`
-computes op by op; a ray ends at the first sample where its transmittance is below `stop`.
+On CUDA it is one kernel. A block holds 32 rays, one per lane of its first warp, and asks the networks for one sample of
+each at a time, 32 being a tile of the MLP's kernels; a ray that has ended gives its lane to the next that nobody has
+taken. So tiles stay full until no rays are left. On a CPU a task is a tile of rays, of which a few samples at a time
+are asked for together; those behind the point where their ray ends get no colour. Either way a ray's result depends on
+that ray alone. What is computed is what `volume.render_rays` computes op by op; a ray ends at the first sample where
+its transmittance is below `stop`.
 
 Letters: N rays; F features of L levels of a table of E entries; P, Q and I, J: parameters and packed weights of the
 density and colour networks, of A and K layers; B words of the bitfield, S of near blocks.
@@ -20,9 +22,10 @@ from ..backend import by_tinycudann, on_cuda
 from ..cuda.plan import Launch, flag
 from ..encodings.hash_grid import OPS, HashGrid, entry_bytes
 from ..fields.radiance import RadianceField
+from ..networks.grid_mlp import takes
 from ..networks.mlp import ACTIVATIONS, MLP, kernel_of, products, tiles
 from ..op import In, InOut, Op, Out, Scalar
-from ..rays import Rays
+from ..rays import Rays, check_width
 from ..sampling.occupancy import OccupancyGrid
 from ..tensors import feature_major, on_device
 
@@ -31,7 +34,8 @@ RENDER = Op(
     Out("color", "f32", "3 N", "nothing behind it"),
     Out("opacity", "f32", "N"),
     Out("depth", "f32", "N", "sum of w t"),
-    InOut("taken", "i64", "1", "0 before; rays that blocks have taken"),
+    InOut("taken", "i64", "1", "CUDA: 0 before; rays that blocks have taken", optional=True),
+    InOut("nanoseconds", "i64", "3", "CPU time of all threads: grid, networks, altogether", optional=True),
     In("origins", "f32", "3 N"),
     In("directions", "f32", "3 N", "unit vectors"),
     In("near", "f32", "N", optional=True),
@@ -53,7 +57,8 @@ RENDER = Op(
     Scalar("widest", "int", "the most inputs or outputs of a layer of both, padded to 16"),
     Scalar("features", "int", "outputs of the density network: the logit, and with it inputs of the colour network"),
     Scalar("degree", "int", "of the harmonics of the direction"),
-    Scalar("kernel", "int", "0 fp32, else tensor cores"),
+    Scalar("kernel", "int", "as of mlp_forward"),
+    Scalar("width", "int", "CPU: of the image whose pixels, row by row, the rays are; 0: of none"),
     Scalar("resolution", "int"),
     Scalar("cascades", "int"),
     Scalar("step", "float"),
@@ -61,7 +66,7 @@ RENDER = Op(
     Scalar("max_step", "float"),
     Scalar("stop", "float"),
 )
-RENDER.on_cpu = False
+TILE_ROWS = 32  # of an image that a CPU's tasks take at a time
 _BLOCKS = 2048  # at most: enough to fill any GPU, few enough to reuse the weights that each has in its cache
 
 
@@ -76,15 +81,17 @@ def _(a):
 
 
 def applies(field, origins: Tensor) -> bool:
-    """Whether this kernel renders `field`: a radiance field as it is, on a hash grid, without appearance."""
-    if type(field) is not RadianceField or not on_cuda(origins) or by_tinycudann():
+    """Whether `field` is rendered in one pass: a radiance field as it is, on a grid that the op takes, without
+    appearance."""
+    if type(field) is not RadianceField or field.config.appearance or by_tinycudann():
         return False
     networks = (field.density_network.config, field.color_network.config)
     plain = all(n.skip is None and n.output_activation == "none" for n in networks)
     same = networks[0].activation == networks[1].activation and networks[0].bias == networks[1].bias
     grid = field.grid
-    known = type(grid) is HashGrid and grid.grid.ops is OPS and grid.outside == "clamp"
-    return known and not field.config.appearance and plain and same
+    if on_cuda(origins):
+        return plain and same and type(grid) is HashGrid and grid.grid.ops is OPS and grid.outside == "clamp"
+    return plain and same and takes(grid, origins)
 
 
 @torch.no_grad()
@@ -97,9 +104,16 @@ def render_fused(
     cone: float,
     max_step: float,
     stop: float,
+    width: int = 0,
+    nanoseconds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Colour [N, 3] before any background, opacity [N], and the sum of weight times distance [N] of each ray."""
-    n, device = len(rays), rays.origins.device
+    """Colour [N, 3] before any background, opacity [N], and the sum of weight times distance [N] of each ray.
+
+    step, cone, max_step: as of `march`; stop: the transmittance at which a ray ends. width: of the image whose pixels,
+    row by row, the rays are, which lets neighbours go together on a CPU; 0 is of none. nanoseconds: [3] int64, to which
+    a CPU adds the time of grid, networks and all. Raises `BadInput` for another width."""
+    check_width("render_fused", width, rays)
+    n, device, cuda = len(rays), rays.origins.device, on_cuda(rays.origins)
     color, opacity, depth = (torch.empty(*shape, device=device) for shape in ((3, n), (n,), (n,)))
     hash_grid, networks = field.grid, {"density": field.density_network, "color": field.color_network}
     stored, config = hash_grid.stored(), field.density_network.config
@@ -107,7 +121,8 @@ def render_fused(
         color=color,
         opacity=opacity,
         depth=depth,
-        taken=torch.zeros(1, dtype=torch.int64, device=device),
+        taken=torch.zeros(1, dtype=torch.int64, device=device) if cuda else None,
+        nanoseconds=nanoseconds,
         origins=feature_major(rays.origins),
         directions=feature_major(rays.directions),
         near=None if rays.near is None else rays.near.contiguous(),
@@ -123,6 +138,7 @@ def render_fused(
         features=field.config.features,
         degree=field.config.degree,
         kernel=kernel_of(config, rays.origins),
+        width=width,
         resolution=grid.config.resolution,
         cascades=field.cascades,
         step=step,

@@ -182,15 +182,23 @@ def _joined(first: tuple, second: tuple) -> list[Tensor]:
 
 @torch.no_grad()
 def render_rays(
-    field, grid: OccupancyGrid, rays: Rays, background: Tensor, config: Config
+    field,
+    grid: OccupancyGrid,
+    rays: Rays,
+    background: Tensor,
+    config: Config,
+    *,
+    width: int = 0,
+    nanoseconds: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Colour [N, 3] on `background` [3] or [N, 3], opacity [N] and mean depth [N] (scene units, 0 where all is empty).
 
     Rays advance a few samples at a time and leave when they end, so that nothing behind a surface is asked for. They
-    begin at their `near`, or at the config's where that is farther.
+    begin at their `near`, or at the config's where that is farther. width, nanoseconds: as of `fused.render_fused`, for
+    fields that are rendered in one pass.
     """
     if fused.applies(field, rays.origins):
-        return _render_fused(field, grid, rays, background, config)
+        return _render_fused(field, grid, rays, background, config, width=width, nanoseconds=nanoseconds)
     color, opacity, depth = seen_along(lambda samples: _ask(field, samples, config), grid, rays, config)
     return color + (1 - opacity)[:, None] * background, opacity, depth
 
@@ -221,10 +229,10 @@ def seen_along(
     return color, opacity, depth / opacity.clamp(min=1e-6)
 
 
-def _render_fused(field, grid, rays, background, config):
-    """`render_rays` in one kernel."""
+def _render_fused(field, grid, rays, background, config, **options):
+    """`render_rays` in one pass."""
     steps = {"step": config.step, "cone": config.cone, "max_step": longest_step(config, grid), "stop": config.stop}
-    color, opacity, depth = fused.render_fused(field, grid, _from_near(rays, config), **steps)
+    color, opacity, depth = fused.render_fused(field, grid, _from_near(rays, config), **steps, **options)
     return color + (1 - opacity)[:, None] * background, opacity, depth / opacity.clamp(min=1e-6)
 
 
@@ -235,11 +243,11 @@ def _ask(field, samples: Samples, config: Config) -> Composited:
 
 
 def _from_near(rays: Rays, config: Config) -> Rays:
-    """The rays from the config's near distance on, where they have none of their own."""
-    if rays.near is not None or config.near <= 0:
+    """The rays from the config's near distance on, where their own is not farther."""
+    if config.near <= 0:
         return rays
     near = torch.full((len(rays),), config.near, device=rays.origins.device)
-    return Rays(rays.origins, rays.directions, near, rays.far)
+    return Rays(rays.origins, rays.directions, near if rays.near is None else near.maximum(rays.near), rays.far)
 
 
 def _march(grid, rays, config, **options) -> Samples:
@@ -271,13 +279,19 @@ class View:
 
 
 RAYS_PER_CALL = 1 << 15
+_FUSED_RAYS_PER_CALL = 1 << 17  # about: so many that threads wait little for the last tile
 
 
 def render_view(field, grid: OccupancyGrid, cameras: Cameras, view: int, background: Tensor, config: Config) -> View:
     """Renders one view of `cameras` at its own size, on `background` [3]. Cameras, field and grid are on one device."""
-    parts = [render_rays(field, grid, rays, background, config) for rays in view_rays(cameras, view)]
-    color, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
     width, height = cameras.size[view].tolist()
+    count, image = RAYS_PER_CALL, 0
+    if fused.applies(field, cameras.focal):
+        rows = fused.TILE_ROWS * max(1, _FUSED_RAYS_PER_CALL // (fused.TILE_ROWS * width))
+        count, image = rows * width, width
+    rays = view_rays(cameras, view, count)
+    parts = [render_rays(field, grid, part, background, config, width=image) for part in rays]
+    color, opacity, depth = (torch.cat(part) for part in zip(*parts, strict=True))
     return View(color.view(height, width, 3), opacity.view(height, width), depth.view(height, width))
 
 
