@@ -1,20 +1,33 @@
 """What `radfield.compat.gsplat` adds to a training step: through `rasterization`, and through radfield's functions.
 
-Both are interleaved in one process, and measured in CPU time of all threads; --json prints the figures. A step renders
-one view, takes the gradient of L1 back to the parameters, and steps Adam. What differs is what gsplat's interface asks
-for: radii as whole numbers, the dictionary, and parameters that lie Gaussian by Gaussian. `ratio` is to radfield's
-functions on the same parameters, `ratio_to_streams` to them on parameters in radfield's own layout, a stream for each
-component. `harmonics` is degree 3 as in training; without, there are plain colours [N, 3].
+A step renders one view of 100,000 Gaussians in a ball, 512 x 512 pixels, takes the gradient of the L1 loss back to the
+parameters, and steps torch's Adam. The same Gaussians, view, loss and optimiser for all; the steps take turns in one
+process, in another order every round, on one thread, measured in that thread's CPU time, so that other work on the
+machine counts little. Medians over the rounds of each time, and of the ratios within a round:
+
+- `ratio`: to radfield's own functions on parameters in radfield's own layout, a stream for each component. This is what
+  a program written for gsplat pays for its interface: parameters that lie Gaussian by Gaussian, whole radii, `meta`;
+- `ratio_to_rows`: to radfield's own functions on the same parameters as the program's, turned where they must be.
+
+`harmonics`: colours of degree 3, as in training; without, plain colours [N, 3]. `packed`: with rows for the Gaussians
+alone that the view shows, here nearly all.
+
+    python benchmarks/compat_gsplat.py [--gaussians 100000] [--size 512] [--rounds 16] [--json] [--save FILE]
 """
 
+from __future__ import annotations
+
 import argparse
-import json
+import functools
 import statistics
 import time
+from pathlib import Path
 
 import torch
+from common import report
 
 from radfield.compat.gsplat import rasterization
+from radfield.cpu import library
 from radfield.renderers.gaussian_color import gaussian_color
 from radfield.renderers.gaussian_projection import Camera, project
 from radfield.renderers.gaussian_raster import rasterise
@@ -58,7 +71,7 @@ def gsplat_step(values, view, K, size, target, packed):
         packed=packed,
     )
     info["means2d"].retain_grad()
-    (image[0] - target).abs().mean().backward()
+    (image - target[None]).abs().mean().backward()
 
 
 def own_step(values, view, K, size, target, rows):
@@ -74,61 +87,74 @@ def own_step(values, view, K, size, target, rows):
     (image - target).abs().mean().backward()
 
 
-def measure(count: int, size: int, rounds: int, harmonics: bool, packed: bool) -> dict:
-    """Medians of CPU seconds, and of the ratio of neighbouring steps."""
-    theirs, same = parameters(count, harmonics), parameters(count, harmonics)
-    ours = streams(theirs)
-    view = torch.eye(4)
+def contenders(count: int, size: int, harmonics: bool) -> dict:
+    """(a step up to its gradients, its optimiser) by name."""
+    view, target = torch.eye(4), torch.rand(size, size, 3, generator=torch.Generator().manual_seed(1))
     view[2, 3] = 3.0
     K = torch.tensor([[1.2 * size, 0, size / 2], [0, 1.2 * size, size / 2], [0, 0, 1]])
-    target = torch.rand(size, size, 3, generator=torch.Generator().manual_seed(1))
-    optimizers = [torch.optim.Adam(list(v.values()), lr=1e-6, fused=True) for v in (theirs, same, ours)]
-    steps = (
-        lambda: gsplat_step(theirs, view, K, size, target, packed),
-        lambda: own_step(same, view, K, size, target, True),
-        lambda: own_step(ours, view, K, size, target, False),
-    )
-    seconds: list[list[float]] = [[], [], []]
-    for number in range(rounds + 2):
-        order = (0, 1, 2) if number % 2 else (2, 1, 0)
-        for which in order:
-            start = time.process_time()
-            steps[which]()
-            optimizers[which].step()
-            optimizers[which].zero_grad(set_to_none=True)
-            if number > 1:
-                seconds[which].append(time.process_time() - start)
-    return {
-        "gaussians": count,
-        "pixels": size * size,
-        "harmonics": harmonics,
-        "packed": packed,
-        "gsplat_cpu_s": statistics.median(seconds[0]),
-        "own_cpu_s": statistics.median(seconds[1]),
-        "streams_cpu_s": statistics.median(seconds[2]),
-        "ratio": statistics.median(a / b for a, b in zip(seconds[0], seconds[1], strict=True)),
-        "ratio_to_streams": statistics.median(a / b for a, b in zip(seconds[0], seconds[2], strict=True)),
+    functions = {
+        "streams": (own_step, False),
+        "rows": (own_step, True),
+        "dense": (gsplat_step, False),
+        "packed": (gsplat_step, True),
     }
+    made = {}
+    for name, (function, option) in functions.items():
+        values = parameters(count, harmonics)
+        if name == "streams":
+            values = streams(values)
+        step = functools.partial(function, values, view, K, size, target, option)
+        made[name] = step, torch.optim.Adam(list(values.values()), lr=1e-6, fused=True)
+    return made
+
+
+def timed(step, optimizer) -> float:
+    """CPU seconds of a whole step."""
+    began = time.process_time()
+    step()
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return time.process_time() - began
+
+
+def measure(count: int, size: int, rounds: int, harmonics: bool) -> list[dict]:
+    """The figures of dense and packed."""
+    steps, seconds = contenders(count, size, harmonics), []
+    for number in range(-2, rounds):
+        order = list(steps)[number % 4 :] + list(steps)[: number % 4]
+        found = {name: timed(*steps[name]) for name in order}
+        seconds += [found] if number >= 0 else []
+
+    about = {"gaussians": count, "pixels": size * size, "harmonics": harmonics}
+    return [about | {"packed": name == "packed"} | medians(seconds, name) for name in ("dense", "packed")]
+
+
+def medians(seconds: list[dict], name: str) -> dict:
+    """Of the steps `name`, and of their ratios to radfield's own in the same round."""
+    found = {}
+    for other in ("streams", "rows"):
+        key = "ratio" if other == "streams" else "ratio_to_rows"
+        found[key] = round(statistics.median(one[name] / one[other] for one in seconds), 4)
+    times = {"gsplat_cpu_s": name, "streams_cpu_s": "streams", "rows_cpu_s": "rows"}
+    return found | {key: round(statistics.median(one[which] for one in seconds), 4) for key, which in times.items()}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gaussians", type=int, default=100_000)
-    parser.add_argument("--size", type=int, default=800, help="pixels a side")
-    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--size", type=int, default=512, help="pixels a side")
+    parser.add_argument("--rounds", type=int, default=16)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--save", type=Path, default=None)
     options = parser.parse_args()
-    cases = [(harmonics, packed) for harmonics in (False, True) for packed in (False, True)]
-    found = [measure(options.gaussians, options.size, options.rounds, *case) for case in cases]
-    if options.json:
-        print(json.dumps({"cases": found}))
-        return
-    for case in found:
-        kind = f"{'harmonics' if case['harmonics'] else 'colors'}, {'packed' if case['packed'] else 'dense'}"
-        print(
-            f"{kind:20} {case['gsplat_cpu_s']:.3f} s, own {case['own_cpu_s']:.3f} s, ratio {case['ratio']:.3f}, "
-            f"to streams {case['ratio_to_streams']:.3f}"
-        )
+    library.set_num_threads(1)
+    torch.set_num_threads(1)
+    cases = [
+        case
+        for harmonics in (True, False)
+        for case in measure(options.gaussians, options.size, options.rounds, harmonics)
+    ]
+    report({"cases": cases}, options.json, options.save)
 
 
 if __name__ == "__main__":

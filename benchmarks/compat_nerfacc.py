@@ -1,14 +1,19 @@
 """What the nerfacc stand-in adds to a training step: the same step written for nerfacc and with radfield's own calls.
 
-Both march rays through a ball of occupied cells (128^3), ask the field's density once to leave out what no light
-reaches, render the rest with gradients, and step Adam over all parameters of the field. The steps take turns in one
-process on one thread; figures are seconds of that thread, so that other work on the machine counts little. Medians:
-`layer_ms` is what the stand-in's functions took of a step, backward aside, `own_ms` what radfield's did in their place,
-and `overhead` their difference as a part of radfield's step. `program_overhead` is how much longer the whole step took
-that is written for nerfacc: such a program finds positions by itself, from the rays of the samples (`positions_ms`),
-which radfield's march gives, and backward goes through more of torch's operations.
+Both march 1024 rays through a ball of occupied cells (128^3), ask the field's density once at some 290,000 samples
+to leave out what no light reaches, render the rest with gradients, and step Adam over all parameters of the field. The
+same rays, field, seeds and optimiser; the steps take turns in one process on one thread, measured in that thread's CPU
+seconds, so that other work on the machine counts little. Medians over the steps, of times and of differences as parts
+of radfield's own step:
 
-    python benchmarks/compat_nerfacc.py [--rays 2048] [--steps 12] [--json] [--save FILE]
+- `overhead`: what the stand-in's functions took, beyond what radfield's did in their place. This is the layer's.
+- `positions_overhead`: what a program for nerfacc does by itself and radfield's march does not ask for: finding the
+  positions and directions of samples from their rays, in torch, once for each pass of the field.
+- `field_overhead`: the field's functions, forward, given these positions: rows, where the march gives streams.
+- `learn_overhead`: backward and Adam.
+- `program_overhead`: all of it, the whole step.
+
+    python benchmarks/compat_nerfacc.py [--rays 1024] [--steps 24] [--json] [--save FILE]
 """
 
 from __future__ import annotations
@@ -143,24 +148,39 @@ def random_rays(count: int, generator: torch.Generator) -> Rays:
     return Rays(start, torch.nn.functional.normalize(towards - start, dim=1))
 
 
-def timed(program: Program, rays: Rays) -> tuple[float, float, float]:
-    """Seconds of a step, of its part that is neither the field nor positions nor learning, and of positions."""
+PARTS = ("layer", "positions", "field", "learn", "step")
+
+
+def timed(program: Program, rays: Rays) -> dict[str, float]:
+    """Seconds of a step and of its parts."""
     program.field_seconds, program.position_seconds, began = 0.0, 0.0, time.process_time()
     color = program.render(rays)
-    rendered = time.process_time() - began - program.field_seconds - program.position_seconds
+    rendered = time.process_time() - began
     program.learn(color)
-    return time.process_time() - began, rendered, program.position_seconds
+    step = time.process_time() - began
+    asked = program.field_seconds + program.position_seconds
+    seconds = rendered - asked, program.position_seconds, program.field_seconds, step - rendered, step
+    return dict(zip(PARTS, seconds, strict=True))
 
 
-def median_ms(steps: list[tuple], part: int) -> float:
-    """Of one part of several steps."""
-    return round(statistics.median(step[part] for step in steps) * 1e3, 2)
+def figures_of(steps: list[tuple[dict, dict]]) -> dict[str, float]:
+    """The medians, of pairs (with nerfacc, with ours) of steps."""
+    names = {part: f"{part}_overhead" for part in PARTS} | {"layer": "overhead", "step": "program_overhead"}
+    found = {
+        name: round(statistics.median((theirs[part] - ours[part]) / ours["step"] for theirs, ours in steps), 4)
+        for part, name in names.items()
+    }
+    for which, title in enumerate(("compat", "own")):
+        for part in PARTS:
+            median = statistics.median(pair[which][part] for pair in steps)
+            found[f"{title}_{part}_ms"] = round(median * 1e3, 2)
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rays", type=int, default=2048)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--rays", type=int, default=1024)
+    parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", type=Path, default=None)
     options = parser.parse_args()
@@ -173,15 +193,8 @@ def main() -> None:
         rays = random_rays(options.rays, generator)
         pair = [timed(program, rays) for program in (programs if i % 2 else programs[::-1])]
         steps += [pair if i % 2 else pair[::-1]] if i else []
-    compat, own = ([pair[k] for pair in steps] for k in (0, 1))
     figures = {
-        "overhead": round(statistics.median((a[1] - b[1]) / b[0] for a, b in steps), 4),
-        "program_overhead": round(statistics.median(a[0] / b[0] for a, b in steps) - 1, 4),
-        "compat_step_ms": median_ms(compat, 0),
-        "own_step_ms": median_ms(own, 0),
-        "layer_ms": median_ms(compat, 1),
-        "own_ms": median_ms(own, 1),
-        "positions_ms": median_ms(compat, 2),
+        **figures_of(steps),
         "compat_samples": programs[0].samples,
         "own_samples": programs[1].samples,
         "rays": options.rays,

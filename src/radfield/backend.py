@@ -1,7 +1,8 @@
 """Which implementation an op runs on: "reference" (plain torch), "cpu" (the C++ library) or "cuda" (CUDA kernels).
 
 `RADFIELD_BACKEND` forces one; without it the tensors' device decides. `use("reference")` forces one within a block.
-"tcnn" leaves hash grids and networks to tiny-cuda-nn where that is installed (compat/tcnn_backend.py).
+"tcnn" leaves hash grids and networks to tiny-cuda-nn where that is installed (compat/tcnn_backend.py), "gsplat" the
+rasterisation of Gaussians to gsplat (compat/gsplat_backend.py).
 "cuda-emulated" runs the CUDA kernels on the host, for tests: there only where a test has set `emulator`.
 """
 
@@ -16,7 +17,8 @@ import torch
 
 from .errors import BadInput, warn
 
-BACKENDS = ("reference", "cpu", "cuda", "tcnn")
+BACKENDS = ("reference", "cpu", "cuda", "tcnn", "gsplat")
+_OTHERS = ("tcnn", "gsplat")  # packages of others do a part; the tensors' device decides for the rest
 EMULATED = "cuda-emulated"
 #: runs an op on host memory as CUDA would: emulator(op, packed, device)
 emulator: Callable | None = None
@@ -52,6 +54,14 @@ def by_tinycudann() -> bool:
     return True
 
 
+def by_gsplat() -> bool:
+    """Whether the rasterisation of Gaussians is left to gsplat. Raises `BadInput` where it should and cannot be."""
+    if forced() != "gsplat":
+        return False
+    _check("gsplat")
+    return True
+
+
 def forced() -> str | None:
     """The backend that `use` or `RADFIELD_BACKEND` asks for."""
     return (_forced[-1] if _forced else os.environ.get("RADFIELD_BACKEND")) or None
@@ -62,7 +72,7 @@ def backend_for(tensor: torch.Tensor) -> str:
     name = forced()
     if name:
         _check(name)
-    if name and name != "tcnn":
+    if name and name not in _OTHERS:
         if name in ("cpu", EMULATED, "cuda") and tensor.device.type != _DEVICE[name]:
             raise BadInput(
                 f"backend is {name!r} and a tensor is on {tensor.device}; the rule: it is on {_DEVICE[name]}"
@@ -114,7 +124,7 @@ def device(name: str | torch.device) -> tuple[torch.device, str]:
 
 def no_cuda() -> str | None:
     """Why nothing computes on a GPU here, None where it can: CUDA's reason, or that another backend is forced."""
-    if forced() not in (None, "cuda", "tcnn"):
+    if forced() not in (None, "cuda", *_OTHERS):
         return f"the backend is forced to be {forced()!r}"
     from .cuda import library
 
@@ -171,11 +181,12 @@ def _check(name: str) -> None:
         return
     if name not in BACKENDS:
         raise BadInput(f"backend is {name!r}; the rule: one of {', '.join(BACKENDS)}")
-    if name == "tcnn":
-        from .compat import tcnn_backend
+    if name in _OTHERS:
+        from .compat import gsplat_backend, tcnn_backend
 
-        if reason := tcnn_backend.unavailable():
-            raise BadInput(f"backend is 'tcnn': {reason}")
+        package = tcnn_backend if name == "tcnn" else gsplat_backend
+        if reason := package.unavailable():
+            raise BadInput(f"backend is {name!r}: {reason}")
     if name == "cuda":
         from .cuda import library
 

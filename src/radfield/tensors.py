@@ -6,6 +6,7 @@ import torch
 
 from . import memory
 from .errors import BadInput
+from .rows import streams_of
 
 #: what features and activations are stored in, by the name of a precision; fp16 on CUDA alone
 PRECISIONS = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
@@ -21,7 +22,7 @@ def check_shape(op: str, name: str, tensor: torch.Tensor, shape: tuple[int | Non
 
 def feature_major(x: torch.Tensor) -> torch.Tensor:
     """`x` [M, C] -> [C, M] contiguous: no copy where `x` is already a view with stride (1, M)."""
-    return x.detach().T.contiguous()
+    return streams_of(x)
 
 
 def streams(like: torch.Tensor, channels: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

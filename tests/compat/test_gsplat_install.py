@@ -56,7 +56,8 @@ def test_submodules_are_those_of_the_stand_in(absent):
     wrapper = importlib.import_module("gsplat.cuda._wrapper")
     assert wrapper.rasterize_to_pixels is gsplat.rasterize_to_pixels
     assert importlib.import_module("gsplat.strategy.default").DefaultStrategy is gsplat.DefaultStrategy
-    assert compat.install() is not None and importlib.import_module("gsplat") is gsplat
+    compat.install()
+    assert importlib.import_module("gsplat") is gsplat
     compat.uninstall()
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("gsplat.rendering")

@@ -216,6 +216,9 @@ def test_errors_of_the_source_name_kernel_file_and_line():
 #: sorted way back adds to rows that differ from pixel to pixel
 CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
 CPU_ONLY += ("gaussian_eval3d_pack", "gaussian_eval3d_forward", "gaussian_eval3d_backward")
+# on a GPU rows are turned into streams by torch
+CPU_ONLY += tuple(f"gaussian_{name}_rows_{way}" for name in ("project", "color") for way in ("forward", "backward"))
+CPU_ONLY += ("rows_take", "rows_put")
 
 
 def test_every_other_op_has_cuda_kernels():

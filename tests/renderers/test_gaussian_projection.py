@@ -14,10 +14,12 @@ from radfield.errors import BadInput
 from radfield.renderers.gaussian_projection import EPS, Camera, project, project_reference
 
 
-@pytest.mark.parametrize("antialiased", [False, True])
-def test_agrees_with_reference(antialiased):
+@pytest.mark.parametrize(("antialiased", "by_rows"), [(False, False), (True, False), (True, True)])
+def test_agrees_with_reference(antialiased, by_rows):
     def inputs(size, generator):
         found, view = random_gaussians(size, generator), camera()
+        if not by_rows:
+            found = {k: v.mT.contiguous().mT if v.ndim == 2 else v for k, v in found.items()}
         found["means"][: size // 8, 2] -= 5  # behind the camera
         found["means"][size // 8 : size // 6] *= 8  # beside the image
         lens = {"focal": torch.tensor(view.focal), "center": torch.tensor(view.center)}

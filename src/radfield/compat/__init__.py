@@ -10,31 +10,29 @@ from types import ModuleType
 _PACKAGES = ("tinycudann", "nerfacc", "gsplat")  # modules of this folder by the same names
 
 
-def install(*, replace: bool = False) -> ModuleType:
-    """Makes `import tinycudann`, `import nerfacc` and `import gsplat` give `radfield.compat`'s; returns the
-    tinycudann that is given from now on.
+def install(*, replace: bool = False) -> None:
+    """Makes `import tinycudann`, `import nerfacc` and `import gsplat` give `radfield.compat`'s.
 
     A package that is really installed stays, which is announced, unless `replace` asks for radfield's. Calling it
     again changes nothing. What was imported before keeps what it has.
     """
-    given = {name: _provide(name, replace) for name in _PACKAGES}
-    return given["tinycudann"]
+    for name in _PACKAGES:
+        _provide(name, replace)
 
 
-def _provide(name: str, replace: bool) -> ModuleType:
+def _provide(name: str, replace: bool) -> None:
     from ..errors import warn
 
     modules = _modules(name)
     if sys.modules.get(name) is modules[name]:
-        return modules[name]
+        return
     installed = name in sys.modules or importlib.util.find_spec(name) is not None
     if installed and not replace:
         warn(f"{name} is installed and stays in use; radfield.compat.install(replace=True) takes radfield's instead")
-        return importlib.import_module(name)
+        return
     for stale in [key for key in sys.modules if key.startswith(f"{name}.")]:
         del sys.modules[stale]
     sys.modules.update(modules)
-    return modules[name]
 
 
 def _modules(name: str) -> dict[str, ModuleType]:

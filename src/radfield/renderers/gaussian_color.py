@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..backend import native
+from ..backend import by_gsplat, native
 from ..cuda.plan import Launch, blocks
 from ..encodings.spherical_harmonics import spherical_harmonics_reference
 from ..errors import BadInput
@@ -114,6 +114,10 @@ def gaussian_color(
     """
     if rest.ndim != 2 or len(rest) != rest_rows(degree):
         raise BadInput(f"gaussian_color: rest has shape {list(rest.shape)}; the rule: [{rest_rows(degree)}, G]")
+    if by_gsplat():
+        from ..compat import gsplat_backend
+
+        return gsplat_backend.colors(means, base, rest, radius, position, degree)
     if not native(means):
         return gaussian_color_reference(means, base, rest, radius, position, degree=degree)
     return _Color.apply(means, base, rest, radius, position, degree)

@@ -33,7 +33,9 @@ one of them is nearer than `near` to the plane of a perspective lens or on the o
 lens, and where none is within a tenth of the image's size of it (3DGUT's rule: such a Gaussian lies close by, beside
 the view, and its seven points say little of the part in sight).
 
-Letters: G Gaussians, B parts of them.
+Parameters that lie as streams, and on a CPU those that lie Gaussian by Gaussian, are read as they lie.
+
+Letters: G Gaussians, B parts of them; N rows of arrays that hold these Gaussians.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..backend import native
+from .. import memory
+from ..backend import backend_for, by_gsplat, native
 from ..cameras import DISTORTION
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
@@ -74,6 +77,17 @@ _GAUSSIANS = (
     In("scales", "f32", "3 G", "not their logarithms"),
     In("opacities", "f32", "G", "in [0, 1]"),
 )
+
+
+def _by_rows(count: str) -> tuple:
+    return (
+        In("means", "f32", f"{count} 3"),
+        In("quaternions", "f32", f"{count} 4", "w, x, y, z"),
+        In("scales", "f32", f"{count} 3", "not their logarithms"),
+        In("opacities", "f32", count, "in [0, 1]"),
+    )
+
+
 _LENS = (
     In("distortion", "f32", "9"),
     In("shutter", "f32", "6", "axis of the turn, shift of the translation; absent: no rolling shutter", optional=True),
@@ -95,6 +109,14 @@ _GRADIENTS = (
     Out("grad_quaternions", "f32", "4 G"),
     Out("grad_scales", "f32", "3 G"),
     Out("grad_opacities", "f32", "G"),
+)
+_ROWS_GRADIENTS = (
+    Out("grad_means", "f32", "N 3", "0 in the rows that are none of the Gaussians; so in the others"),
+    Out("grad_quaternions", "f32", "N 4"),
+    Out("grad_scales", "f32", "N 3"),
+    Out("grad_opacities", "f32", "N"),
+)
+_OF_OUTPUTS = (
     Out("grad_camera", "f32", "B 16", "of world_to_camera, focal, center: the sums over B parts", optional=True),
     In("grad_mean2d", "f32", "2 G"),
     In("grad_conic", "f32", "3 G"),
@@ -102,10 +124,13 @@ _GRADIENTS = (
     In("grad_opacity", "f32", "G"),
     In("radius", "f32", "2 G"),
 )
+_ROWS = In("rows", "i64", "G", "of each Gaussian, rising; absent: all rows", optional=True)
 FORWARD = Op("gaussian_project_forward", *_PROJECTED, *_GAUSSIANS, *_CAMERA)
-BACKWARD = Op("gaussian_project_backward", *_GRADIENTS, *_GAUSSIANS, *_CAMERA)
+BACKWARD = Op("gaussian_project_backward", *_GRADIENTS, *_OF_OUTPUTS, *_GAUSSIANS, *_CAMERA)
+ROWS_FORWARD = Op("gaussian_project_rows_forward", *_PROJECTED, *_by_rows("G"), *_CAMERA)
+ROWS_BACKWARD = Op("gaussian_project_rows_backward", *_ROWS_GRADIENTS, *_OF_OUTPUTS, _ROWS, *_by_rows("N"), *_CAMERA)
 UNSCENTED_FORWARD = Op("gaussian_unscented_forward", *_PROJECTED, *_GAUSSIANS, *_CAMERA, *_LENS)
-UNSCENTED_BACKWARD = Op("gaussian_unscented_backward", *_GRADIENTS, *_GAUSSIANS, *_CAMERA, *_LENS)
+UNSCENTED_BACKWARD = Op("gaussian_unscented_backward", *_GRADIENTS, *_OF_OUTPUTS, *_GAUSSIANS, *_CAMERA, *_LENS)
 
 
 @FORWARD.cuda
@@ -129,23 +154,26 @@ def _(a):
     return Launch(f"gaussian_unscented_backward<{flag(a.grad_camera)}>", grid, (128,))
 
 
+def by_rows(means: Tensor, camera: dict) -> bool:
+    """Whether Gaussians with these `means` [G, 3] are projected from rows: where they lie so, on a CPU."""
+    return "model" not in camera and means.is_contiguous() and backend_for(means) == "cpu"
+
+
 class _Project(torch.autograd.Function):
     """`pose` [3, 4] and `lens` [4] (focal, center) are those of `camera`, for their gradients."""
 
     @staticmethod
     def forward(ctx, means, quaternions, scales, opacities, pose, lens, camera):
-        op = UNSCENTED_FORWARD if "model" in camera else FORWARD
-        inputs = {
-            "means": feature_major(means),
-            "quaternions": feature_major(quaternions),
-            "scales": feature_major(scales),
-            "opacities": opacities.detach().contiguous(),
-        }
+        ctx.by_rows = by_rows(means, camera)
+        op = ROWS_FORWARD if ctx.by_rows else UNSCENTED_FORWARD if "model" in camera else FORWARD
+        values = {"means": means, "quaternions": quaternions, "scales": scales}
+        inputs = {k: v.detach().contiguous() if ctx.by_rows else feature_major(v) for k, v in values.items()}
+        inputs["opacities"] = opacities.detach().contiguous()
         mean2d, conic, radius = (streams(means, n) for n in (2, 3, 2))
         depth, opacity = (torch.empty(len(means), device=means.device) for _ in range(2))
         op(mean2d=mean2d, conic=conic, depth=depth, radius=radius, opacity=opacity, **inputs, **camera)
         ctx.save_for_backward(radius, *inputs.values())
-        ctx.camera, ctx.names = camera, tuple(inputs)
+        ctx.camera = camera
         outputs = mean2d.T, conic.T, depth, radius.T, opacity
         ctx.mark_non_differentiable(outputs[3])
         return outputs
@@ -154,37 +182,42 @@ class _Project(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_mean2d, grad_conic, grad_depth, _, grad_opacity):
         radius, *values = ctx.saved_tensors
-        means, quaternions, scales, opacities = (torch.empty_like(v) for v in values)
-        parts = None
-        if any(ctx.needs_input_grad[4:6]):
-            parts = means.new_zeros(-(-means.shape[1] // PART), 16)
-        op = UNSCENTED_BACKWARD if "model" in ctx.camera else BACKWARD
-        op(
-            grad_means=means,
-            grad_quaternions=quaternions,
-            grad_scales=scales,
-            grad_opacities=opacities,
-            grad_camera=parts,
-            grad_mean2d=feature_major(grad_mean2d),
-            grad_conic=feature_major(grad_conic),
-            grad_depth=grad_depth.contiguous(),
-            grad_opacity=grad_opacity.contiguous(),
-            radius=radius,
-            **dict(zip(ctx.names, values, strict=True)),
-            **ctx.camera,
-        )
-        pose = lens = None
-        if parts is not None:
-            camera = parts.double().sum(0).float()
-            pose, lens = camera[:12].view(3, 4), camera[12:] if ctx.needs_input_grad[5] else None
-        return means.T, quaternions.T, scales.T, opacities, pose, lens, None
+        op = ROWS_BACKWARD if ctx.by_rows else UNSCENTED_BACKWARD if "model" in ctx.camera else BACKWARD
+        grads = grad_mean2d, grad_conic, grad_depth, grad_opacity
+        found, pose, lens = backward(op, radius, grads, values, ctx.camera, ctx.needs_input_grad[4:6])
+        return *(v if ctx.by_rows or v.ndim == 1 else v.T for v in found), pose, lens, None
+
+
+def backward(op: Op, radius: Tensor, grads, values, camera: dict, wanted, **rows):
+    """(gradients of `values`: means, quaternions, scales, opacities, as they lie; of the pose; of the lens), by one of
+    the BACKWARD ops, from the gradients of (mean2d, conic, depth, opacity). `wanted`: whether of pose and of lens."""
+    parts = radius.new_zeros(-(-radius.shape[1] // PART), 16) if any(wanted) else None
+    names = "means", "quaternions", "scales", "opacities"
+    found = [memory.empty(tuple(v.shape), v.dtype, v.device) for v in values]
+    mean2d, conic, depth, opacity = grads
+    op(
+        grad_camera=parts,
+        grad_mean2d=feature_major(mean2d),
+        grad_conic=feature_major(conic),
+        grad_depth=depth.contiguous(),
+        grad_opacity=opacity.contiguous(),
+        radius=radius,
+        **{f"grad_{name}": grad for name, grad in zip(names, found, strict=True)},
+        **dict(zip(names, values, strict=True)),
+        **camera,
+        **rows,
+    )
+    if parts is None:
+        return found, None, None
+    sums = parts.double().sum(0).float()
+    return found, sums[:12].view(3, 4), sums[12:] if wanted[1] else None
 
 
 def project(
     means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, antialiased: bool = False
 ) -> Projected:
     """Projects `means` [G, 3], `quaternions` [G, 4] (w, x, y, z; any length), `scales` [G, 3] (not their logarithms)
-    and `opacities` [G], all float32; views with stride (1, G) are not copied.
+    and `opacities` [G], all float32; views with stride (1, G), and on a CPU contiguous rows, are not copied.
 
     Gradients, once: to all four and to the camera (see there), from mean2d, conic, depth and opacity. Raises `BadInput`
     on another dtype or shape.
@@ -192,6 +225,10 @@ def project(
     tensors = camera.world_to_camera, camera.focal, camera.center
     if camera.shutter is not None and any(_wants_gradient(v) for v in tensors):
         raise BadInput("project: a camera's tensor requires a gradient; the rule: none does with a rolling shutter")
+    if by_gsplat():
+        from ..compat import gsplat_backend
+
+        return gsplat_backend.project(means, quaternions, scales, opacities, camera, antialiased)
     if not native(means):
         return project_reference(means, quaternions, scales, opacities, camera, antialiased=antialiased)
     pose, lens = camera.world_to_camera[:3].float(), None
@@ -200,14 +237,16 @@ def project(
         lens = torch.cat(
             [torch.as_tensor(v, dtype=torch.float32, device=device) for v in (camera.focal, camera.center)]
         )
-    return Projected(*_Project.apply(means, quaternions, scales, opacities, pose, lens, _fields(camera, antialiased)))
+    values = means, quaternions, scales, opacities
+    return Projected(*_Project.apply(*values, pose, lens, camera_fields(camera, antialiased)))
 
 
 def _wants_gradient(value) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
-def _fields(camera: Camera, antialiased: bool) -> dict:
+def camera_fields(camera: Camera, antialiased: bool) -> dict:
+    """The arguments of the ops that are the camera's."""
     focal, center = camera.numbers
     fields = {
         "world_to_camera": camera.world_to_camera[:3].detach().float().contiguous(),

@@ -61,28 +61,35 @@ RADFIELD_SIMD void store_gradient(const Struct& a, int64_t i, int n, vi kept, co
   store_n(a.grad_opacities + i, select(kept, out.opacity, vf{}), n);
 }
 
-// gradient(g, grad, camera gradient or null) for all Gaussians, W at a time, in parts whose camera gradients are summed.
-template <class Struct, class Gradient>
-void backward_parts(const Struct& a, Gradient gradient) {
+// body<WITH_CAMERA>(i, n, camera gradient) for all Gaussians, W at a time, in parts whose camera gradients are summed; it
+// answers which lanes count.
+template <class Struct, class Body>
+void backward_loops(const Struct& a, Body body) {
   if (!a.grad_camera) {
     parallel_blocks(a.G, PROJECTION_CHUNK, [&](int64_t begin, int64_t end) {
-      for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES {
-        const vi kept = load_n(a.radius + i, n) > 0.0f;
-        CameraGradient<vf> unused;
-        store_gradient(a, i, n, kept, gradient.template operator()<false>(load_gaussians(a, i, n), load_gradient(a, i, n), &unused));
-      });
+      CameraGradient<vf> unused;
+      for_lanes(begin, end, [&](int64_t i, int n) RADFIELD_LANES { body.template operator()<false>(i, n, &unused); });
     });
     return;
   }
   parallel_for(a.B, [&](int64_t b) {
     vf sums[GAUSSIAN_CAMERA_GRADIENTS] = {};
     for_lanes(a.G * b / a.B, a.G * (b + 1) / a.B, [&](int64_t i, int n) RADFIELD_LANES {
-      const vi kept = load_n(a.radius + i, n) > 0.0f;
       CameraGradient<vf> camera;
-      store_gradient(a, i, n, kept, gradient.template operator()<true>(load_gaussians(a, i, n), load_gradient(a, i, n), &camera));
+      const vi kept = body.template operator()<true>(i, n, &camera);
       add_camera(camera, kept, sums);
     });
     for (int k = 0; k < GAUSSIAN_CAMERA_GRADIENTS; ++k) a.grad_camera[GAUSSIAN_CAMERA_GRADIENTS * b + k] = sum(sums[k]);
+  });
+}
+
+// The same for gradient<WITH_CAMERA>(g, grad, camera gradient) of Gaussians that lie as streams.
+template <class Struct, class Gradient>
+void backward_parts(const Struct& a, Gradient gradient) {
+  backward_loops(a, [&]<bool WITH_CAMERA>(int64_t i, int n, CameraGradient<vf>* camera) RADFIELD_LANES {
+    const vi kept = load_n(a.radius + i, n) > 0.0f;
+    store_gradient(a, i, n, kept, gradient.template operator()<WITH_CAMERA>(load_gaussians(a, i, n), load_gradient(a, i, n), camera));
+    return kept;
   });
 }
 

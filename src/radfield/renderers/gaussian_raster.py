@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import memory
-from ..backend import native
+from ..backend import by_gsplat, native
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
 from ..op import In, InOut, Op, Out, Scalar
@@ -190,6 +190,10 @@ def rasterise(
         raise BadInput(f"rasterise: max_alpha is {max_alpha}; the rule: above 0 and below 1")
     if colors.ndim != 2 or not colors.shape[1]:
         raise BadInput(f"rasterise: colors has shape {list(colors.shape)}; the rule: [G, C] with C of at least 1")
+    if by_gsplat():
+        from ..compat import gsplat_backend
+
+        return gsplat_backend.rasterise(projected, colors, width, height, background, max_alpha, absolute)
     if not native(colors):
         return raster_reference(projected, colors, width, height, background, max_alpha=max_alpha)
     if background is not None and background.shape != colors.shape[1:]:

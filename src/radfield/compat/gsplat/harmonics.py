@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ...backend import native
+from ...backend import backend_for
 from ...encodings.spherical_harmonics import spherical_harmonics_reference
-from ...renderers.gaussian_color import BACKWARD, FORWARD, gaussian_color_reference
+from ...renderers.gaussian_color import BACKWARD, FORWARD
+from ...renderers.gaussian_color_rows import gaussian_color_rows
 from ...tensors import feature_major, streams
 from .checks import check_shape, require
 
@@ -45,7 +46,7 @@ def spherical_harmonics(degrees_to_use: int, dirs: Tensor, coeffs: Tensor, masks
 
 
 class _Colors(torch.autograd.Function):
-    """`gaussian_color` of coefficients that lie Gaussian by Gaussian: one transposed copy each way."""
+    """`gaussian_color_rows` where that has no kernel: one transposed copy each way."""
 
     @staticmethod
     def forward(ctx, means, coefficients, radius, position, degree):
@@ -81,10 +82,14 @@ def _with_unused(rows: Tensor, shape: torch.Size) -> Tensor:
     return whole.view(shape)
 
 
-def seen_colors(means: Tensor, coefficients: Tensor, radius: Tensor, position: Tensor, degree: int) -> Tensor:
-    """Colours [N, 3] = max(0, 1/2 + harmonics) seen from `position` [3]: `means` [N, 3], `coefficients` [N, K, 3],
-    `radius` [N, 2] (0: black, no gradient). float32 on the native op. Gradients to means, coefficients and position."""
-    if native(means):
-        return _Colors.apply(means, coefficients, radius, position, degree)
-    rows = coefficients.flatten(1)[:, : 3 * (degree + 1) ** 2].T
-    return gaussian_color_reference(means, rows[:3], rows[3:], radius, position, degree=degree)
+def seen_colors(
+    means: Tensor, coefficients: Tensor, radius: Tensor, position: Tensor, degree: int, rows: Tensor | None = None
+) -> Tensor:
+    """Colours [n, 3] = max(0, 1/2 + harmonics) seen from `position` [3]: `means` [N, 3], `coefficients` [N, K, 3],
+    `radius` [n, 2] (0: black, no gradient) of the Gaussians `rows` ([n] int64, rising; None: all). float32 on native
+    ops. Gradients to means, coefficients and position."""
+    if backend_for(means) in ("cpu", "reference"):
+        return gaussian_color_rows(means, coefficients, radius, position, degree=degree, rows=rows)
+    if rows is not None:
+        means, coefficients = means[rows], coefficients[rows]
+    return _Colors.apply(means, coefficients, radius, position, degree)

@@ -18,8 +18,8 @@ from ...backend import native
 from ...renderers.gaussian_projection import Projected
 from ...renderers.gaussian_raster import _Rasterise
 from ...renderers.gaussian_tiles import MOST_CHANNELS, TILE, Tiles, pack
+from .absgrad import fill_absgrad
 from .checks import check_shape, require
-from .meta import fill_absgrad
 from .pairs import MAX_ALPHA, accumulate, rasterize_to_indices_in_range
 from .tiles import check_tiles, tile_lists
 

@@ -8,9 +8,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...backend import by_gsplat
+from .. import gsplat_backend
+from ..lazy import LazyDict
 from .checks import check_choice, check_shape, require
 from .lenses import RollingShutterType
-from .meta import Meta
 from .projection import SparseGradient
 from .scene import Options, Scene, checked, conics_of
 from .surfel_rendering import rasterization_2dgs
@@ -67,41 +69,45 @@ def rasterization(
 
     Every argument and key of `meta` is gsplat 1.5.3's. Differences: pinhole cameras with quaternions, scales and eps2d
     of 0.3 are projected by the native op, others in torch (slower); compensations are at least 0.005; radii are 0 also
-    where the box misses the image only before it is rounded up to whole pixels; `meta["conics"]` and the lists of tiles
-    are made when first read, and gradients do not pass through these conics; absgrad takes at most 4 channels; sparse
-    gradients hold the rows that are not zero. with_ut and with_eval3d (lenses, rolling shutters: `lenses.py`) are plain
-    torch; f-theta lenses and `distributed` are refused; `segmented` and `channel_chunk` change nothing.
+    where the box misses the image only before it is rounded up to whole pixels; of `meta` the radii, the conics (whose
+    gradients go nowhere), the lists of tiles and the packed numbers of batch and camera are made when they are read;
+    absgrad takes at most 4 channels; sparse gradients hold the rows that are not zero. with_ut and with_eval3d (lenses,
+    rolling shutters: `lenses.py`) are plain torch; f-theta lenses and `distributed` are refused; `segmented` and
+    `channel_chunk` change nothing. Under the backend "gsplat" all is gsplat's own.
     Raises `WrongCall`, which is an AssertionError and a ValueError.
     """
-    check_choice("rasterize_mode", rasterize_mode, ("classic", "antialiased"))
-    require(not distributed, "distributed", distributed, "False: radfield draws in one process")
-    lens = radial_coeffs, tangential_coeffs, thin_prism_coeffs, ftheta_coeffs, rolling_shutter, viewmats_rs
-    exposure = _exposure(Exposure(camera_model, *lens), with_ut, tuple(viewmats.shape[:-2]))
-    options = Options(
-        width,
-        height,
-        near_plane,
-        far_plane,
-        radius_clip,
-        eps2d,
-        packed,
-        tile_size,
-        render_mode,
-        sparse_grad,
-        absgrad,
-        rasterize_mode == "antialiased",
-        camera_model,
-        exposure,
-        with_eval3d,
+    arguments = dict(locals())
+    if by_gsplat():
+        return gsplat_backend.rasterization(arguments)
+    options = _options(arguments)
+    return _rendered(_scene(arguments), options, backgrounds)
+
+
+def _options(a: dict) -> Options:
+    """How it is drawn, of the arguments of `rasterization`."""
+    check_choice("rasterize_mode", a["rasterize_mode"], ("classic", "antialiased"))
+    require(not a["distributed"], "distributed", a["distributed"], "False: radfield draws in one process")
+    same = (field.name for field in dataclasses.fields(Options) if field.name in a)
+    lens = Exposure(**{field.name: a[field.name] for field in dataclasses.fields(Exposure) if field.name in a})
+    return Options(
+        **{name: a[name] for name in same},
+        antialiased=a["rasterize_mode"] == "antialiased",
+        exposure=_exposure(lens, a["with_ut"], tuple(a["viewmats"].shape[:-2])),
+        in_space=a["with_eval3d"],
     )
-    require(covars is None or not (with_ut or with_eval3d), "covars with with_ut or with_eval3d", "given", "None")
-    if sparse_grad:
-        require(means.ndim == 2, "means.shape with sparse_grad", list(means.shape), "[N, 3], no batch dimensions")
-        means, quats, scales, covars = (
-            v if v is None else SparseGradient.apply(v) for v in (means, quats, scales, covars)
-        )
-    scene = checked(means, quats, scales, opacities, colors, viewmats, Ks, covars, sh_degree)
-    return _rendered(scene, options, backgrounds)
+
+
+def _scene(a: dict) -> Scene:
+    """What is drawn, of the arguments of `rasterization`."""
+    special = a["with_ut"] or a["with_eval3d"]
+    require(a["covars"] is None or not special, "covars with with_ut or with_eval3d", "given", "None")
+    geometry = {name: a[name] for name in ("means", "quats", "scales", "covars")}
+    if a["sparse_grad"]:
+        shape = list(a["means"].shape)
+        require(len(shape) == 2, "means.shape with sparse_grad", shape, "[N, 3], no batch dimensions")
+        geometry = {name: v if v is None else SparseGradient.apply(v) for name, v in geometry.items()}
+    rest = {name: a[name] for name in ("opacities", "colors", "viewmats", "Ks")}
+    return checked(**geometry, **rest, degree=a["sh_degree"])
 
 
 def _exposure(exposure: Exposure, with_ut: bool, cameras: tuple[int, ...]) -> Exposure | None:
@@ -114,19 +120,19 @@ def _exposure(exposure: Exposure, with_ut: bool, cameras: tuple[int, ...]) -> Ex
     return None
 
 
-def _rendered(scene: Scene, options: Options, backgrounds: Tensor | None) -> tuple[Tensor, Tensor, Meta]:
+def _rendered(scene: Scene, options: Options, backgrounds: Tensor | None) -> tuple[Tensor, Tensor, LazyDict]:
     B, C, _ = scene.counts
     if backgrounds is not None:
         shapes = [(*scene.batch, C, scene.colors.shape[-1])]
         shapes += [] if options.with_color else [(*scene.batch, C, 1)]
         check_shape("backgrounds", backgrounds, *shapes)
         backgrounds = behind(backgrounds.reshape(B * C, -1), options)
-    drawn, counts = draw(scene, options)
+    drawn = draw(scene, options)
     meta = described(scene, options, drawn)
     if options.in_space:
-        image, alpha = _along_rays(scene, options, drawn, counts, backgrounds, meta)
+        image, alpha = _along_rays(scene, options, drawn, backgrounds, meta)
     else:
-        image, alpha = shade(scene, options, drawn, counts, backgrounds)
+        image, alpha = shade(scene, options, drawn, backgrounds)
     size = (*scene.batch, C, options.height, options.width)
     image, alpha = image.view(*size, -1), alpha.view(*size, 1)
     if options.render_mode.endswith("ED"):
@@ -135,13 +141,11 @@ def _rendered(scene: Scene, options: Options, backgrounds: Tensor | None) -> tup
     return image, alpha, meta
 
 
-def _along_rays(
-    scene: Scene, options: Options, drawn: Drawn, counts: list[int], backgrounds: Tensor | None, meta: Meta
-):
+def _along_rays(scene: Scene, options: Options, drawn: Drawn, backgrounds: Tensor | None, meta: LazyDict):
     """As `shade`, by `rasterize_to_pixels_eval3d`."""
     B, C, N = scene.counts
     exposure = options.exposure or Exposure(options.camera_model)
-    channels = torch.stack(list(channels_of(scene, options, drawn, counts))).view(B, C, N, -1)
+    channels = torch.stack(list(channels_of(scene, options, drawn))).view(B, C, N, -1)
     return rasterize_to_pixels_eval3d(
         scene.means,
         scene.quats,
@@ -163,16 +167,18 @@ def _along_rays(
     )
 
 
-def described(scene: Scene, options: Options, drawn: Drawn) -> Meta:
-    """gsplat's dictionary."""
+def described(scene: Scene, options: Options, drawn: Drawn) -> LazyDict:
+    """gsplat's dictionary. What our kernels do not need is made when it is read."""
     B, C, _ = scene.counts
     lists, width, height = tile_lists_of(scene, options, drawn)
-    batch_ids, camera_ids, gaussian_ids = drawn.numbers or (None, None, None)
+    pending = {"radii": drawn.radii, "conics": lambda: conics_of(drawn.forms)} | lists
+    if options.packed:
+        pending |= {"batch_ids": lambda: drawn.image_ids() // C, "camera_ids": lambda: drawn.image_ids() % C}
     known = {
-        "batch_ids": batch_ids,
-        "camera_ids": camera_ids,
-        "gaussian_ids": gaussian_ids,
-        "radii": drawn.radii,
+        "batch_ids": None,
+        "camera_ids": None,
+        "gaussian_ids": drawn.gaussian_ids,
+        "radii": None,
         "means2d": drawn.means2d,
         "depths": drawn.depths,
         "conics": None,
@@ -189,7 +195,7 @@ def described(scene: Scene, options: Options, drawn: Drawn) -> Meta:
         "n_batches": B,
         "n_cameras": C,
     }
-    return Meta(known, {"conics": lambda: conics_of(drawn.forms)} | lists)
+    return LazyDict(known, pending)
 
 
 def tile_lists_of(scene: Scene, options: Options, drawn: Drawn) -> tuple[dict[str, Callable], int, int]:
@@ -201,11 +207,10 @@ def tile_lists_of(scene: Scene, options: Options, drawn: Drawn) -> tuple[dict[st
     def lists() -> list:
         if not made:
             packed = {}
-            if drawn.numbers:
-                batch_ids, camera_ids, gaussian_ids = drawn.numbers
-                packed = {"packed": True, "n_images": B * C, "image_ids": batch_ids * C + camera_ids}
-                packed["gaussian_ids"] = gaussian_ids
-            values = drawn.means2d.detach(), drawn.radii, drawn.depths.detach()
+            if options.packed:
+                packed = {"packed": True, "n_images": B * C, "image_ids": drawn.image_ids()}
+                packed["gaussian_ids"] = drawn.gaussian_ids
+            values = drawn.means2d.detach(), drawn.radii(), drawn.depths.detach()
             made.extend(isect_tiles(*values, options.tile_size, width, height, **packed))
             made.append(isect_offset_encode(made[1], B * C, width, height).view(*scene.batch, C, height, width))
         return made

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ...backend import native
 from ...renderers.gaussian_camera import Camera
+from ...renderers.gaussian_packed import project_packed
 from ...renderers.gaussian_projection import EPS, Projected, project
 from .checks import check_choice, check_shape, require
 from .harmonics import check_degree
@@ -85,9 +87,18 @@ class Scene:
         """(B, C, N)."""
         return *self.viewmats.shape[:2], self.means.shape[1]
 
+    def of(self, name: str, batch: int) -> Tensor:
+        """One batch of the field `name`."""
+        return one_of(getattr(self, name), batch)
+
     def colors_of(self, batch: int, camera: int) -> Tensor:
         """[N, D] or [N, K, 3]."""
-        return self.colors[batch, camera] if self.per_view else self.colors[batch]
+        return one_of(self.of("colors", batch), camera) if self.per_view else self.of("colors", batch)
+
+
+def one_of(values: Tensor, number: int) -> Tensor:
+    """values[number]; of a single one as a view, whose gradient is no copy into zeros."""
+    return values.squeeze(0) if len(values) == 1 else values[number]
 
 
 def checked(means, quats, scales, opacities, colors, viewmats, Ks, covars, degree: int | None) -> Scene:
@@ -123,28 +134,39 @@ def _flat(value: Tensor | None, dims: int) -> Tensor | None:
     return value[None] if dims == 0 else value.reshape(math.prod(value.shape[:dims]), *value.shape[dims:])
 
 
-def project_view(scene: Scene, batch: int, camera: int, intrinsics: list, options: Options) -> tuple[Projected, Tensor]:
-    """(the Gaussians on one image, dense; radii [N, 2] int32). `intrinsics` are its K as lists."""
+class Seen(NamedTuple):
+    """What one image shows: of all Gaussians (n = N), or packed of those `rows`."""
+
+    drawn: Projected  # its radii are gsplat's before they are rounded up
+    rows: Tensor | None  # [n] int64
+
+
+def project_view(scene: Scene, batch: int, camera: int, intrinsics: list, options: Options) -> Seen:
+    """The Gaussians on one image. `intrinsics` are its K as lists."""
     linear = options.camera_model == "pinhole" and scene.covars is None and options.eps2d == EPS
     if options.exposure is not None:
         found = _unscented(scene, batch, camera, options)
-        radii = found.radius
     elif linear and native(scene.means):
-        found = _native(scene, batch, camera, intrinsics, options)
-        radii = found.radius.ceil()
+        return _native(scene, batch, camera, intrinsics, options)
     else:
         found = _plain(scene, batch, camera, options)
-        radii = found.radius
     if options.radius_clip > 0:
-        small = (radii <= options.radius_clip).all(1, keepdim=True)
-        radii = radii.masked_fill(small, 0.0)
-        found = found._replace(radius=found.radius.masked_fill(small, 0.0))
+        found = found._replace(radius=_clipped(found.radius, options.radius_clip))
     if not options.antialiased:
-        found = found._replace(opacity=scene.opacities[batch])
-    return found, radii.int()
+        found = found._replace(opacity=scene.of("opacities", batch))
+    rows = None
+    if options.packed:
+        rows = (found.radius > 0).all(1).nonzero()[:, 0]
+        found = Projected(*(v[rows] for v in found))
+    return Seen(found, rows)
 
 
-def _native(scene: Scene, batch: int, camera: int, intrinsics: list, options: Options) -> Projected:
+def _clipped(radii: Tensor, least: float) -> Tensor:
+    """0 where both, rounded up, are at most `least`."""
+    return radii.masked_fill((radii.ceil() <= least).all(1, keepdim=True), 0.0)
+
+
+def _native(scene: Scene, batch: int, camera: int, intrinsics: list, options: Options) -> Seen:
     view = Camera(
         scene.viewmats[batch, camera],
         (intrinsics[0][0], intrinsics[1][1]),
@@ -154,25 +176,33 @@ def _native(scene: Scene, batch: int, camera: int, intrinsics: list, options: Op
         options.near_plane,
         options.far_plane,
     )
-    opacities = scene.opacities[batch]
-    geometry = scene.means[batch], scene.quats[batch], scene.scales[batch]
-    drawn = opacities if options.antialiased else opacities.detach()
-    return project(*geometry, drawn, view, antialiased=options.antialiased)
+    opacities, clip = scene.of("opacities", batch), options.radius_clip
+    geometry = scene.of("means", batch), scene.of("quats", batch), scene.of("scales", batch)
+    how = {"antialiased": options.antialiased}
+    if options.packed:
+        found, rows = project_packed(*geometry, opacities, view, radius_clip=clip, **how)
+        return Seen(found, rows)
+    found = project(*geometry, opacities if options.antialiased else opacities.detach(), view, **how)
+    if clip > 0:
+        found = found._replace(radius=_clipped(found.radius, clip))
+    if not options.antialiased:
+        found = found._replace(opacity=opacities)  # also of those that are left out
+    return Seen(found, None)
 
 
 def _plain(scene: Scene, batch: int, camera: int, options: Options) -> Projected:
     """By the equations of `projection.py`, in torch."""
     check_choice("camera_model", options.camera_model, LINEAR_MODELS)
     if scene.covars is None:
-        covars, _ = quat_scale_to_covar_preci(scene.quats[batch], scene.scales[batch], True, False)
+        covars, _ = quat_scale_to_covar_preci(scene.of("quats", batch), scene.of("scales", batch), True, False)
     else:
-        covars = scene.covars[batch]
+        covars = scene.of("covars", batch)
     cameras = scene.viewmats[batch, camera, None], scene.Ks[batch, camera, None]
     found = ellipses(
-        scene.means[batch],
+        scene.of("means", batch),
         covars,
         *cameras,
-        scene.opacities[batch],
+        scene.of("opacities", batch),
         (options.width, options.height),
         eps2d=options.eps2d,
         depths=(options.near_plane, options.far_plane),
@@ -180,14 +210,14 @@ def _plain(scene: Scene, batch: int, camera: int, options: Options) -> Projected
         compensated=options.antialiased,
         camera_model=options.camera_model,
     )
-    return as_projected(*(v[0] for v in found), scene.opacities[batch])
+    return as_projected(*(v[0] for v in found), scene.of("opacities", batch))
 
 
 def _unscented(scene: Scene, batch: int, camera: int, options: Options) -> Projected:
     lens, shutter = options.exposure.of(
         scene.viewmats, scene.Ks, batch * scene.counts[1] + camera, (options.width, options.height)
     )
-    values = scene.means[batch], scene.quats[batch], scene.scales[batch], scene.opacities[batch]
+    values = scene.of("means", batch), scene.of("quats", batch), scene.of("scales", batch), scene.of("opacities", batch)
     found = unscented_ellipses(
         *(v.detach() for v in values),
         lens,

@@ -17,8 +17,8 @@ import math
 import torch
 from torch import Tensor
 
+from .absgrad import fill_absgrad
 from .checks import check_shape, require
-from .meta import fill_absgrad
 from .pairs import MAX_ALPHA, Blend, find_pairs, limited, numbers
 
 

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...backend import by_gsplat
+from .. import gsplat_backend
 from .checks import check_choice, require
 from .harmonics import spherical_harmonics
 from .scene import MODES, Scene, checked
@@ -54,6 +56,8 @@ def rasterization_2dgs(
     a first dimension of 1; the median is a depth only where the mode draws depths; distloss asks for such a mode.
     meta["gradient_2dgs"] receives the gradient that DefaultStrategy takes. Raises `WrongCall`.
     """
+    if by_gsplat():
+        return gsplat_backend.package().rasterization_2dgs(**locals())
     check_choice("render_mode", render_mode, MODES)
     check_choice("depth_mode", depth_mode, ("expected", "median"))
     require(not distloss or render_mode != "RGB", "render_mode with distloss", render_mode, "one with a depth")

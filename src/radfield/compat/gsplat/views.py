@@ -14,8 +14,9 @@ from torch import Tensor
 
 from ...renderers.gaussian_projection import Projected
 from ...renderers.gaussian_raster import rasterise
+from ...rows import take_rows
+from .absgrad import fill_absgrad
 from .harmonics import seen_colors
-from .meta import fill_absgrad
 from .pairs import MAX_ALPHA
 from .scene import Options, Scene, project_view
 
@@ -27,19 +28,33 @@ class Drawn(NamedTuple):
     forms: Tensor  # conics (e, k, c)
     depths: Tensor
     opacities: Tensor
-    radii: Tensor  # int32
-    numbers: tuple[Tensor, Tensor, Tensor] | None  # packed: batch, camera, Gaussian [nnz]
+    boxes: Tensor  # half sides of what is drawn, gsplat's radii before they are rounded up
+    gaussian_ids: Tensor | None  # packed: [nnz] int64
+    counts: tuple[int, ...]  # rows of each image
 
-    def images(self, counts: list[int]) -> list[tuple[Tensor, ...]]:
-        """(means2d, forms, depths, opacities, radii) of each image; packed, of so many rows each."""
-        parts = [v.split(counts) if self.numbers else _apart(v, self.depths.ndim - 1) for v in self[:5]]
+    def image_ids(self) -> Tensor:
+        """[nnz] int64, of packed ones."""
+        counts = torch.tensor(self.counts, device=self.depths.device)
+        return torch.repeat_interleave(counts, output_size=len(self.depths))
+
+    def radii(self) -> Tensor:
+        """gsplat's, int32."""
+        return self.boxes.ceil().int()
+
+    def images(self) -> list[tuple[Tensor, ...]]:
+        """(means2d, forms, depths, opacities, boxes) of each image."""
+        parts = [self._apart(v) for v in self[:5]]
         return list(zip(*parts, strict=True))
 
+    def rows(self) -> tuple[Tensor | None, ...]:
+        """The numbers of each image's Gaussians; None for all of them."""
+        return (None,) * len(self.counts) if self.gaussian_ids is None else self._apart(self.gaussian_ids)
 
-def _apart(values: Tensor, dims: int) -> tuple[Tensor, ...]:
-    """The images of [..., C, N, ...], whose first `dims` dimensions are those of the images."""
-    values = values.flatten(0, dims - 1)
-    return (values.squeeze(0),) if len(values) == 1 else values.unbind(0)
+    def _apart(self, values: Tensor) -> tuple[Tensor, ...]:
+        if self.gaussian_ids is None:
+            values = values.flatten(0, self.depths.ndim - 2)
+            return (values.squeeze(0),) if len(values) == 1 else values.unbind(0)
+        return (values,) if len(self.counts) == 1 else values.split(self.counts)
 
 
 def _together(values: list[Tensor], dims: tuple[int, ...]) -> Tensor:
@@ -50,38 +65,28 @@ def _together(values: list[Tensor], dims: tuple[int, ...]) -> Tensor:
     return whole.view(*dims, *values[0].shape)
 
 
-def draw(scene: Scene, options: Options) -> tuple[Drawn, list[int]]:
-    """What every camera sees, and how many rows each image has."""
+def draw(scene: Scene, options: Options) -> Drawn:
+    """What every camera sees."""
     B, C, _ = scene.counts
     intrinsics = scene.Ks.detach().double().tolist()
-    found, radii, numbers = [], [], []
-    for b in range(B):
-        for c in range(C):
-            one, radius = project_view(scene, b, c, intrinsics[b][c], options)
-            if options.packed:
-                rows = (radius > 0).all(1).nonzero()[:, 0]
-                one, radius = Projected(*(v[rows] for v in one)), radius[rows]
-                numbers.append((torch.full_like(rows, b), torch.full_like(rows, c), rows))
-            found.append(one), radii.append(radius)
-    parts = [[getattr(one, name) for one in found] for name in ("mean2d", "conic", "depth", "opacity")] + [radii]
-    if options.packed:
-        values = [part[0] if len(part) == 1 else torch.cat(part) for part in parts]
-        packed = tuple(torch.cat(part) for part in zip(*numbers, strict=True))
-    else:
-        values, packed = [_together(part, (*scene.batch, C)) for part in parts], None
-    return Drawn(*values, packed), [len(one.depth) for one in found]
+    found = [project_view(scene, b, c, intrinsics[b][c], options) for b in range(B) for c in range(C)]
+    names = "mean2d", "conic", "depth", "opacity", "radius"
+    parts = [[getattr(one.drawn, name) for one in found] for name in names]
+    counts = tuple(len(one.drawn.depth) for one in found)
+    if not options.packed:
+        return Drawn(*(_together(part, (*scene.batch, C)) for part in parts), None, counts)
+    parts.append([one.rows for one in found])
+    return Drawn(*(part[0] if len(part) == 1 else torch.cat(part) for part in parts), counts)
 
 
-def shade(scene: Scene, options: Options, drawn: Drawn, counts: list[int], backgrounds: Tensor | None):
+def shade(scene: Scene, options: Options, drawn: Drawn, backgrounds: Tensor | None):
     """(colours [I, rows, columns, channels], alphas [I, rows, columns]) of what was drawn, over `backgrounds`
     [I, channels]."""
     images, alphas, sums = [], [], []
-    for i, (channels, values) in enumerate(
-        zip(channels_of(scene, options, drawn, counts), drawn.images(counts), strict=True)
-    ):
-        mean2d, form, depth, opacity, radii = values
+    for i, (channels, values) in enumerate(zip(channels_of(scene, options, drawn), drawn.images(), strict=True)):
+        mean2d, form, depth, opacity, boxes = values
         sums.append(torch.zeros(2, len(depth), device=depth.device) if options.absgrad else None)
-        projected = Projected(mean2d, form, depth, radii.float(), opacity)
+        projected = Projected(mean2d, form, depth, boxes, opacity)
         scenery = None if backgrounds is None else backgrounds[i]
         size = options.width, options.height
         image = rasterise(projected, channels, *size, scenery, max_alpha=MAX_ALPHA, absolute=sums[-1])
@@ -92,16 +97,16 @@ def shade(scene: Scene, options: Options, drawn: Drawn, counts: list[int], backg
     return _stacked(images), _stacked(alphas)
 
 
-def channels_of(scene: Scene, options: Options, drawn: Drawn, counts: list[int]) -> Iterator[Tensor]:
+def channels_of(scene: Scene, options: Options, drawn: Drawn) -> Iterator[Tensor]:
     """What is blended of each image, [n, channels]: colours, then the depth."""
     _, C, _ = scene.counts
     eyes = None if scene.degree is None else _positions(scene.viewmats, options)
-    rows = drawn.numbers[2].split(counts) if drawn.numbers else [None] * len(counts)
-    for i, (_, _, depth, _, radii) in enumerate(drawn.images(counts)):
+    rows = drawn.rows()
+    for i, (_, _, depth, _, boxes) in enumerate(drawn.images()):
         b, c = divmod(i, C)
         parts = []
         if options.with_color:
-            parts.append(_colors(scene, b, c, rows[i], radii.float(), None if eyes is None else eyes[b, c]).T)
+            parts.append(_colors(scene, b, c, rows[i], boxes, None if eyes is None else eyes[b, c]).T)
         if options.with_depth:
             parts.append(depth[None])
         yield parts[0].T if len(parts) == 1 else torch.cat(parts).T
@@ -129,9 +134,7 @@ def _stacked(images: list[Tensor]) -> Tensor:
 
 
 def _colors(scene: Scene, b: int, c: int, rows: Tensor | None, radius: Tensor, position: Tensor | None) -> Tensor:
-    colors, means = scene.colors_of(b, c), scene.means[b]
-    if rows is not None:
-        colors, means = colors[rows], means[rows]
-    if scene.degree is None:
-        return colors
-    return seen_colors(means, colors, radius, position, scene.degree)
+    colors = scene.colors_of(b, c)
+    if scene.degree is not None:
+        return seen_colors(scene.of("means", b), colors, radius, position, scene.degree, rows)
+    return take_rows(colors, rows)

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...backend import native
 from ...errors import BadInput
 from ...renderers.composite import composite
+from ..lazy import LazyDict
 from .segments import check_indices, segment_scan, starts_of_indices, starts_of_packed
 
 
@@ -34,8 +35,8 @@ def rendering(
 
     rgb_sigma_fn, or rgb_alpha_fn: (t_starts, t_ends, ray_indices) -> colours [..., 3] and densities, or opacities,
     [...]; not called without samples. render_bkgd: [3] or [n_rays, 3], behind everything. Depths are mean distances.
-    The dictionary has weights, trans, alphas, rgbs and, of densities, sigmas. Differentiable by what the function
-    gives.
+    The dictionary has weights, trans, alphas, rgbs and, of densities, sigmas; trans and alphas are made when they are
+    first read, where the native op composites. Differentiable by what the function gives.
     """
     if ray_indices is not None and not t_starts.shape == t_ends.shape == ray_indices.shape:
         shapes = [list(value.shape) for value in (t_starts, t_ends, ray_indices)]
@@ -49,7 +50,7 @@ def rendering(
     if rgb_sigma_fn is not None:
         fused = ray_indices is not None and _can_fuse(t_starts, t_ends, rgbs, values)
         found = (_composited if fused else _rendered)(t_starts, t_ends, ray_indices, n_rays, rgbs, values)
-        extras = found.pop("extras") | {"sigmas": values, "rgbs": rgbs}
+        extras = found.pop("extras")
     else:
         weights, trans = render_weight_from_alpha(values, ray_indices=ray_indices, n_rays=n_rays)
         found = _accumulated(weights, t_starts, t_ends, ray_indices, n_rays, rgbs)
@@ -82,16 +83,25 @@ def _composited(t_starts, t_ends, ray_indices, n_rays, rgbs, sigmas) -> dict:
     """By the native op that composites: colours and gradients in one pass each."""
     ray_start = starts_of_indices(ray_indices, n_rays, len(t_starts))
     found = composite(sigmas, rgbs, t_starts, t_ends, ray_start.int(), stop=0.0)
-    left = sigmas * (t_starts - t_ends)  # the logarithm of what a sample lets through
-    trans = segment_scan(left, ray_start, product=False, exclusive=True).exp()
-    extras = {"weights": found.weights, "alphas": -left.expm1(), "trans": trans}
+    differentiate = torch.is_grad_enabled()
+
+    def transmittance() -> Tensor:
+        with torch.set_grad_enabled(differentiate):
+            return segment_scan(sigmas * (t_starts - t_ends), ray_start, product=False, exclusive=True).exp()
+
+    def alphas() -> Tensor:
+        with torch.set_grad_enabled(differentiate):
+            return -torch.expm1(sigmas * (t_starts - t_ends))
+
+    known = {"weights": found.weights, "trans": None, "alphas": None, "sigmas": sigmas, "rgbs": rgbs}
+    extras = LazyDict(known, {"trans": transmittance, "alphas": alphas})
     opacities, depths = found.opacity[:, None], found.depth[:, None]
     return {"colors": found.color, "opacities": opacities, "depths": depths, "extras": extras}
 
 
 def _rendered(t_starts, t_ends, ray_indices, n_rays, rgbs, sigmas) -> dict:
     found = render_weight_from_density(t_starts, t_ends, sigmas, ray_indices=ray_indices, n_rays=n_rays)
-    extras = dict(zip(("weights", "trans", "alphas"), found, strict=True))
+    extras = dict(zip(("weights", "trans", "alphas"), found, strict=True)) | {"sigmas": sigmas, "rgbs": rgbs}
     return _accumulated(found[0], t_starts, t_ends, ray_indices, n_rays, rgbs) | {"extras": extras}
 
 

@@ -86,7 +86,7 @@ class OccGridEstimator(AbstractEstimator):
         if (alpha_thre > 0.0 or early_stop_eps > 0.0) and (sigma_fn or alpha_fn) is not None:
             seen = self._visible(samples, found.sample_start, sigma_fn, alpha_fn, early_stop_eps, alpha_thre)
             kept = seen.nonzero()[:, 0]
-            samples = samples if len(kept) == len(seen) else tuple(value[kept] for value in samples)
+            samples = samples if len(kept) == len(seen) else tuple(value.index_select(0, kept) for value in samples)
         t_starts, t_ends, ray_indices = samples
         return ray_indices, t_starts, t_ends
 

@@ -1,0 +1,20 @@
+// Values that lie row by row, as streams, and back (rows.py).
+#pragma once
+#include <stdint.h>
+
+namespace radfield {
+
+struct RowsTake {
+  float* streams;
+  const float* values;
+  const int64_t* rows;
+  int64_t C, M, N;
+};
+struct RowsPut {
+  float* values;
+  const float* streams;
+  const int64_t* rows;
+  int64_t N, C, M;
+};
+
+}  // namespace radfield
