@@ -173,7 +173,7 @@ class GaussianSource:
 
 
 class DistanceSource:
-    """A signed distance field (`apps/fit/sdf.py`), whose surface is where the distance is the look's level."""
+    """A distance field (`apps/fit/sdf.py`), signed or not, whose surface is where the distance is the look's level."""
 
     whole = False
     channels = (COLOR, DEPTH, NORMALS, OPACITY)
