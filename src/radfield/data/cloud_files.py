@@ -25,7 +25,9 @@ def is_cloud(path: Path) -> bool:
     if kind != ".ply" or not path.is_file():
         return kind in ENDINGS[1:]
     with open(path, "rb") as file:
-        header = file.read(_HEADER).partition(b"end_header")[0]
+        header, end, _ = file.read(_HEADER).partition(b"end_header")
+    if not header.startswith(b"ply") or not end:
+        return False
     faces = [line.split()[2:] for line in header.splitlines() if line.startswith(b"element face")]
     return not faces or faces[0] == [b"0"]
 

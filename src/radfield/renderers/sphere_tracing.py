@@ -8,7 +8,7 @@ And only rays that are still under way are asked for at all. Rays do not depend 
 
 An unsigned distance is never below 0, and a trained one is nowhere quite 0: rays end where it is less than
 `HIT_UNSIGNED`, which keeps them from passing through, and normals are found a little before that, where both ends of
-the differences are on the ray's side of the sheet.
+the differences are on the ray's side of the sheet. Depth is that of the last step's end.
 
 On the CPU a signed field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask
 grid and network, find normals and are shaded without anything but their colours being in memory. What `render_rays`
@@ -39,7 +39,7 @@ from .volume import View
 
 RELAXED = 0.95  # of f is gone at a time, as a trained field's slope is not exactly 1
 HIT = 2e-4  # f below this is the surface
-HIT_UNSIGNED = 1 / 1024  # the same where f is unsigned
+HIT_UNSIGNED = 1 / 512  # the same where f is unsigned
 BEFORE = 4 / 1024  # the hit, along the ray: where an unsigned distance is asked for its normal
 MOST_STEPS = 128
 CELLS = 128
@@ -131,7 +131,8 @@ def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, T
     low, high = (corner.to(rays.origins) for corner in box)
     near, far = intersect_box(rays.origins, rays.directions, low, high)
     depth = torch.full_like(near, torch.inf)
-    least = HIT_UNSIGNED if getattr(distance, "unsigned", False) else HIT
+    unsigned = getattr(distance, "unsigned", False)
+    least = HIT_UNSIGNED if unsigned else HIT
     going = (far > near).nonzero()[:, 0]
     o, d, t, far = rays.origins[going], rays.directions[going], near[going], far[going]
     for _ in range(MOST_STEPS):
@@ -140,7 +141,7 @@ def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, T
             break
         f = _asked(distance, o + t[:, None] * d)
         hit = f < least
-        depth[going[hit]] = t[hit]
+        depth[going[hit]] = t[hit] + f[hit] if unsigned else t[hit]
         t = t + RELAXED * f
         o, d, t, far, going = _kept(~hit & (t < far), o, d, t, far, going)
     return depth

@@ -17,7 +17,7 @@ CD is the mean distance of the q' to the cloud and of points of the cloud to the
 - the last term leaves out queries that are not further from p than points are from each other: there the direction to p
   runs along the surface;
 - far from the cloud (`FAR` spacings) the distance to its nearest point is that to its surface but for an eighth of a
-  spacing, and is what f is compared with, as near it in the first part of a training and where f is below 0.
+  spacing, and is what f is compared with, as near it in the first part of a training.
 
 Letters: Q queries, P points of the cloud.
 """
@@ -30,11 +30,11 @@ from torch import Tensor
 from ...fields.distance import DistanceField
 from ...losses import mape
 from ...tracing.cloud import Cloud, nearest_index
-from .sdf_samples import AROUND, near_surface, uniform
+from .sdf_samples import AROUND, SOFT, near_surface, uniform
 
 SIDE = 2.0  # of the paper's box, in scenes
 LEVEL, DECAY, ON, DIRECTION = 0.002, 10.0, 0.1, 0.01  # the paper's weights
-KNOWN = 0.1  # weight of what is compared with the distance to the cloud
+KNOWN = 1.0  # weight of what is compared with the distance to the cloud
 FAR = 4.0  # spacings
 FIRST = 0.1  # of a training: there what is near is compared with that too
 ASKED = 11  # positions at which the field is asked per query
@@ -76,6 +76,6 @@ def loss(field: DistanceField, cloud: Cloud, count: int, progress: float, genera
     level = (-DECAY * SIDE * f.detach().abs()).exp() * (1 - (at_zero * normal).sum(-1).abs())
     away = torch.nn.functional.normalize(q - p, dim=-1)
     direction = (1 - (normal * away).sum(-1).abs()) * (distance > 2 * cloud.spacing)
-    known = (distance > FAR * cloud.spacing) | (progress < FIRST) | (f < 0)
+    known = (distance > FAR * cloud.spacing) | (progress < FIRST)
     total = 0.5 * SIDE * (to_cloud + to_moved) + LEVEL * level.mean() + DIRECTION * direction.mean()
-    return total + ON * SIDE * field.value(on).abs().mean() + KNOWN * mape(f[known], distance[known])
+    return total + ON * SIDE * field.value(on).abs().mean() + KNOWN * mape(f[known], distance[known], SOFT)

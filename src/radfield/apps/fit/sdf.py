@@ -31,7 +31,7 @@ from ...training.checkpoint import load_checkpoint
 from ...training.run_folder import RunFolder
 from ..run_files import load_tensors, restore, scene_from, typed_options
 from . import level_sets
-from .sdf_samples import MARGIN, box, training_batch
+from .sdf_samples import MARGIN, SOFT, box, training_batch
 from .training import FitTraining, check_options
 
 #: sparse voxels drop what has no density, which distances are not
@@ -212,7 +212,7 @@ class Training(FitTraining):
         with self.stages("samples"):
             x, wanted = training_batch(self.surface, batch, generator, self.model.unsigned)
         with self.stages("forward"):
-            return mape(field.value(x), wanted)
+            return mape(field.value(x), wanted, SOFT) if self.model.unsigned else mape(field.value(x), wanted)
 
 
 def train_step(training: Training, progress: float) -> float:

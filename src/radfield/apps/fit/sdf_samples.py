@@ -2,7 +2,8 @@
 
 Mueller et al. 2022 (Instant-NGP) take 4/8 on the surface, 3/8 near it and 1/8 uniform points. For fits of a minute the
 mix here has fewer points on the surface, which say nothing of the sign, and noise of two scales near it: 2/8 on the
-surface, 4/8 near it, 2/8 uniform. The surface may be a cloud of points. Letter: N points, in the mesh's unit."""
+surface, 4/8 near it, 2/8 uniform; 5/8 uniform where distances have no sign, since what is far is then learned as its
+own, not as what is near carried on. The surface may be a cloud of points. Letter: N points, in the mesh's unit."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from ...tracing.surface import Surface
 
 NEAR = 1 / 1024  # scale of the noise near the surface, in parts of the radius of the mesh's box
 AROUND = 1 / 64  # the same for points around it
+SOFT = 0.03  # added to an unsigned distance where an error is made relative to it, in scene units
 MARGIN = 0.01  # of the diagonal, by which the box of uniform points is larger than the mesh
 
 
@@ -43,9 +45,9 @@ def training_batch(
 ) -> tuple[Tensor, Tensor]:
     """(x [N, 3], distance [N], signed or not) of the mix; what is on the surface has distance 0 without being asked
     for."""
-    quarter = count // 4
-    on = surface.sample(quarter, generator)
-    near = (near_surface(surface, quarter, generator, scale) for scale in (NEAR, AROUND))
-    asked = torch.cat((*near, uniform(surface, count - 3 * quarter, generator)))
+    part = count // 8 if unsigned else count // 4
+    on = surface.sample(part, generator)
+    near = (near_surface(surface, part, generator, scale) for scale in (NEAR, AROUND))
+    asked = torch.cat((*near, uniform(surface, count - 3 * part, generator)))
     distance = surface.distance(asked) if unsigned else surface.signed_distance(asked)
     return torch.cat((on, asked)), torch.cat((torch.zeros(len(on)), distance))
