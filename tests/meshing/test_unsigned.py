@@ -7,6 +7,7 @@ import torch
 
 from radfield.meshing.band import Band, repaired
 from radfield.meshing.marching_cubes import Lattice
+from radfield.meshing.mending import mended
 from radfield.meshing.parts import areas, holes
 from radfield.meshing.turning import _neighbours
 from radfield.meshing.unsigned import mesh_of_unsigned
@@ -125,6 +126,20 @@ def test_odd_faces_are_repaired_where_no_rim_is():
     scores[(~right & inner).nonzero()[::57, 0]] = 0.05
     assert not torch.equal(scores > 0, right)
     assert torch.equal(repaired(band, scores), right)
+
+
+def test_slits_are_closed_and_rims_are_not():
+    """Triangles taken out of the middle of a disc are put back; a ring's hole and a small disc's rim stay open."""
+    whole = mesh_of_unsigned(disc, BOX, 32)
+    middle = whole.vertices[whole.triangles].mean(1)
+    torn = whole.select((middle - torch.tensor([0.5, 0.62, 0.46])).norm(dim=-1) > 0.04)
+    assert len(holes(torn.vertices, torn.triangles)) == 2
+    again = mended(torn, 1.0, lambda x: disc(x) < 0.01)
+    assert len(holes(again.vertices, again.triangles)) == 1
+    assert float(areas(again).sum()) == pytest.approx(float(areas(whole).sum()), rel=1e-3)
+    assert len(mended(torn, 1.0, lambda x: (disc(x) < 0.01) & (x[:, 1] < 0.6)).triangles) == len(torn.triangles)
+    assert len(mended(torn, 0.01, lambda x: disc(x) < 0.01).triangles) == len(torn.triangles)
+    assert len(mended(whole, 10.0, lambda x: disc(x) < 0.01).triangles) == len(whole.triangles)
 
 
 def test_nothing_where_nothing_is():

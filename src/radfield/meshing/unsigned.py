@@ -8,7 +8,8 @@ of a cell are those of marching cubes. Then
   vertices that are off the zero level are brought onto it, q' = q - f grad f / |grad f| (LevelSetUDF, Zhou et al. 2023,
   eq. 1);
 - triangles whose corners are still off it are none of the sheet's: between two sheets gradients meet as well;
-- neighbours are made to turn the same way, as far as that is possible: a Moebius strip keeps a seam.
+- neighbours are made to turn the same way, as far as that is possible: a Moebius strip keeps a seam;
+- slits that errors of the distance leave are closed where it says that the sheet goes on.
 
 Letters: M points, P vertices, T triangles.
 """
@@ -25,12 +26,14 @@ from .band import STEP, Band, gradients, repaired
 from .cube_cases import table
 from .level_set import MARGIN, SLOPE, asked
 from .marching_cubes import LEAST, Lattice
+from .mending import mended
 from .mesh import Mesh
 from .turning import turned_alike
 
 OFF = 0.1  # of a cell: vertices further from the zero level are brought onto it
 AWAY = 0.8  # of a cell: as far past its rim a sheet can be, along the diagonal of a face
 GONE = 0.3  # of a cell: what is still further from the zero level is left out
+SLIT = 40.0  # cells: as long the edges of a slit may be that is closed
 LEAST_AREA = 0.02  # of what it was, that a triangle has on the zero level
 _CELLS_PER_CALL = 1 << 17
 
@@ -48,8 +51,16 @@ def mesh_of_unsigned(
     band = Band.of(distance, lattice, near, progress)
     scores = band.scores()
     mesh = _triangles(band, band.cases(repaired(band, scores), scores))
-    mesh = _settled(mesh, distance, lattice.spacing)
-    return replace(mesh, triangles=turned_alike(mesh))
+    if not len(mesh.triangles):
+        return mesh
+    # A trained distance is nowhere quite 0: what most vertices have is taken for it.
+    level = 2 * float(asked(distance, mesh.vertices.float()).median())
+    mesh = _settled(mesh, distance, level, lattice.spacing)
+
+    def on_sheet(x: Tensor) -> Tensor:
+        return asked(distance, x) <= level + GONE * lattice.spacing
+
+    return mended(replace(mesh, triangles=turned_alike(mesh)), SLIT * lattice.spacing, on_sheet)
 
 
 def _triangles(band: Band, cases: Tensor) -> Mesh:
@@ -68,13 +79,10 @@ def _triangles(band: Band, cases: Tensor) -> Mesh:
     return Mesh(start + share[:, None] * (end - start), triangles)
 
 
-def _settled(mesh: Mesh, distance: Callable[[Tensor], Tensor], spacing: float) -> Mesh:
-    """The mesh with its vertices on the zero level, without the triangles that are not near it or were turned over on
-    the way. A trained distance is nowhere quite 0: what most vertices have is taken for it."""
-    if not len(mesh.triangles):
-        return mesh
+def _settled(mesh: Mesh, distance: Callable[[Tensor], Tensor], level: float, spacing: float) -> Mesh:
+    """The mesh with its vertices on the zero level, which is at `level`, without the triangles that are not near it or
+    were turned over on the way."""
     f = asked(distance, mesh.vertices.float())
-    level = 2 * float(f.median())
     mesh = mesh.select((f <= level + AWAY * spacing)[mesh.triangles].all(-1))
     vertices = mesh.vertices.clone()
     for _ in range(2):
