@@ -40,7 +40,8 @@ from .volume import View
 RELAXED = 0.95  # of f is gone at a time, as a trained field's slope is not exactly 1
 HIT = 2e-4  # f below this is the surface
 HIT_UNSIGNED = 1 / 512  # the same where f is unsigned
-BEFORE = 4 / 1024  # the hit, along the ray: where an unsigned distance is asked for its normal
+BEFORE = 8 / 1024  # the hit, along the ray: where an unsigned distance is asked for its normal
+UNSIGNED_STEP = 3 / 1024  # of the differences there
 MOST_STEPS = 128
 CELLS = 128
 _SLOPE = 1.2  # what a trained field's slope is trusted not to exceed between a cell's centre and its corners
@@ -169,10 +170,10 @@ def _asked(distance: Distance, x: Tensor) -> Tensor:
     return torch.cat([distance(part) for part in x.split(_POINTS_PER_CALL)])
 
 
-def normals(distance: Distance, x: Tensor) -> Tensor:
-    """[N, 3] unit gradients at x [N, 3], by differences."""
+def normals(distance: Distance, x: Tensor, step: float = NORMAL_STEP) -> Tensor:
+    """[N, 3] unit gradients at x [N, 3], by differences of that step."""
     corners = x.new_tensor(_TETRAHEDRON)
-    values = [_asked(distance, x + NORMAL_STEP * corner) for corner in corners]
+    values = [_asked(distance, x + step * corner) for corner in corners]
     return torch.nn.functional.normalize(torch.stack(values, 1) @ corners, dim=-1)
 
 
@@ -218,8 +219,8 @@ def render_rays(
     depth = trace(distance, space, rays, box)
     met = depth.isfinite().nonzero()[:, 0]
     directions = rays.directions[met]
-    at = depth[met] - BEFORE if unsigned else depth[met]
-    normal = normals(distance, rays.origins[met] + at[:, None] * directions)
+    at, step = (depth[met] - BEFORE, UNSIGNED_STEP) if unsigned else (depth[met], NORMAL_STEP)
+    normal = normals(distance, rays.origins[met] + at[:, None] * directions, step)
     color = background.expand(len(depth), 3).clone()
     color[met] = shade(normal, directions)
     return color, depth.isfinite().float(), depth.nan_to_num(posinf=0.0)

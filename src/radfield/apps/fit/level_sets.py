@@ -16,10 +16,10 @@ CD is the mean distance of the q' to the cloud and of points of the cloud to the
   constant;
 - the last term leaves out queries that are not further from p than points are from each other: there the direction to p
   runs along the surface;
-- far from the cloud (`FAR` spacings) the distance to its nearest point is that to its surface but for an eighth of a
-  spacing, and is what f is compared with, as near it in the first part of a training.
+- queries are near the cloud; far from it (`FAR` spacings) the distance to its nearest point is that to its surface but
+  for an eighth of a spacing, and is what f is compared with, as near it in the first part of a training.
 
-Letters: Q queries, P points of the cloud.
+Letters: Q queries, N positions, P points of the cloud.
 """
 
 from __future__ import annotations
@@ -30,25 +30,28 @@ from torch import Tensor
 from ...fields.distance import DistanceField
 from ...losses import mape
 from ...tracing.cloud import Cloud, nearest_index
-from .sdf_samples import AROUND, SOFT, near_surface, uniform
+from .sdf_samples import SOFT, near_surface, uniform
 
 SIDE = 2.0  # of the paper's box, in scenes
 LEVEL, DECAY, ON, DIRECTION = 0.002, 10.0, 0.1, 0.01  # the paper's weights
-KNOWN = 1.0  # weight of what is compared with the distance to the cloud
+KNOWN = 0.2  # weight of what is compared with the distance to the cloud
 FAR = 4.0  # spacings
 FIRST = 0.1  # of a training: there what is near is compared with that too
-ASKED = 11  # positions at which the field is asked per query
+ASKED = 11  # positions at which the field is asked per query near the cloud
 #: corners of a tetrahedron: four values give a gradient (Quilez 2015)
 _TETRAHEDRON = ((1.0, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
 
 
-def queries(cloud: Cloud, count: int, generator: torch.Generator) -> Tensor:
-    """[Q, 3] float32 in [0, 1]^3: a quarter as far from the cloud as its points are from each other, a quarter four
-    times as far, a quarter around it and a quarter anywhere, so that the field is asked about `count` times."""
-    quarter = max(16, count // ASKED // 4)
-    widths = (2 * cloud.spacing / cloud.diagonal, 8 * cloud.spacing / cloud.diagonal, AROUND)
-    near = [near_surface(cloud, quarter, generator, width) for width in widths]
-    return torch.cat((*near, uniform(cloud, quarter, generator))).clamp(0, 1)
+def queries(cloud: Cloud, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(near [Q, 3], other [R, 3]) float32 in [0, 1]^3, for which the field is asked about `count` times: as far from
+    the cloud as its points are from each other, and three times as far; eight times as far, and anywhere."""
+    half, quarter = max(32, count * 3 // 4 // ASKED // 2), max(32, count // 16)
+
+    def around(number: int, spacings: float) -> Tensor:
+        return near_surface(cloud, number, generator, 2 * spacings * cloud.spacing / cloud.diagonal)
+
+    near = torch.cat((around(half, 1), around(half, 3)))
+    return near.clamp(0, 1), torch.cat((around(quarter, 8), uniform(cloud, 3 * quarter, generator))).clamp(0, 1)
 
 
 def with_gradient(field: DistanceField, x: Tensor, step: float) -> tuple[Tensor, Tensor]:
@@ -61,9 +64,9 @@ def with_gradient(field: DistanceField, x: Tensor, step: float) -> tuple[Tensor,
 
 def loss(field: DistanceField, cloud: Cloud, count: int, progress: float, generator: torch.Generator) -> Tensor:
     """The loss of a batch, at `progress` in [0, 1] of a training; NaN where the field is not finite."""
-    q = queries(cloud, count, generator)
+    q, other = queries(cloud, count, generator)
     on = cloud.sample(len(q), generator)
-    distance, p = cloud.nearest(q)
+    (distance, p), other_distance = cloud.nearest(q), cloud.distance(other)
     step = 0.5 * cloud.spacing
     f, normal = with_gradient(field, q, step)
     moved = q - f[:, None] * normal
@@ -76,6 +79,8 @@ def loss(field: DistanceField, cloud: Cloud, count: int, progress: float, genera
     level = (-DECAY * SIDE * f.detach().abs()).exp() * (1 - (at_zero * normal).sum(-1).abs())
     away = torch.nn.functional.normalize(q - p, dim=-1)
     direction = (1 - (normal * away).sum(-1).abs()) * (distance > 2 * cloud.spacing)
-    known = (distance > FAR * cloud.spacing) | (progress < FIRST)
     total = 0.5 * SIDE * (to_cloud + to_moved) + LEVEL * level.mean() + DIRECTION * direction.mean()
-    return total + ON * SIDE * field.value(on).abs().mean() + KNOWN * mape(f[known], distance[known], SOFT)
+    total = total + ON * SIDE * field.value(on).abs().mean()
+    every, wanted = torch.cat((f, field.value(other))), torch.cat((distance, other_distance))
+    known = (wanted > FAR * cloud.spacing) | (progress < FIRST)
+    return total + KNOWN * mape(every[known], wanted[known], SOFT)

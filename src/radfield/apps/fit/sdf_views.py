@@ -16,7 +16,7 @@ from ...meshing.mesh import Mesh
 from ...meshing.parts import hole_figures
 from ...meshing.unsigned import mesh_of_unsigned
 from ...rays import Rays
-from ...renderers.sphere_tracing import BEFORE, normals, shade
+from ...renderers.sphere_tracing import BEFORE, UNSIGNED_STEP, normals, shade
 from ...tracing.bvh import Bvh, trace_triangles
 from ...tracing.cloud import Cloud
 from ...tracing.surface import MOST_TRIANGLES, Surface
@@ -132,7 +132,7 @@ def cloud_picture(model: Model, cloud: Cloud, cameras: Cameras, view: int) -> Te
     points = cloud.points.float()
     pixel, depth = cameras.project(torch.full((len(points),), view), points)
     directions = torch.nn.functional.normalize(points - cameras.camera_to_world[view, :3, 3], dim=-1)
-    normal = normals(model.distance, points - BEFORE * directions)
+    normal = normals(model.distance, points - BEFORE * directions, UNSIGNED_STEP)
     color = shade(normal, directions)
     reach = max(0, min(4, round(float(cameras.focal[view, 0]) * cloud.spacing / float(depth.median()))))
     order = depth.argsort(descending=True)  # the nearest is drawn last
