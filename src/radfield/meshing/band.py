@@ -29,14 +29,16 @@ import torch
 from torch import Tensor
 
 from .cube_cases import EDGES
+from .level_set import asked
 from .marching_cubes import BLOCKS_PER_CALL, SIDE, Lattice, blocks_near, corner_of
 
-STEP = 0.1  # of the differences that gradients are found by, in cells
+STEP = 0.2  # of the differences that gradients are found by, in cells
 CLOSE = 0.25  # cells: points that are closer to the sheet are moved
 ASIDE = 0.45  # cells
 FACE = 0.25  # what an odd face less is worth, in scores
 LEAST_SCORE = 0.02  # of an edge, so that one that was changed stays so
 _ROUNDS = 32
+_LEVEL_POINTS = 1 << 12  # points that say what a distance is on the sheet
 _SLACK = 1.1  # what a trained distance may be too large by
 _CELLS_PER_CALL = 1 << 16
 #: corners of a tetrahedron: four values give a gradient (Quilez 2015)
@@ -48,8 +50,8 @@ Answer = Callable[[Tensor], Tensor]
 @dataclass(frozen=True)
 class Band:
     """place: [P, 3] int64, lattice points in the order of their names; x: [P, 3] float64, where they are; f: [P]
-    float32; gradient: [P, 3] of length 1; cells: [C, 8] int64, the points at the corners of the cells that the sheet
-    may pass through."""
+    float32, above what the distance is on the sheet; gradient: [P, 3] of length 1; cells: [C, 8] int64, the points at
+    the corners of the cells that the sheet may pass through."""
 
     lattice: Lattice
     place: Tensor
@@ -74,7 +76,13 @@ class Band:
         f = torch.zeros(len(name)).index_copy_(0, number, torch.cat(values))  # a point of two blocks has one value
         place = torch.stack([name // s % n for s, n in zip(_strides(lattice), _sizes(lattice), strict=True)], -1)
         corners = torch.cat([torch.zeros(0, 8, dtype=torch.int64), *cells])
-        x, f = _aside(distance, lattice.points(place), f, lattice.spacing)
+        x = lattice.points(place)
+        level = _level(distance, x[f < lattice.spacing].float(), lattice.spacing)
+
+        def above(y: Tensor) -> Tensor:
+            return (asked(distance, y) - level).clamp_min(0)
+
+        x, f = _aside(above, x, (f - level).clamp_min(0), lattice.spacing)
         gradient = gradients(distance, STEP * lattice.spacing, x.float())
         return Band(lattice, place, x, f, gradient, torch.searchsorted(name, corners))
 
@@ -128,11 +136,18 @@ class Band:
         return torch.stack([axis * len(self.f) + cells[:, k] for k, axis in EDGES], -1)
 
 
+def _level(distance: Answer, x: Tensor, spacing: float) -> float:
+    """What `distance` is on the sheet, where a trained one is nowhere quite 0: the median of what points x [M, 3] near
+    it come to when each goes towards it as far as it says."""
+    x = x[:: -(-len(x) // _LEVEL_POINTS) or 1]
+    for _ in range(2):
+        x = x - asked(distance, x)[:, None] * gradients(distance, STEP * spacing, x)
+    return float(asked(distance, x).median()) if len(x) else 0.0
+
+
 def _aside(distance: Answer, x: Tensor, f: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
     """(places [P, 3], values [P]) of points x with the values f, those close to the sheet moved; upwards, where both
     ways are about as good."""
-    from .level_set import asked
-
     close = (f < CLOSE * spacing).nonzero()[:, 0]
     ways = torch.cat((torch.eye(3), -torch.eye(3))).to(x) * ASIDE * spacing
     there = torch.stack([asked(distance, (x[close] + way).float()) for way in ways], -1)
@@ -146,8 +161,6 @@ def _aside(distance: Answer, x: Tensor, f: Tensor, spacing: float) -> tuple[Tens
 
 def gradients(distance: Answer, step: float, x: Tensor) -> Tensor:
     """[M, 3] unit gradients of `distance` at x [M, 3], by differences."""
-    from .level_set import asked
-
     corners = x.new_tensor(_TETRAHEDRON)
     values = torch.stack([asked(distance, x + step * corner) for corner in corners], -1)
     return torch.nn.functional.normalize(values @ corners, dim=-1)
@@ -229,8 +242,6 @@ def _faces_of_edges(band: Band, edges: Tensor) -> Tensor:
 def _close(distance: Answer, lattice: Lattice, blocks: Tensor, reach: float) -> tuple[Tensor, Tensor, Tensor]:
     """Of some blocks: the names [M] and values [M] of the points of cells all of whose corners are within `reach` of
     the sheet, and the names of these cells' corners [C, 8]."""
-    from .level_set import asked
-
     side = torch.arange(SIDE + 1)
     at = blocks[:, None] + torch.cartesian_prod(side, side, side)
     shape = (len(blocks), SIDE + 1, SIDE + 1, SIDE + 1)

@@ -66,12 +66,20 @@ class Model:
     size: Tensor
     background: str = "white"
     cascades: int = 1
+    spacing: float | None = None  # of the points of a cloud, in the scene
     device = torch.device("cpu")
 
     @property
     def unsigned(self) -> bool:
         """Whether f is nowhere below 0."""
         return self.field.config.unsigned
+
+    @property
+    def most_cells(self) -> int | None:
+        """Of a mesh along the longest side of the box: as large as the space between two points of a cloud, which say
+        nothing of what is smaller. None where it was fitted to a mesh."""
+        low, high = self.box
+        return None if self.spacing is None else max(8, int(float((high - low).max()) / self.spacing))
 
     @property
     def box(self) -> tuple[Tensor, Tensor]:
@@ -130,7 +138,7 @@ def build(
     grid = registry.config_of(config.encoding, **sizes)
     options = distance.Config(grid=grid, precision=config.precision, unsigned=unsigned)
     field = distance.DistanceField(options, torch.Generator().manual_seed(seed))
-    return Model(config, field, transform, size, background, cascades)
+    return Model(config, field, transform, size, background, cascades, spacing)
 
 
 def config_from(values: dict) -> Config:

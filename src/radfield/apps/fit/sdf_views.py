@@ -36,9 +36,10 @@ def distances(model: Model, x: Tensor) -> Tensor:
 
 
 def extract(model: Model, resolution: int, progress=None) -> Mesh:
-    """The surface in scene coordinates, with `resolution` cells along the longest side of the mesh's box."""
+    """The surface in scene coordinates, with `resolution` cells along the longest side of the mesh's box, or as many
+    as a cloud's points allow."""
     mesher = mesh_of_unsigned if model.unsigned else mesh_of_distance
-    return mesher(model.distance, model.box, resolution, progress)
+    return mesher(model.distance, model.box, min(resolution, model.most_cells or resolution), progress)
 
 
 def measure(model: Model, surface: Surface) -> dict:
