@@ -58,7 +58,7 @@ def bowl(files, tmp_path_factory):
 @pytest.fixture(scope="module")
 def scan(files, tmp_path_factory):
     """A run of the points."""
-    return fit(files / "bowl.npy", tmp_path_factory.mktemp("runs") / "scan", 160, "--sdf.batch", 16384)
+    return fit(files / "bowl.npy", tmp_path_factory.mktemp("runs") / "scan", 120, "--sdf.batch", 8192)
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_pictures_and_the_viewer(bowl, tmp_path, command, small_pictures):
     assert shown.about == "unsigned distance field"
     cameras = sdf_views.cameras_around(sdf.load(bowl).size, "z", 1, 32)
     answer = shown.source.ask(Look(), cameras, torch.arange(32 * 32))
-    assert 0.1 < answer.opacity.mean() < 0.5 and answer.depth.max() > 1
+    assert 0.2 < answer.opacity.mean() < 0.8 and answer.depth.max() > 1
 
 
 def test_a_resumed_run_stays_unsigned(files, tmp_path, command, refused):

@@ -79,7 +79,7 @@ def test_a_sheet_is_where_it_is(field, area, rim, parts):
     lines = holes(mesh.vertices, mesh.triangles)
     assert len(lines) == (1 if rim else 0)
     if rim:
-        assert rim < float(lines[0]) < 1.35 * rim, "the rim, in steps of a cell"
+        assert rim < float(lines[0]) < 1.6 * rim, "the rim, in steps of a cell"
 
 
 def test_a_moebius_strip_has_one_rim_and_a_full_turn_two():
