@@ -138,11 +138,11 @@ class Band:
 
 def _level(distance: Answer, x: Tensor, spacing: float) -> float:
     """What `distance` is on the sheet, where a trained one is nowhere quite 0: the median of what points x [M, 3] near
-    it come to when each goes towards it as far as it says."""
+    it come to when each goes towards it as far as it says; at most half a cell, which is no sheet any more."""
     x = x[:: -(-len(x) // _LEVEL_POINTS) or 1]
     for _ in range(2):
         x = x - asked(distance, x)[:, None] * gradients(distance, STEP * spacing, x)
-    return float(asked(distance, x).median()) if len(x) else 0.0
+    return min(float(asked(distance, x).median()), 0.5 * spacing) if len(x) else 0.0
 
 
 def _aside(distance: Answer, x: Tensor, f: Tensor, spacing: float) -> tuple[Tensor, Tensor]:
