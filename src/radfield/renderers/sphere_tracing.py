@@ -86,11 +86,13 @@ def _(a):
 
 @dataclass(frozen=True)
 class FieldDistance:
-    """The distance that is shown of a field: to where its own is `level`, within the box `crop` (low, high)."""
+    """The distance that is shown of a field: to where its own is `level`, within the box `crop` (low, high). hit: what
+    an unsigned one is below where the surface is."""
 
     field: DistanceField
     level: float = 0.0
     crop: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    hit: float = HIT_UNSIGNED
 
     @property
     def unsigned(self) -> bool:
@@ -133,7 +135,7 @@ def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, T
     near, far = intersect_box(rays.origins, rays.directions, low, high)
     depth = torch.full_like(near, torch.inf)
     unsigned = getattr(distance, "unsigned", False)
-    least = HIT_UNSIGNED if unsigned else HIT
+    least = getattr(distance, "hit", HIT_UNSIGNED) if unsigned else HIT
     going = (far > near).nonzero()[:, 0]
     o, d, t, far = rays.origins[going], rays.directions[going], near[going], far[going]
     for _ in range(MOST_STEPS):

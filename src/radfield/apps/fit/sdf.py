@@ -36,6 +36,7 @@ from .training import FitTraining, check_options
 
 #: sparse voxels drop what has no density, which distances are not
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
+UNSURE = 1.5  # of the space between two points of a cloud, a trained distance is off by on the surface
 CELLS = 0.5  # of the finest level, along the space between two points of a cloud: smaller ones would learn its noise
 
 
@@ -75,6 +76,12 @@ class Model:
         return self.field.config.unsigned
 
     @property
+    def hit(self) -> float:
+        """What an unsigned f is below on the surface: of a cloud's it is not sure by more than a part of the space
+        between points."""
+        return max(sphere_tracing.HIT_UNSIGNED, UNSURE * (self.spacing or 0.0))
+
+    @property
     def most_cells(self) -> int | None:
         """Of a mesh along the longest side of the box: as large as the space between two points of a cloud, which say
         nothing of what is smaller. None where it was fitted to a mesh."""
@@ -100,7 +107,7 @@ class Model:
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
         """A shaded picture of a view of `cameras` (in scene coordinates)."""
         background = torch.ones(3) if background is None else background
-        shown = sphere_tracing.FieldDistance(self.field)
+        shown = sphere_tracing.FieldDistance(self.field, hit=self.hit)
         return sphere_tracing.render_view(shown, self.space, self.box, cameras, view, background)
 
     def tensors(self) -> dict[str, Tensor]:
