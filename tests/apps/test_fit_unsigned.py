@@ -74,7 +74,7 @@ def test_an_open_sheet_is_fitted_and_measured(name, request, command, small_pict
     run = request.getfixturevalue(name)
     code, figures, _ = command("eval", run, "--json")
     assert code == 0
-    assert "iou" not in figures and figures["distance_error"] < 0.01
+    assert "iou" not in figures and figures["distance_error"] < 0.02
     assert figures["chamfer"] < {"bowl": 0.006, "scan": 0.01}[name]
     assert figures["f_score"] > 0.5 and figures["uncovered"] < 0.05
     assert (run / "report.html").exists() and (run / "renders" / "003.png").exists()
