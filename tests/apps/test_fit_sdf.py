@@ -1,6 +1,7 @@
 """`radfield fit-sdf`, what renders, measures and exports its runs; meshes of radiance fields; `radfield eval-mesh`."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -57,6 +58,20 @@ def test_a_ball_is_fitted_and_measured(fitted, command, small_pictures):
     assert figures["chamfer_in_units"] == pytest.approx(figures["chamfer"] * figures["diagonal_in_units"])
     assert figures["diagonal_in_units"] == pytest.approx(2 * 3**0.5 * UNIT, rel=1e-3)
     assert (fitted / "report.html").exists() and (fitted / "renders" / "003.png").exists()
+
+
+def test_a_run_of_another_version_is_measured(fitted, tmp_path, command, small_pictures):
+    """A transform that was computed with other last digits is that of the same mesh; another mesh's is not."""
+    for factor, code in ((1 + 1e-8, 0), (1 + 1e-4, 2)):
+        run = tmp_path / str(code)
+        shutil.copytree(fitted, run)
+        config = read_config(run)
+        transform = config["scene"]["transform"]
+        transform["scale"] *= factor
+        transform["offset"] = [value * factor for value in transform["offset"]]
+        del config["options"]["unsigned"]  # an option that came later
+        (run / "config.json").write_text(json.dumps(config))
+        assert command("eval", run)[0] == code
 
 
 def test_the_mesh_is_in_the_files_own_units(fitted, ball, tmp_path, command):

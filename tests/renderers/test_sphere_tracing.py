@@ -183,3 +183,31 @@ def test_refuses_what_does_not_belong_together():
     shown.field.network = MLP(12, 1)
     with pytest.raises(BadInput, match="8 channels and 3 more"):
         in_one_pass(shown, space, rays)
+
+
+class Bowl:
+    """The unsigned distance to the lower half of a sphere of radius 0.3, nowhere below `least`."""
+
+    unsigned, least = True, 5e-4
+
+    def __call__(self, x):
+        x = x - 0.5
+        rim = torch.hypot(torch.hypot(x[:, 0], x[:, 1]) - 0.3, x[:, 2])
+        return torch.where(x[:, 2] <= 0, (x.norm(dim=-1) - 0.3).abs(), rim).clamp_min(self.least)
+
+
+def test_rays_meet_both_sides_of_an_open_sheet_and_pass_where_it_ends():
+    bowl = Bowl()
+    space, slant = FreeSpace.of(bowl), torch.nn.functional.normalize(torch.tensor([0.3, 0.1, 1.0]), dim=0)
+    origins = torch.tensor([[0.6, 0.5, 0.02], [0.6, 0.5, 0.98], [0.02, 0.5, 0.6], [0.05, 0.5, 0.4]])
+    directions = torch.stack((torch.tensor([0.0, 0, 1]), -torch.tensor([0.0, 0, 1]), torch.tensor([1.0, 0, 0]), slant))
+    depth = sphere_tracing.trace(bowl, space, Rays(origins, directions), BOX)
+    below = 0.5 - (0.3**2 - 0.1**2) ** 0.5
+    exact = torch.tensor([below - 0.02, 0.98 - below, torch.inf, torch.inf])
+    assert torch.equal(depth.isfinite(), exact.isfinite())
+    assert ((exact - depth)[:2].abs() < 0.5 * sphere_tracing.HIT_UNSIGNED).all()
+    color, opacity, _ = render_rays(bowl, space, Rays(origins, directions), BOX, WHITE)
+    assert opacity.tolist() == [1, 1, 0, 0]
+    facing = (0.3**2 - 0.1**2) ** 0.5 / 0.3  # of the sphere's normal, from either side
+    normal = torch.tensor([[0.0, (1 - facing**2) ** 0.5, facing]])
+    assert torch.allclose(color[:2], sphere_tracing.shade(normal, directions[:1]).expand(2, 3), atol=0.02)

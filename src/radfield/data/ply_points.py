@@ -21,23 +21,36 @@ _ORDERS = {"binary_little_endian": "<", "binary_big_endian": ">", "ascii": ""}
 
 
 def read_points(path: Path) -> Points:
-    """The points of a PLY file; BadInput where it is none."""
+    """The points of a PLY file that are finite; BadInput where it is none."""
+    rows, count = _rows(path)
+    channels = [rows[name] for name in ("red", "green", "blue") if name in rows]
+    color = np.stack(channels, 1) if len(channels) == 3 else np.full((count, 3), 128)
+    return Points(_positions(rows), np.clip(color, 0, 255).astype(np.uint8)).finite()
+
+
+def read_positions(path: Path) -> np.ndarray:
+    """[P, 3] float64, all of them, be they finite or not; BadInput where it is no PLY file of points."""
+    return _positions(_rows(path)[0])
+
+
+def _positions(rows: dict[str, np.ndarray]) -> np.ndarray:
+    return np.stack([rows[name].astype(np.float64) for name in "xyz"], 1)
+
+
+def _rows(path: Path) -> tuple[dict[str, np.ndarray], int]:
+    """(the properties of the points by name, how many points there are)."""
     data = read_bytes(path)
     order, count, properties, start = _header(data, path)
     names = [name for name, _ in properties]
     if not {"x", "y", "z"} <= set(names):
         raise BadInput(f"{path} has the properties {', '.join(names)[:80]}; points must have x, y, z")
-    if order:
-        row = np.dtype([(name, order + kind) for name, kind in properties])
-        if count * row.itemsize > len(data) - start:
-            raise BadInput(f"{path} states {count} points of {row.itemsize} bytes but holds {len(data) - start} bytes")
-        rows = np.frombuffer(data, row, count, start)
-    else:
-        rows = _ascii(data[start:], count, names, path)
-    position = np.stack([rows[name].astype(np.float64) for name in "xyz"], 1)
-    channels = [rows[name] for name in ("red", "green", "blue") if name in names]
-    color = np.stack(channels, 1) if len(channels) == 3 else np.full((count, 3), 128)
-    return Points(position, np.clip(color, 0, 255).astype(np.uint8)).finite()
+    if not order:
+        return _ascii(data[start:], count, names, path), count
+    row = np.dtype([(name, order + kind) for name, kind in properties])
+    if count * row.itemsize > len(data) - start:
+        raise BadInput(f"{path} states {count} points of {row.itemsize} bytes but holds {len(data) - start} bytes")
+    rows = np.frombuffer(data, row, count, start)
+    return {name: rows[name] for name in names}, count
 
 
 def write_points(path: Path, points: Points) -> None:

@@ -1,9 +1,13 @@
-"""A signed distance field: grid encoding -> MLP (Mueller et al. 2022, Instant-NGP, sec. 5.2).
+"""A distance field: grid encoding -> MLP (Mueller et al. 2022, Instant-NGP, sec. 5.2).
 
-    f(x) = mlp(grid(x), 2 x - 1),   negative inside
+    f(x) = mlp(grid(x), 2 x - 1),   negative inside;   unsigned: f(x) = |mlp(grid(x), 2 x - 1)|
 
 The position itself is among the network's inputs, as in NeuS (Wang et al. 2021): what is far from the surface is nearly
-linear in it, and is learned in a few steps. Positions and distances are scene coordinates, positions in [0, 1]^3.
+linear in it, and is learned in a few steps. An unsigned field is never below 0 by its formula, as in LevelSetUDF (Zhou
+et al. 2023). It is the network's own value that is trained towards a distance, and that begins above 0: trained by its
+absolute value, networks change their sign across a sheet, which is easier to learn than a fold, and must then change it
+back somewhere past its rim, where f has a sheet that there is not. Positions and distances are scene coordinates,
+positions in [0, 1]^3.
 Letter: M samples.
 """
 
@@ -19,6 +23,8 @@ from torch import Tensor
 from ..encodings import hash_grid, registry
 from ..networks import mlp
 
+ABOVE = 0.2  # what an unsigned field begins near
+
 
 @dataclass(frozen=True)
 class Config:
@@ -28,6 +34,7 @@ class Config:
     width: int = 64  # hidden width of the network
     layers: int = 2  # its hidden layers
     precision: str = "f32"  # "bf16" rounds grid entries, features and products to 16 bits
+    unsigned: bool = False  # the distance to open sheets, which have no inside
 
 
 class DistanceField(torch.nn.Module):
@@ -40,6 +47,9 @@ class DistanceField(torch.nn.Module):
         self.config, self.grid = config, registry.build(3, grid, generator)
         network = mlp.Config(width=config.width, hidden_layers=config.layers, bias=True, precision=config.precision)
         self.network = mlp.MLP(self.grid.channels + 3, 1, network, generator)
+        if config.unsigned:
+            with torch.no_grad():
+                self.network.weights[-1] = ABOVE  # the only output's bias
 
     @property
     def networks(self) -> tuple[mlp.MLP, ...]:
@@ -48,4 +58,10 @@ class DistanceField(torch.nn.Module):
 
     def distance(self, x: Tensor) -> Tensor:
         """f [M] float32 at scene positions `x` [M, 3]."""
+        f = self.value(x)
+        return f.abs() if self.config.unsigned else f
+
+    def value(self, x: Tensor) -> Tensor:
+        """The network's own value [M], which training compares with a distance; that of an unsigned field is below 0
+        only where it errs."""
         return self.network(self.grid(x), 2 * x - 1).squeeze(1)

@@ -6,7 +6,8 @@ A *field with a distance* is what has
     box             (low, high), [3] float64 each: where it may be asked
     transform       the similarity that leads into scene coordinates
 
-and, where it knows colours, color(x, d) -> sRGB [M, 3]. Letters: M points, B blocks, K cascades of G^3 cells.
+and, where it knows colours, color(x, d) -> sRGB [M, 3]; where f is nowhere below 0, unsigned = True (its mesher is in
+unsigned.py). Letters: M points, B blocks, K cascades of G^3 cells.
 """
 
 from __future__ import annotations

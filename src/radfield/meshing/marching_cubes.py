@@ -48,17 +48,15 @@ def marching_cubes(
     lattice: Lattice,
     near: Callable[[Tensor, float], Tensor],
     progress: Callable[[int, int], object] | None = None,
-    cases: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Mesh:
     """The surface where `value` (of points [M, 3] float32, below 0 inside) is 0, without colours; it may have no
     triangles. near(centres [B, 3] float32, radius): which balls of that radius the surface can pass through; others are
-    not looked at. progress: called with blocks done and blocks in all. cases(points [B, s, s, s, 3], values [B, s, s,
-    s]): which corners of the cells are inside, as `signed_cases` has it, where signs alone do not say it."""
-    blocks = _blocks(lattice, near)
+    not looked at. progress: called with blocks done and blocks in all."""
+    blocks = blocks_near(lattice, near)
     keys, places, corners = [], [], []
     for begin in range(0, len(blocks), BLOCKS_PER_CALL):
         part = blocks[begin : begin + BLOCKS_PER_CALL]
-        key, place, corner = _extract(value, lattice, part, cases)
+        key, place, corner = _extract(value, lattice, part)
         keys.append(key), places.append(place), corners.append(corner)
         if progress:
             progress(min(begin + BLOCKS_PER_CALL, len(blocks)), len(blocks))
@@ -71,7 +69,7 @@ def marching_cubes(
     return Mesh(lattice.points(place[first]), torch.searchsorted(names, at))
 
 
-def _blocks(lattice: Lattice, near: Callable) -> Tensor:
+def blocks_near(lattice: Lattice, near: Callable) -> Tensor:
     """[B, 3]: the blocks near the surface, as multiples of SIDE. Groups of 8^3 blocks are asked for first."""
     reach = SIDE * 8
     found = torch.cartesian_prod(*[torch.arange(-(-n // reach)) for n in lattice.cells]).view(-1, 3) * reach
@@ -102,7 +100,7 @@ def corner_of(of_points: Tensor, k: int) -> Tensor:
     return of_points[:, x, y, z]
 
 
-def _extract(value: Callable, lattice: Lattice, blocks: Tensor, cases) -> tuple[Tensor, Tensor, Tensor]:
+def _extract(value: Callable, lattice: Lattice, blocks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of some blocks: names [P] and places [P, 3] of the vertices, and the names of the triangles' corners [T, 3]."""
     side = torch.arange(SIDE + 1)
     local = torch.cartesian_prod(side, side, side)
@@ -110,7 +108,7 @@ def _extract(value: Callable, lattice: Lattice, blocks: Tensor, cases) -> tuple[
     shape = (len(blocks), SIDE + 1, SIDE + 1, SIDE + 1)
     x = lattice.points(at).float()
     values = value(x).float().view(shape)
-    case = signed_cases(values) if cases is None else cases(x.view(*shape, 3), values)
+    case = signed_cases(values)
     beyond = blocks[:, None] + torch.arange(SIDE)[:, None] >= torch.tensor(lattice.cells)  # the lattice ends in a block
     for axis in range(3):
         shape = [len(blocks), 1, 1, 1]

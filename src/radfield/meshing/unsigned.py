@@ -1,89 +1,102 @@
 """The surface of an unsigned distance: open sheets, which have no inside.
 
-No value is below 0, so that signs must come from elsewhere: on both sides of a sheet gradients point away from it
-(Guillard et al. 2022, "MeshUDF", and Zhou et al. 2023, "LevelSetUDF", compare the gradients of a cell's corners). Close
-to the sheet a gradient by differences is not to be trusted; so here the corner r that is furthest from it speaks for
-the cell: corner k is on the other side where f_r + g_r . (x_k - x_r) < 0, the distance that a plane sheet would have
-there, g_r the unit gradient. Where that errs, on a curved sheet, corner k lies all but on it, and cells may differ
-about it: vertices that close to a corner become one (Raman and Wenger 2008 snap them for the same reason), which closes
-most of the slits between such cells; some of a few cells stay.
+No value is below 0, so that it is the gradients that say where the sheet is: they point away from it on both sides.
+band.py finds the lattice edges that it passes through, and which sides the corners of each cell are on; the triangles
+of a cell are those of marching cubes. Then
 
-What is inside says nothing beyond its cell: triangles of neighbours may turn either way. A cell that the sheet passes
-has no corner further from it than its diagonal; others are left out, and with them the places between two sheets where
-gradients meet. Near its rim a sheet may be up to a cell too large. The distance must be exact to a small part of a
-cell: fields that were trained without signs for some seconds gave sheets full of slits, so that no program offers them.
-Letters: M points, B blocks of lattice points s^3.
+- around its rim, where the gradients of the last cells point past it, the sheet is up to half a cell too large:
+  vertices that are off the zero level are brought onto it, q' = q - f grad f / |grad f| (LevelSetUDF, Zhou et al. 2023,
+  eq. 1);
+- triangles whose corners are still off it are none of the sheet's: between two sheets gradients meet as well;
+- neighbours are made to turn the same way, as far as that is possible: a Moebius strip keeps a seam;
+- slits that errors of the distance leave are closed where it says that the sheet goes on.
+
+Letters: M points, P vertices, T triangles.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from .band import STEP, Band, gradients, repaired
+from .cube_cases import table
 from .level_set import MARGIN, SLOPE, asked
-from .marching_cubes import Lattice, corner_of, marching_cubes
+from .marching_cubes import LEAST, Lattice
+from .mending import mended
 from .mesh import Mesh
+from .turning import turned_alike
 
-SNAP = 0.15  # of a cell: vertices as close to a lattice point are one
-STEP = 0.25  # of the differences that gradients are found by, in cells
-_SLACK = 1.1  # what a trained distance may be too large by
-#: corners of a tetrahedron: four values give a gradient (Quilez 2015)
-_TETRAHEDRON = ((1.0, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
+OFF = 0.1  # of a cell: vertices further from the zero level are brought onto it
+AWAY = 0.8  # of a cell: as far past its rim a sheet can be, along the diagonal of a face
+GONE = 0.3  # of a cell: what is still further from the zero level is left out
+SLIT = 40.0  # cells: as long the edges of a slit may be that is closed
+LEAST_AREA = 0.02  # of what it was, that a triangle has on the zero level
+_CELLS_PER_CALL = 1 << 17
 
 
 def mesh_of_unsigned(
     distance: Callable[[Tensor], Tensor], box: tuple[Tensor, Tensor], resolution: int, progress=None
 ) -> Mesh:
-    """Where `distance` (of points [M, 3], not negative) is 0, with `resolution` cells along the longest side of the
-    box."""
+    """Where `distance` (of points [M, 3], not negative, its slope about 1) is 0, with `resolution` cells along the
+    longest side of the box (low, high). progress: called with blocks done and blocks in all."""
     lattice = Lattice.of(*box, resolution)
 
     def near(centres: Tensor, radius: float) -> Tensor:
         return asked(distance, centres) <= SLOPE * radius + MARGIN
 
-    def cases(x: Tensor, values: Tensor) -> Tensor:
-        return unsigned_cases(distance, lattice.spacing, x, values)
-
-    # above 0: between two zeros there is no middle
-    mesh = marching_cubes(lambda x: asked(distance, x).clamp_min(1e-9), lattice, near, progress, cases)
-    return snapped(mesh, lattice)
-
-
-def snapped(mesh: Mesh, lattice: Lattice) -> Mesh:
-    """The mesh with the vertices that are close to one lattice point joined in their mean, without the triangles that
-    lose their area by that."""
+    band = Band.of(distance, lattice, near, progress)
+    scores = band.scores()
+    mesh = _triangles(band, band.cases(repaired(band, scores), scores))
     if not len(mesh.triangles):
         return mesh
-    place = (mesh.vertices - lattice.low) / lattice.spacing
-    corner = place.round()
-    alone = (place - corner).abs().amax(-1) >= SNAP
-    corner[alone] = place[alone]  # no lattice point: places of vertices are distinct
-    names, number, count = corner.unique(dim=0, return_inverse=True, return_counts=True)
-    vertices = torch.zeros(len(names), 3, dtype=torch.float64).index_add_(0, number, mesh.vertices) / count[:, None]
-    triangles = number[mesh.triangles]
-    a, b, c = triangles.unbind(1)
-    triangles = triangles[(a != b) & (b != c) & (c != a)]
-    _, group = triangles.sort(-1).values.unique(dim=0, return_inverse=True)
-    first = torch.full((len(group),), len(group)).scatter_reduce_(0, group, torch.arange(len(group)), "amin")
-    return Mesh(vertices, triangles).select(first[first < len(group)])
+    # A trained distance is nowhere quite 0: what most vertices have is taken for it.
+    level = 2 * float(asked(distance, mesh.vertices.float()).median())
+    mesh = _settled(mesh, distance, level, lattice.spacing)
+
+    def on_sheet(x: Tensor) -> Tensor:
+        return asked(distance, x) <= level + GONE * lattice.spacing
+
+    return mended(replace(mesh, triangles=turned_alike(mesh)), SLIT * lattice.spacing, on_sheet)
 
 
-def unsigned_cases(distance: Callable[[Tensor], Tensor], spacing: float, x: Tensor, values: Tensor) -> Tensor:
-    """[B, s - 1, s - 1, s - 1] int64: the cells' cases; x: [B, s, s, s, 3] lattice points; values: [B, s, s, s]."""
-    corners = torch.stack([corner_of(values, k) for k in range(8)], -1)
-    close = (corners <= 3**0.5 * spacing * _SLACK).all(-1)
-    places = torch.stack([corner_of(x, k)[close] for k in range(8)], 1)  # [cells, 8, 3]
-    furthest, which = corners[close].max(-1)
-    start = places[torch.arange(len(places)), which]
-    gradient = torch.nn.functional.normalize(_gradients(distance, STEP * spacing, start), dim=-1)
-    predicted = furthest[:, None] + ((places - start[:, None]) * gradient[:, None]).sum(-1)
-    case = torch.zeros(close.shape, dtype=torch.int64)
-    case[close] = ((predicted < 0).long() << torch.arange(8)).sum(-1)
-    return case
+def _triangles(band: Band, cases: Tensor) -> Mesh:
+    """The triangles of the band's cells; a vertex is named by its edge, so that cells share it."""
+    found = [torch.zeros(0, 3, dtype=torch.int64)]
+    for cells, case in zip(band.cells.split(_CELLS_PER_CALL), cases.split(_CELLS_PER_CALL), strict=True):
+        some = case.nonzero()[:, 0]
+        edges = table()[case[some]]  # [cells, MOST, 3]
+        row, which = (edges[..., 0] >= 0).nonzero().T
+        found.append(band.edges_of(cells[some[row]]).gather(1, edges[row, which]))
+    names, triangles = torch.cat(found).unique(return_inverse=True)
+    axis, a = names // max(len(band.f), 1), names % max(len(band.f), 1)
+    f_a, f_b = band.f[a].double(), band.f[band.after[a, axis]].double()
+    share = (f_a / (f_a + f_b).clamp_min(1e-12)).clamp(LEAST, 1 - LEAST)
+    start, end = band.x[a], band.x[band.after[a, axis]]
+    return Mesh(start + share[:, None] * (end - start), triangles)
 
 
-def _gradients(distance: Callable[[Tensor], Tensor], step: float, x: Tensor) -> Tensor:
-    corners = x.new_tensor(_TETRAHEDRON)
-    return torch.stack([asked(distance, x + step * corner) for corner in corners], -1) @ corners
+def _settled(mesh: Mesh, distance: Callable[[Tensor], Tensor], level: float, spacing: float) -> Mesh:
+    """The mesh with its vertices on the zero level, which is at `level`, without the triangles that are not near it or
+    were turned over on the way."""
+    f = asked(distance, mesh.vertices.float())
+    mesh = mesh.select((f <= level + AWAY * spacing)[mesh.triangles].all(-1))
+    vertices = mesh.vertices.clone()
+    for _ in range(2):
+        f = asked(distance, vertices.float())
+        off = (f > level + OFF * spacing).nonzero()[:, 0]
+        away = gradients(distance, STEP * spacing, vertices[off].float())
+        vertices[off] -= (f[off, None] * away).double()
+    settled = replace(mesh, vertices=vertices)
+    near = (asked(distance, vertices.float()) <= level + GONE * spacing)[mesh.triangles].all(-1)
+    before, after = _area_vectors(mesh), _area_vectors(settled)
+    return settled.select(near & ((before * after).sum(-1) > LEAST_AREA * (before * before).sum(-1)))
+
+
+def _area_vectors(mesh: Mesh) -> Tensor:
+    """[T, 3]: each triangle's normal, twice as long as its area."""
+    a, b, c = mesh.vertices[mesh.triangles].unbind(1)
+    return torch.linalg.cross(b - a, c - a)

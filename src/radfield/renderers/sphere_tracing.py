@@ -6,9 +6,13 @@ Two things keep the number of questions low. Far from the surface a grid of cell
 asking the field: |f| at the cell's centre, less what f can change within the cell if its slope is at most 1, and some.
 And only rays that are still under way are asked for at all. Rays do not depend on one another.
 
-On the CPU a field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask grid and
-network, find normals and are shaded without anything but their colours being in memory. What `render_rays` does with
-any other distance, one stage after another over all rays, is its specification.
+An unsigned distance is never below 0, and a trained one is nowhere quite 0: rays end where it is less than
+`HIT_UNSIGNED`, which keeps them from passing through, and normals are found a little before that, where both ends of
+the differences are on the ray's side of the sheet. Depth is that of the last step's end.
+
+On the CPU a signed field's surface is shown in one pass (`FieldDistance`, op `sphere_trace`): tiles of rays step, ask
+grid and network, find normals and are shaded without anything but their colours being in memory. What `render_rays`
+does with any other distance, one stage after another over all rays, is its specification.
 
 On CUDA it is one pass as well, in which a block asks for one point of each of 32 rays (`field_rays_device.h`).
 
@@ -35,6 +39,9 @@ from .volume import View
 
 RELAXED = 0.95  # of f is gone at a time, as a trained field's slope is not exactly 1
 HIT = 2e-4  # f below this is the surface
+HIT_UNSIGNED = 1 / 512  # the same where f is unsigned
+BEFORE = 8 / 1024  # the hit, along the ray: where an unsigned distance is asked for its normal
+UNSIGNED_STEP = 3 / 1024  # of the differences there
 MOST_STEPS = 128
 CELLS = 128
 _SLOPE = 1.2  # what a trained field's slope is trusted not to exceed between a cell's centre and its corners
@@ -79,11 +86,18 @@ def _(a):
 
 @dataclass(frozen=True)
 class FieldDistance:
-    """The distance that is shown of a field: to where its own is `level`, within the box `crop` (low, high)."""
+    """The distance that is shown of a field: to where its own is `level`, within the box `crop` (low, high). hit: what
+    an unsigned one is below where the surface is."""
 
     field: DistanceField
     level: float = 0.0
     crop: tuple[tuple[float, float, float], tuple[float, float, float]] | None = None
+    hit: float = HIT_UNSIGNED
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether it is nowhere below 0."""
+        return self.field.config.unsigned and self.level <= 0
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -120,6 +134,8 @@ def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, T
     low, high = (corner.to(rays.origins) for corner in box)
     near, far = intersect_box(rays.origins, rays.directions, low, high)
     depth = torch.full_like(near, torch.inf)
+    unsigned = getattr(distance, "unsigned", False)
+    least = getattr(distance, "hit", HIT_UNSIGNED) if unsigned else HIT
     going = (far > near).nonzero()[:, 0]
     o, d, t, far = rays.origins[going], rays.directions[going], near[going], far[going]
     for _ in range(MOST_STEPS):
@@ -127,8 +143,8 @@ def trace(distance: Distance, space: FreeSpace, rays: Rays, box: tuple[Tensor, T
         if not len(going):
             break
         f = _asked(distance, o + t[:, None] * d)
-        hit = f < HIT
-        depth[going[hit]] = t[hit]
+        hit = f < least
+        depth[going[hit]] = t[hit] + f[hit] if unsigned else t[hit]
         t = t + RELAXED * f
         o, d, t, far, going = _kept(~hit & (t < far), o, d, t, far, going)
     return depth
@@ -156,10 +172,10 @@ def _asked(distance: Distance, x: Tensor) -> Tensor:
     return torch.cat([distance(part) for part in x.split(_POINTS_PER_CALL)])
 
 
-def normals(distance: Distance, x: Tensor) -> Tensor:
-    """[N, 3] unit gradients at x [N, 3], by differences."""
+def normals(distance: Distance, x: Tensor, step: float = NORMAL_STEP) -> Tensor:
+    """[N, 3] unit gradients at x [N, 3], by differences of that step."""
     corners = x.new_tensor(_TETRAHEDRON)
-    values = [_asked(distance, x + NORMAL_STEP * corner) for corner in corners]
+    values = [_asked(distance, x + step * corner) for corner in corners]
     return torch.nn.functional.normalize(torch.stack(values, 1) @ corners, dim=-1)
 
 
@@ -198,12 +214,15 @@ def render_rays(
     """Colour [N, 3] on `background` [3], opacity [N] and depth [N] (0 where nothing is) along rays; box: as in `trace`.
     width: of the image whose pixels, row by row, the rays are, which lets neighbours go together. nanoseconds: [3]
     int64, to which the CPU time of the stages is added, where all is one pass."""
-    if isinstance(distance, FieldDistance) and takes(distance.field.grid, rays.origins):
+    unsigned = getattr(distance, "unsigned", False)
+    signed_field = isinstance(distance, FieldDistance) and not distance.field.config.unsigned
+    if signed_field and takes(distance.field.grid, rays.origins):
         return _in_one_pass(distance, space, rays, box, background, width, nanoseconds)
     depth = trace(distance, space, rays, box)
     met = depth.isfinite().nonzero()[:, 0]
     directions = rays.directions[met]
-    normal = normals(distance, rays.origins[met] + depth[met, None] * directions)
+    at, step = (depth[met] - BEFORE, UNSIGNED_STEP) if unsigned else (depth[met], NORMAL_STEP)
+    normal = normals(distance, rays.origins[met] + at[:, None] * directions, step)
     color = background.expand(len(depth), 3).clone()
     color[met] = shade(normal, directions)
     return color, depth.isfinite().float(), depth.nan_to_num(posinf=0.0)

@@ -59,6 +59,11 @@ class Surface:
         """[T, 3, 3] float64."""
         return self.vertices[self.triangles]
 
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """(low, high), [3] each, of its box."""
+        return self.corners.amin((0, 1)), self.corners.amax((0, 1))
+
     @cached_property
     def area_vectors(self) -> Tensor:
         """[T, 3]: each triangle's normal by the right-hand rule, as long as its area."""
@@ -74,7 +79,8 @@ class Surface:
     @property
     def diagonal(self) -> float:
         """Of its box."""
-        return float((self.corners.amax((0, 1)) - self.corners.amin((0, 1))).norm())
+        low, high = self.bounds
+        return float((high - low).norm())
 
     @cached_property
     def tree(self) -> WideBvh:
@@ -99,10 +105,13 @@ class Surface:
         near = distance.abs() < 1e-4 * self.diagonal  # where the winding number is not to be trusted either
         return "winding" if bool((differ & ~near).any()) else "pseudonormal"
 
-    def announce(self, name: str) -> None:
-        """Says what a user should know of the mesh before its distances are believed."""
+    def announce(self, name: str, signed: bool = True) -> None:
+        """Says what a user should know of the mesh before its distances are believed; signed: whether what is inside
+        matters."""
         if self.left_out:
             warn(f"{name}: {self.left_out} triangles are degenerate or repeated, and left out")
+        if not signed:
+            return
         if self.open_edges:
             warn(
                 f"{name}: {self.open_edges} edges are open or shared by more than two triangles; what is inside is "

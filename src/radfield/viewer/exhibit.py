@@ -210,7 +210,8 @@ def _of_distances(folder) -> Exhibit:
     shown = {"transform": model.transform, "upward": FitSdf().saved_options(folder)["up"]}
     box = crop.load(folder.path, model.transform)
     title = folder.path.resolve().name
-    return Exhibit(title, "signed distance field", source_of(model), folder=folder.path, box=box, **shown)
+    about = "unsigned distance field" if model.unsigned else "signed distance field"
+    return Exhibit(title, about, source_of(model), folder=folder.path, box=box, **shown)
 
 
 def of_capture(path: Path, **reading) -> Exhibit:

@@ -173,7 +173,7 @@ class GaussianSource:
 
 
 class DistanceSource:
-    """A signed distance field (`apps/fit/sdf.py`), whose surface is where the distance is the look's level."""
+    """A distance field (`apps/fit/sdf.py`), signed or not, whose surface is where the distance is the look's level."""
 
     whole = False
     channels = (COLOR, DEPTH, NORMALS, OPACITY)
@@ -190,7 +190,7 @@ class DistanceSource:
     def ask(self, look: Look, camera: Cameras, index: Tensor) -> Answer:
         """The pixels `index` [N] (row by row) of `camera`."""
         crop = None if look.crop is None else (look.crop.low, look.crop.high)
-        distance = sphere_tracing.FieldDistance(self.model.field, look.level, crop)
+        distance = sphere_tracing.FieldDistance(self.model.field, look.level, crop, self.model.hit)
         if self._space[0] != (look.level, look.crop):
             self._space = ((look.level, look.crop), sphere_tracing.FreeSpace.of(distance))
         rays, background = pixel_rays(camera, index), torch.tensor(look.background or (1.0, 1.0, 1.0))

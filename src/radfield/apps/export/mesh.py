@@ -21,6 +21,7 @@ from ...meshing import fusion, level_set, parts
 from ...meshing.decimate import decimate
 from ...meshing.mesh import Mesh
 from ...meshing.texture import bake, unwrap
+from ...meshing.unsigned import mesh_of_unsigned
 from ...meshing.visibility import seen
 from ...tracing.surface import count_open_edges
 from ...training.progress import Progress
@@ -114,7 +115,11 @@ def extract(model, options, progress=None) -> tuple[Mesh, str]:
     """(the model's surface in scene coordinates, what to try where that is empty)."""
     if hasattr(model, "distance"):
         hint = getattr(model, "empty", "the field is nowhere 0; the rule: a run that was trained for longer")
-        return level_set.mesh_of_distance(model.distance, model.box, options.resolution, progress), hint
+        mesher = mesh_of_unsigned if getattr(model, "unsigned", False) else level_set.mesh_of_distance
+        resolution = min(options.resolution, getattr(model, "most_cells", None) or options.resolution)
+        if resolution < options.resolution:
+            print(f"export: {resolution} cells along its longest side: no smaller than between points", file=sys.stderr)
+        return mesher(model.distance, model.box, resolution, progress), hint
     cells = level_set.occupied_cells(model.grid, min(options.cascades, model.cascades))
     hint = f"no density is above {options.density:g}; the rule: a lower --density, or a longer training"
     return level_set.mesh_of_density(model.density, cells, options.density, options.resolution, progress), hint

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 import os
 import sys
 from abc import ABC, abstractmethod
@@ -55,6 +56,8 @@ class Fit(ABC):
     default_seconds: ClassVar[float] = 60.0
     #: options that a continued run keeps, and what config.json has of them
     kept: ClassVar[dict[str, tuple]] = {"seed": (int,)}
+    #: what runs have in place of options that came later
+    before: ClassVar[dict[str, object]] = {}
     shown: ClassVar[tuple[str, ...]] = ("loss", "samples_per_s")  # figures on the way
 
     @abstractmethod
@@ -122,6 +125,7 @@ class Fit(ABC):
     def saved_options(self, folder: RunFolder) -> dict:
         """The options of a run. Raises `BadInput` where config.json does not have them."""
         options = folder.read_config().get("options")
+        options = self.before | options if isinstance(options, dict) else options
         kinds = {self.source: (str,), "steps": (int, _NONE), "seconds": (int, float, _NONE), **self.kept}
         if not isinstance(options, dict) or not all(k in options and type(options[k]) in v for k, v in kinds.items()):
             raise BadInput(f"{folder.config_path}: has no options; the rule: a run that `radfield {self.command}` made")
@@ -148,7 +152,7 @@ class Fit(ABC):
             raise BadInput(f"--output is not given; {rule}")
 
     def _check_same(self, folder: RunFolder, scene: dict, place) -> None:
-        if folder.read_config().get("scene") != scene:
+        if not alike(folder.read_config().get("scene"), scene):
             raise BadInput(f"{place}: is not the {self.noun} that {folder.path} was fitted to")
 
     def _loop(self, options: FitOptions, training: FitTraining, folder: RunFolder) -> None:
@@ -175,3 +179,16 @@ class Fit(ABC):
                 raise BadInput(f"--{name} is {given}; the rule: --resume keeps the run's {saved[name]}")
             changes[name] = saved[name]
         return with_budget(dataclasses.replace(options, **changes, **budget_of(options, saved)), self.default_seconds)
+
+
+def alike(a, b, size: float = 0.0) -> bool:
+    """Whether two values of JSON are the same but for a millionth in floats, those of a transform that another version
+    computed; in a list, a millionth of its largest number. size: that of the list that they are of."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a.keys() == b.keys() and all(alike(a[name], b[name]) for name in a)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        size = max((abs(value) for value in (*a, *b) if isinstance(value, float)), default=0.0)
+        return len(a) == len(b) and all(alike(one, other, size) for one, other in zip(a, b, strict=True))
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-6 * size)
+    return a == b

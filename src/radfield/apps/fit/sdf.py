@@ -1,4 +1,5 @@
-"""The method `sdf`: a signed distance field fitted to a triangle mesh. Options, model, and a step of its training.
+"""The method `sdf`: a distance field fitted to a triangle mesh, signed or not, or to a cloud of points, not signed.
+Options, model, and a step of its training.
 
 Scene coordinates are the unit cube, in which the mesh's box with a margin is centred (`transform`).
 """
@@ -24,15 +25,19 @@ from ...losses import mape
 from ...renderers import sphere_tracing
 from ...renderers.volume import View
 from ...sampling.random import stream
+from ...tracing.cloud import Cloud
 from ...tracing.surface import Surface
 from ...training.checkpoint import load_checkpoint
 from ...training.run_folder import RunFolder
 from ..run_files import load_tensors, restore, scene_from, typed_options
-from .sdf_samples import MARGIN, box, training_batch
+from . import level_sets
+from .sdf_samples import MARGIN, SOFT, box, training_batch
 from .training import FitTraining, check_options
 
 #: sparse voxels drop what has no density, which distances are not
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
+UNSURE = 1.5  # of the space between two points of a cloud, a trained distance is off by on the surface
+CELLS = 0.5  # of the finest level, along the space between two points of a cloud: smaller ones would learn its noise
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,26 @@ class Model:
     size: Tensor
     background: str = "white"
     cascades: int = 1
+    spacing: float | None = None  # of the points of a cloud, in the scene
     device = torch.device("cpu")
+
+    @property
+    def unsigned(self) -> bool:
+        """Whether f is nowhere below 0."""
+        return self.field.config.unsigned
+
+    @property
+    def hit(self) -> float:
+        """What an unsigned f is below on the surface: of a cloud's it is not sure by more than a part of the space
+        between points."""
+        return max(sphere_tracing.HIT_UNSIGNED, UNSURE * (self.spacing or 0.0))
+
+    @property
+    def most_cells(self) -> int | None:
+        """Of a mesh along the longest side of the box: as large as the space between two points of a cloud, which say
+        nothing of what is smaller. None where it was fitted to a mesh."""
+        low, high = self.box
+        return None if self.spacing is None else max(8, int(float((high - low).max()) / self.spacing))
 
     @property
     def box(self) -> tuple[Tensor, Tensor]:
@@ -83,7 +107,7 @@ class Model:
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
         """A shaded picture of a view of `cameras` (in scene coordinates)."""
         background = torch.ones(3) if background is None else background
-        shown = sphere_tracing.FieldDistance(self.field)
+        shown = sphere_tracing.FieldDistance(self.field, hit=self.hit)
         return sphere_tracing.render_view(shown, self.space, self.box, cameras, view, background)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -108,14 +132,20 @@ def build(
     background: str = "white",
     cascades: int = 1,
     seed: int = 0,
+    unsigned: bool = False,
+    spacing: float | None = None,
 ) -> Model:
-    """A fresh model; transform, size: as the model has them. Raises `BadInput` on options out of range."""
-    sizes = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
-    grid = registry.config_of(config.encoding, **{name: getattr(config, name) for name in sizes})
-    field = distance.DistanceField(
-        distance.Config(grid=grid, precision=config.precision), torch.Generator().manual_seed(seed)
-    )
-    return Model(config, field, transform, size, background, cascades)
+    """A fresh model; transform, size: as the model has them; spacing: of the points of a cloud, in the scene. Raises
+    `BadInput` on options out of range."""
+    names = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
+    sizes = {name: getattr(config, name) for name in names}
+    if spacing is not None:
+        finest = max(config.base_resolution, round(CELLS / spacing))
+        sizes["finest_resolution"] = min(config.finest_resolution, finest)
+    grid = registry.config_of(config.encoding, **sizes)
+    options = distance.Config(grid=grid, precision=config.precision, unsigned=unsigned)
+    field = distance.DistanceField(options, torch.Generator().manual_seed(seed))
+    return Model(config, field, transform, size, background, cascades, spacing)
 
 
 def config_from(values: dict) -> Config:
@@ -133,7 +163,7 @@ def load(run: str | Path, device="cpu") -> Model:
         raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a signed distance field")
     folder = RunFolder.open(run)
     config = folder.read_config()
-    model = build(config_from(config), size=_size_from(config), **scene_from(folder))
+    model = build(config_from(config), size=_size_from(config), **scene_from(folder), **_kind_from(config))
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
@@ -141,7 +171,7 @@ def load(run: str | Path, device="cpu") -> Model:
     return model
 
 
-def scene_of(surface: Surface) -> SceneTransform:
+def scene_of(surface: Surface | Cloud) -> SceneTransform:
     """The similarity that brings the mesh's box with its margin into the unit cube's middle."""
     low, high = box(surface)
     scale = 1 / float((high - low).max())
@@ -157,19 +187,47 @@ def _size_from(config: dict) -> Tensor:
     return torch.tensor(size, dtype=torch.float64)
 
 
-def size_of(surface: Surface) -> Tensor:
+def kind_of(surface: Surface | Cloud, unsigned: bool) -> dict:
+    """What `build` and config.json have of an unsigned field and of a cloud's points; nothing of a signed field."""
+    if not unsigned:
+        return {}
+    return {"unsigned": True} | ({"spacing": surface.spacing} if isinstance(surface, Cloud) else {})
+
+
+def _kind_from(config: dict) -> dict:
+    """The same of a run's config.json, checked."""
+    unsigned, spacing = config["scene"].get("unsigned", False), config["scene"].get("spacing")
+    if type(unsigned) is not bool:
+        raise BadInput(f"config.json: unsigned is {unsigned!r:.80}; the rule: true or false")
+    if spacing is not None and not (type(spacing) is float and 1e-9 < spacing < 1):
+        raise BadInput(f"config.json: spacing is {spacing!r:.80}; the rule: between 0 and 1")
+    return {"unsigned": unsigned, "spacing": spacing}
+
+
+def size_of(surface: Surface | Cloud) -> Tensor:
     """[3] float64, the sides of a surface's box."""
-    return surface.corners.amax((0, 1)) - surface.corners.amin((0, 1))
+    low, high = surface.bounds
+    return high - low
 
 
 class Training(FitTraining):
     """The state of training besides the model. surface: in scene coordinates."""
 
-    def __init__(self, model: Model, surface: Surface, seed: int):
+    def __init__(self, model: Model, surface: Surface | Cloud, seed: int):
         super().__init__(model, seed, model.config.batch)
         self.surface = surface
-        corners = surface.corners.view(-1, 3).float()
-        self.box = torch.stack((corners.amin(0), corners.amax(0)))
+        self.box = torch.stack(surface.bounds).float()
+
+    def loss(self, progress: float, generator: torch.Generator) -> Tensor:
+        """Of the batch that the generator draws, at `progress` in [0, 1] of the budget."""
+        field, batch = self.model.field, self.model.config.batch
+        if isinstance(self.surface, Cloud):
+            with self.stages("forward"):
+                return level_sets.loss(field, self.surface, batch, progress, generator)
+        with self.stages("samples"):
+            x, wanted = training_batch(self.surface, batch, generator, self.model.unsigned)
+        with self.stages("forward"):
+            return mape(field.value(x), wanted, SOFT) if self.model.unsigned else mape(field.value(x), wanted)
 
 
 def train_step(training: Training, progress: float) -> float:
@@ -180,10 +238,7 @@ def train_step(training: Training, progress: float) -> float:
     with stages("encoding"):
         if field.grid.refine(progress, lambda: training.box):
             training.take_parameters()
-    with stages("samples"):
-        x, wanted = training_batch(training.surface, model.config.batch, generator)
-    with stages("forward"):
-        loss = mape(field.distance(x), wanted)
+    loss = training.loss(progress, generator)
     value = loss.item()
     if not math.isfinite(value):
         raise FloatingPointError(f"the loss of step {training.step} is {value}")

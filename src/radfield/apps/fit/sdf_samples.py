@@ -1,8 +1,9 @@
-"""Where a signed distance is asked for in training: on the surface, near it, and anywhere.
+"""Where a distance is asked for in training: on the surface, near it, and anywhere.
 
 Mueller et al. 2022 (Instant-NGP) take 4/8 on the surface, 3/8 near it and 1/8 uniform points. For fits of a minute the
 mix here has fewer points on the surface, which say nothing of the sign, and noise of two scales near it: 2/8 on the
-surface, 4/8 near it, 2/8 uniform. Letter: N points, in the mesh's unit."""
+surface, 4/8 near it, 2/8 uniform; 5/8 uniform where distances have no sign, since what is far is then learned as its
+own, not as what is near carried on. The surface may be a cloud of points. Letter: N points, in the mesh's unit."""
 
 from __future__ import annotations
 
@@ -11,37 +12,42 @@ import math
 import torch
 from torch import Tensor
 
+from ...tracing.cloud import Cloud
 from ...tracing.surface import Surface
 
 NEAR = 1 / 1024  # scale of the noise near the surface, in parts of the radius of the mesh's box
 AROUND = 1 / 64  # the same for points around it
+SOFT = 0.03  # added to an unsigned distance where an error is made relative to it, in scene units
 MARGIN = 0.01  # of the diagonal, by which the box of uniform points is larger than the mesh
 
 
-def box(surface: Surface) -> tuple[Tensor, Tensor]:
+def box(surface: Surface | Cloud) -> tuple[Tensor, Tensor]:
     """(low, high), [3] float64 each: the mesh's box with the margin around it."""
-    low, high = surface.corners.amin((0, 1)), surface.corners.amax((0, 1))
+    low, high = surface.bounds
     return low - MARGIN * surface.diagonal, high + MARGIN * surface.diagonal
 
 
-def uniform(surface: Surface, count: int, generator: torch.Generator) -> Tensor:
+def uniform(surface: Surface | Cloud, count: int, generator: torch.Generator) -> Tensor:
     """[N, 3] float32 points, evenly in `box`."""
     low, high = box(surface)
     return (low + (high - low) * torch.rand(count, 3, generator=generator, dtype=torch.float64)).float()
 
 
-def near_surface(surface: Surface, count: int, generator: torch.Generator, scale: float = NEAR) -> Tensor:
+def near_surface(surface: Surface | Cloud, count: int, generator: torch.Generator, scale: float = NEAR) -> Tensor:
     """[N, 3] float32 points of the surface, moved by logistic noise along each axis; scale: in parts of the radius."""
     share = torch.rand(count, 3, generator=generator).clamp(1e-6, 1 - 1e-6)
     noise = torch.log(share / (1 - share)) * math.sqrt(3) / math.pi  # of variance 1
     return surface.sample(count, generator) + noise * (0.5 * surface.diagonal * scale)
 
 
-def training_batch(surface: Surface, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """(x [N, 3], signed distance [N]) of the mix; what is on the surface has distance 0 without being asked for."""
-    quarter = count // 4
-    on = surface.sample(quarter, generator)
-    near = (near_surface(surface, quarter, generator, scale) for scale in (NEAR, AROUND))
-    asked = torch.cat((*near, uniform(surface, count - 3 * quarter, generator)))
-    distance = surface.signed_distance(asked)
+def training_batch(
+    surface: Surface, count: int, generator: torch.Generator, unsigned: bool = False
+) -> tuple[Tensor, Tensor]:
+    """(x [N, 3], distance [N], signed or not) of the mix; what is on the surface has distance 0 without being asked
+    for."""
+    part = count // 8 if unsigned else count // 4
+    on = surface.sample(part, generator)
+    near = (near_surface(surface, part, generator, scale) for scale in (NEAR, AROUND))
+    asked = torch.cat((*near, uniform(surface, count - 3 * part, generator)))
+    distance = surface.distance(asked) if unsigned else surface.signed_distance(asked)
     return torch.cat((on, asked)), torch.cat((torch.zeros(len(on)), distance))

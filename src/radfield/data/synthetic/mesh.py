@@ -150,8 +150,11 @@ def _look_of(mesh, linear: bool):
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).float() / 255
         return torch.from_numpy(np.array(uv)).float(), decode_srgb(pixels), None
     linear &= material is None  # a material's own colour has been made sRGB
-    colors = np.array(mesh.visual.to_color().vertex_colors) if material is not None else mesh.visual.vertex_colors
-    colors = torch.from_numpy(np.array(colors)[:, :3]).float() / 255
+    visual = mesh.visual if material is None else mesh.visual.to_color()
+    if material is not None and visual.kind is None:  # a material that names no colour, as of our .glb without colours
+        return None, None, None
+    colors = np.array(visual.vertex_colors)
+    colors = torch.from_numpy(colors[:, :3]).float() / 255
     if len(colors) != len(mesh.vertices):
         return None, None, None
     return None, None, colors if linear else decode_srgb(colors)
