@@ -32,7 +32,7 @@ emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on
 
 def training_of(scene, config=SMALL, device="cpu"):
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": "white"}
-    training = neus2.Training(neus2.build(config, **where, device=device), scene, 3)
+    training = neus2.Training(neus2.build(config, **where, device=device), scene, 5)
     training.step = 3  # the first step evaluates every cell; this one some
     return training
 

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .level_set import MARGIN, SLOPE, asked
+from .level_set import MARGIN, SLOPES, asked
 from .marching_cubes import Lattice, corner_of, marching_cubes
 from .mesh import Mesh
 
@@ -41,7 +41,7 @@ def mesh_of_unsigned(
     lattice = Lattice.of(*box, resolution)
 
     def near(centres: Tensor, radius: float) -> Tensor:
-        return asked(distance, centres) <= SLOPE * radius + MARGIN
+        return asked(distance, centres) <= SLOPES[0] * radius + MARGIN
 
     def cases(x: Tensor, values: Tensor) -> Tensor:
         return unsigned_cases(distance, lattice.spacing, x, values)
