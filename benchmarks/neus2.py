@@ -62,19 +62,21 @@ POINTS = 200_000
 class Step:
     """A model with its optimiser, and one step of it."""
 
-    def __init__(self, precision: str, rays: int = RAYS):
+    def __init__(self, config: neus2.Config, rays: int = RAYS):
         self.generator, self.stages, self.rays = torch.Generator().manual_seed(0), Stages(), rays
         place = {"cascades": 1, "transform": SceneTransform(1.0, offset=(0.0, 0.0, 0.0)), "background": "white"}
-        self.field = neus2.build(neus2.Config(precision=precision), **place).field
+        self.field = neus2.build(config, **place).field
         self.sharpness = torch.zeros(1)
-        grid = self.field.grid
+        grid, own = self.field.grid, self.field.color_grid
         with torch.no_grad():
-            grid.table.uniform_(-0.01, 0.01, generator=self.generator)
+            for each in self.field.grids:
+                each.table.uniform_(-0.01, 0.01, generator=self.generator)
             for network in self.field.networks:
                 network.weights += 0.05 * torch.randn(network.weights.shape, generator=self.generator)
         grid.grad_into = SlopeGradients(grid.grid)
         table = {"parameter": grid.table.data, "grad": grid.grad_into, "shadow": grid.stored(), "mode": "skip"}
         groups = [table, {"parameter": self.field.log_sharpness.data, "grad": self.sharpness}]
+        groups += [] if own is None else own.adam_groups()
         for network in self.field.networks:
             network.grad_into = torch.zeros_like(network.weights)
             groups.append({"parameter": network.weights.data, "grad": network.grad_into})
@@ -108,9 +110,11 @@ class Step:
             self.optimizer.step(lr=1e-4)
 
 
-def measure_step(precision: str) -> dict:
+def measure_step(options) -> dict:
     """Samples per second of the whole step, and milliseconds of each stage."""
-    step = Step(precision)
+    config = neus2.Config(precision=options.precision, **options.set)
+    neus2.check(config)
+    step = Step(config)
     step.refresh()
     step()
     step.stages = Stages()
@@ -119,7 +123,13 @@ def measure_step(precision: str) -> dict:
         seconds = median_seconds(step, repeats)
     stages = {name: 1000 * s / (repeats + 1) for name, s in step.stages.seconds.items()}
     count = len(step.samples)
-    return {"precision": precision, "samples": count, "samples_per_s": count / seconds, "milliseconds": stages}
+    return {
+        "precision": options.precision,
+        "color_levels": config.color_levels,
+        "samples": count,
+        "samples_per_s": count / seconds,
+        "milliseconds": stages,
+    }
 
 
 def trained(options, scene) -> tuple[dict, neus2.Model]:
@@ -329,8 +339,13 @@ def main() -> None:
     use_device("cpu", options.threads)
     if options.what == "capture" and options.capture is None:
         parser.error("--capture is not given")
-    measures = {"synthetic": measure_synthetic, "sequence": measure_sequence, "capture": measure_capture}
-    figures = measure_step(options.precision) if options.what == "step" else measures[options.what](options)
+    measures = {
+        "step": measure_step,
+        "synthetic": measure_synthetic,
+        "sequence": measure_sequence,
+        "capture": measure_capture,
+    }
+    figures = measures[options.what](options)
     report(figures, options.json, options.save)
 
 

@@ -12,6 +12,8 @@ from PIL import Image
 
 from radfield.apps import neus2
 from radfield.apps.neus2.step import (
+    BAND,
+    area_gradient,
     curvature_gradient,
     extra_points,
     levels_in_use,
@@ -247,6 +249,44 @@ def test_normals_are_smoothed_late():
     assert math.isclose(smoothing(0.55), 0.5)
 
 
+def test_area_is_what_the_mean_near_the_surface_says():
+    f = torch.randn(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64).mul(0.05).requires_grad_()
+    (grad,) = torch.autograd.grad((-f.abs() / BAND).exp().mean(), f)
+    assert torch.allclose(area_gradient(f.detach()), grad)
+    x = torch.rand(200_000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    value = (-((x - 0.5).norm(dim=1) - 0.3).abs() / BAND).exp().mean()
+    assert math.isclose(float(value) / (2 * BAND), 4 * math.pi * 0.3**2, rel_tol=0.02)
+
+
+def test_a_surface_that_no_ray_meets_shrinks(scene):
+    found = []
+    for weight in (0.0, 1.0):
+        training = training_of(scene, area=weight, final_sharpness=0.0)
+        for _ in range(15):
+            neus2.train_step(training, 0.7)
+        x = torch.rand(50_000, 3, generator=torch.Generator().manual_seed(1))
+        found.append(float((-training.model.distance(x).abs() / BAND).exp().mean()))
+    assert found[1] < 0.97 * found[0], found
+
+
+def test_the_surface_is_closed_at_the_cubes_faces_and_where_masks_show_nothing(scene):
+    from radfield.meshing.level_set import mesh_of_distance
+    from radfield.tracing.surface import count_open_edges
+
+    training = training_of(scene, radius=0.5)  # with the corners of a cube of side 1
+    model, side = training.model, training.model.grid.config.resolution
+    network = model.field.sdf_network
+    fan_in, fan_out, offset, _ = network.layers.table[-1].tolist()
+    with torch.no_grad():  # inside everywhere
+        network.weights[offset + fan_in * fan_out] = -10.0
+    mesh = mesh_of_distance(model.distance, model.box, 48)
+    assert len(mesh.triangles) > 500 and count_open_edges(mesh.triangles, len(mesh.vertices)) == 0
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    assert bool((low > 0.5 / side).all() and (high < 1 - 0.5 / side).all())
+    volume = float((model.distance(torch.rand(100_000, 3)) < 0).float().mean())
+    assert 0.02 < volume < 0.9  # the visual hull of the solids, not the cube
+
+
 def test_masks_gradient():
     # (W - m) / (W (1 - W)), where NeuS2's published code has (m - sigmoid(W)) W
     opacity = torch.tensor([0.2, 0.7, 0.5], requires_grad=True)
@@ -321,9 +361,28 @@ def test_a_surface_that_vanished_is_said(scene, tmp_path):
     [
         ("--neus2.encoding", "triplane", "one with second derivatives, which normals need"),
         ("--neus2.radius", 0.9, "--neus2.radius is 0.9; the rule: from 0.01 to 0.5"),
+        ("--neus2.color-levels", 40, "--neus2.color-levels is 40; the rule: from 0 to 32"),
+        ("--neus2.area", -1, "--neus2.area is -1.0; the rule: not negative"),
         ("--neus2.eikonal", -1, "--neus2.eikonal is -1.0; the rule: not negative"),
         ("--neus2.precision", "f16", "the rule: f32 or bf16"),
     ],
 )
 def test_options_out_of_range_are_refused(option, value, rule, tiny_capture, tmp_path, refused):
     refused("train", tiny_capture, "--method", "neus2", "--output", tmp_path / "run", option, value, rule=rule)
+
+
+def test_rays_that_all_miss_are_followed_by_more(scene):
+    training = training_of(scene)
+    neus2.train_step(training, 0.0)
+    training.rays = 256
+    keep, training.cameras = (
+        training.cameras,
+        dataclasses.replace(training.cameras, principal=training.cameras.principal + 1e4),
+    )
+    neus2.train_step(training, 0.0)
+    assert training.rays == 512
+    training.rays, training.step = 1 << 14, training.step + 1
+    with pytest.raises(BadInput, match="the surface vanished"):
+        neus2.train_step(training, 0.0)
+    training.cameras = keep
+    assert neus2.train_step(training, 0.0).live > 0

@@ -32,7 +32,7 @@ emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on
 
 def training_of(scene, config=SMALL, device="cpu"):
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": "white"}
-    training = neus2.Training(neus2.build(config, **where, device=device), scene, 3)
+    training = neus2.Training(neus2.build(config, **where, device=device), scene, 5)
     training.step = 3  # the first step evaluates every cell; this one some
     return training
 
@@ -115,7 +115,7 @@ def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
     for name, near in (("loss", 1e-2), ("eikonal", 1e-2)):
         torch.testing.assert_close(*(torch.tensor([r[name] for r in f]) for f in (once, again)), rtol=near, atol=0)
     torch.testing.assert_close(weights, weights_again, rtol=1e-2, atol=1e-3)
-    assert len({r["loss"] for r in again}) >= 5  # two rays may both see nothing
+    assert len({r["loss"] for r in again}) >= 3  # two rays may both see nothing: masks say where they need not look
 
 
 @emulated

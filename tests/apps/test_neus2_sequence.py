@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -102,3 +103,26 @@ def test_bad_sequences_are_refused(tmp_path, refused):
     (tmp_path / "empty" / "a").mkdir()
     refused("train-frames", tmp_path / "empty", *out, "--resume", rule="cannot be read")
     refused("train-frames", tmp_path / "empty", *out, rule="--resume goes on with it")
+
+
+def test_a_frame_that_fails_is_named_and_those_before_it_are_kept(frames, tmp_path, command):
+    folder, run = tmp_path / "sequence", tmp_path / "run"
+    shutil.copytree(frames[0] / "000", folder / "a")
+    shutil.copytree(frames[0] / "001", folder / "b")
+    for file in (folder / "b").glob("transforms_*.json"):  # cameras that look away from where the object is
+        values = json.loads(file.read_text())
+        for frame in values["frames"]:
+            for row in frame["transform_matrix"][:3]:
+                row[1:3] = [-row[1], -row[2]]
+        file.write_text(json.dumps(values))
+    quick = ("--output", run, "--no-meshes", *SMALL[: SMALL.index("--steps")], "--steps", 20, "--motion-steps", 2)
+    code, _, lines = command("train-frames", folder, *quick)
+    assert code == 2 and "Traceback" not in "".join(lines)
+    assert "frame 1 (b): no ray meets the surface of the frame before" in lines[-1]
+    assert "the 1 before it are whole" in lines[-1] and "--resume goes on" in lines[-1]
+    assert [frame["name"] for frame in json.loads((run / "sequence.json").read_text())["frames"]] == ["a"]
+    assert not (run / "frames" / "001").exists()
+    shutil.rmtree(folder / "b")
+    shutil.copytree(frames[0] / "001", folder / "b")
+    code, figures, _ = command("train-frames", folder, "--resume", *quick, "--json")
+    assert code == 0 and len(figures["frames"]) == 2

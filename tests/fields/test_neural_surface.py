@@ -10,6 +10,7 @@ from radfield.encodings.slope_gradients import SlopeGradients
 from radfield.errors import BadInput
 from radfield.fields import neural_surface, surface_passes
 from radfield.fields.neural_surface import Config, NeuralSurface
+from radfield.networks.mlp import mlp_reference
 
 
 def surface(encoding="hash", seed=0, **options):
@@ -18,8 +19,11 @@ def surface(encoding="hash", seed=0, **options):
     generator = torch.Generator().manual_seed(seed)
     made = NeuralSurface(config, generator)
     made.grid.grad_into = SlopeGradients(made.grid.grid)
+    if made.color_grid is not None:
+        made.color_grid.adam_groups()
     with torch.no_grad():  # as after some training: every path carries something
-        made.grid.table.uniform_(-0.3, 0.3, generator=generator)
+        for grid in made.grids:
+            grid.table.uniform_(-0.3, 0.3, generator=generator)
         for network in made.networks:
             network.weights += 0.1 * torch.randn(network.weights.shape, generator=generator)
             network.grad_into = torch.zeros_like(network.weights)
@@ -58,6 +62,8 @@ def both(made, count, device="cpu"):
     ours |= {"sdf": made.sdf_network.grad_into, "color": made.color_network.grad_into}
 
     leaves = {"table": made.grid.table, "sdf": made.sdf_network.weights, "color": made.color_network.weights}
+    if made.color_grid is not None:
+        ours["color_table"], leaves["color_table"] = color_table_gradient(made), made.color_grid.table
     leaves = {k: v.detach().double().requires_grad_() for k, v in leaves.items()}
     at = x.double().requires_grad_()
     with backend.use("reference"):
@@ -66,6 +72,15 @@ def both(made, count, device="cpu"):
     loss = loss + (answer.logits * by_logits.T.double()).sum() + (answer.normal.norm(dim=1) - 1).square().sum()
     theirs = dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
     return tape.answer, answer, ours, theirs
+
+
+def color_table_gradient(made):
+    """[E, F]: what Adam is given, by the step that it takes from nothing: (1 - beta1) of the gradient is its mean."""
+    table, m = made.color_grid.table, torch.zeros_like(made.color_grid.table)
+    state = {"parameter": table.detach().clone(), "m": m, "v": torch.zeros_like(m), "shadow": None}
+    rates = {"rate": 0.0, "beta1": 0.0, "beta2": 0.0, "epsilon": 1.0, "correction2": 1.0, "l2": 0.0, "skip": 0}
+    made.color_grid.grad_into.adam_step(**state, bad=torch.zeros(1, dtype=torch.int64), **rates)
+    return m
 
 
 def off(ours, theirs):
@@ -80,6 +95,47 @@ def test_values_and_gradients_equal_those_of_automatic_differentiation(encoding,
         assert off(getattr(answer, name), getattr(expected, name).detach()) < 1e-4, name
     for name, value in ours.items():
         assert off(value, theirs[name]) < 1e-4, name
+
+
+COLOR_GRID = hash_grid.Config(levels=3, features=2, log2_size=9, base_resolution=8, growth=1.7)
+
+
+def test_colors_have_a_grid_of_their_own_where_asked():
+    made = surface(color_grid=COLOR_GRID)
+    answer, expected, ours, theirs = both(made, 700)
+    for name in ("f", "normal", "logits"):
+        assert off(getattr(answer, name), getattr(expected, name).detach()) < 1e-4, name
+    assert "color_table" in ours
+    for name, value in ours.items():
+        assert off(value, theirs[name]) < 1e-4, name
+
+
+@pytest.mark.parametrize("color_grid", [None, COLOR_GRID])
+def test_position_gradient_is_that_of_distance_and_color_with_the_normal_held(color_grid):
+    made = surface(color_grid=color_grid)
+    generator = torch.Generator().manual_seed(3)
+    x, d = points(300, generator)
+    by_f, _, by_logits = weights(300, generator)
+    tape = surface_passes.forward(made, x, d)
+    ours = surface_passes.position_gradient(made, tape, by_f[0], by_logits)
+    seen = tape.seen.double()
+    at, leaves = x.double().requires_grad_(), {}
+    for name, part in (("table", made.grid.table), ("color_table", made.color_grid and made.color_grid.table)):
+        leaves[name] = None if part is None else part.detach().double()
+    with backend.use("reference"):
+        encoded = hash_grid.hash_grid_reference(at, leaves["table"], made.grid.grid)
+        given = made.sdf_network.weights.detach().double(), made.sdf_network.layers
+        y = mlp_reference(encoded, at - 0.5, *given)
+        own = []
+        if color_grid is not None:
+            own.append(hash_grid.hash_grid_reference(at, leaves["color_table"], made.color_grid.grid))
+        harmonics = made.harmonics.channels
+        held = seen.T[:, :harmonics], at - 0.5, seen.T[:, harmonics + 3 : harmonics + 6]
+        given = made.color_network.weights.detach().double(), made.color_network.layers
+        logits = mlp_reference(y, torch.cat((*held, *own), 1), *given)
+    value = (y[:, 0] * by_f[0].double()).sum() + (logits * by_logits.T.double()).sum()
+    (theirs,) = torch.autograd.grad(value, at)
+    assert off(ours.T, theirs) < 1e-4
 
 
 @pytest.mark.parametrize("name", NATIVE_BACKENDS[1:])

@@ -1,7 +1,11 @@
 """A surface with colours: grid encoding -> SDF network -> (with direction, position and normal) colour network (Wang et
 al. 2021, "NeuS"; Wang et al. 2023, "NeuS2", sec. 3.1, 3.2).
 
-    [f, g] = mlp_sdf(grid(x), p),  p = x - 1/2        n = df/dx        rgb = sigmoid(mlp_color([f, g], SH(d), p, n))
+    [f, g] = mlp_sdf(grid(x), p),  p = x - 1/2     n = df/dx     rgb = sigmoid(mlp_color([f, g], SH(d), p, n, own(x)))
+
+own: a second hash grid, if wanted, that the colour network alone sees (as in Rosu and Behnke 2023, "PermutoSDF"). What
+is painted on a surface is finer than its shape, and must otherwise pass through what the shape is made of, whose
+gradient is held to the length 1.
 
 f is negative inside and in scene units, as x is. The normal is the analytic gradient,
 
@@ -41,6 +45,7 @@ class Config:
     """The surface's options."""
 
     grid: Any = field(default_factory=hash_grid.Config)  # of the encoding of positions: one of ENCODINGS
+    color_grid: hash_grid.Config | None = None  # of a hash grid that the colour network alone sees
     features: int = 16  # channels between the two networks, the distance among them
     width: int = 64  # hidden width of both networks
     layers: int = 1  # hidden layers of the SDF network
@@ -76,7 +81,11 @@ class NeuralSurface(torch.nn.Module):
         sdf = mlp.Config(hidden_layers=config.layers, **shared)
         color = mlp.Config(hidden_layers=config.color_layers, **shared)
         self.sdf_network = mlp.MLP(self.grid.channels + self.position, config.features, sdf, generator)
-        seen = self.harmonics.channels + 6
+        self.color_grid = None
+        if config.color_grid is not None:
+            own = dataclasses.replace(config.color_grid, precision=config.precision)
+            self.color_grid = registry.build(3, own, generator)
+        seen = self.harmonics.channels + 6 + (0 if self.color_grid is None else self.color_grid.channels)
         self.color_network = mlp.MLP(config.features + seen, 3, color, generator)
         self.log_sharpness = torch.nn.Parameter(torch.tensor([math.log(config.sharpness) / 10]))
         self.levels = len(self.grid.grid.levels)  # in use, from the coarsest on
@@ -87,6 +96,11 @@ class NeuralSurface(torch.nn.Module):
     def networks(self) -> tuple[mlp.MLP, ...]:
         """The field's networks, for its optimiser."""
         return self.sdf_network, self.color_network
+
+    @property
+    def grids(self) -> tuple[torch.nn.Module, ...]:
+        """The field's encodings of positions."""
+        return (self.grid,) if self.color_grid is None else (self.grid, self.color_grid)
 
     @property
     def sharpness(self) -> float:
@@ -156,7 +170,8 @@ def even_directions(count: int) -> Tensor:
 
 def reference(surface: NeuralSurface, x: Tensor, directions: Tensor, parameters: dict[str, Tensor]) -> Answer:
     """The specification, twice differentiable: x, directions [M, 3] of any float type, x requiring a gradient;
-    parameters: table [E, F], sdf [P] and color [P] of the same type."""
+    parameters: table [E, F], sdf [P] and color [P] of the same type; color_table [E, F] where the colour has a grid.
+    """
     grid = surface.active
     encoded = grid.ops.reference(x, parameters["table"], grid)
     missing = surface.grid.channels - encoded.shape[1]
@@ -168,5 +183,8 @@ def reference(surface: NeuralSurface, x: Tensor, directions: Tensor, parameters:
     (normal,) = torch.autograd.grad(f.sum(), x, create_graph=True)
     harmonics = spherical_harmonics.spherical_harmonics_reference(directions, surface.config.degree)
     seen = torch.cat((harmonics, p, normal), 1)
+    if surface.color_grid is not None:
+        grid = surface.color_grid.grid
+        seen = torch.cat((seen, grid.ops.reference(x, parameters["color_table"], grid)), 1)
     logits = mlp.mlp_reference(y, seen, parameters["color"], surface.color_network.layers)
     return Answer(f, normal, logits)

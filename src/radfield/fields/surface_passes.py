@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..encodings import grid_jacobian, spherical_harmonics
+from ..encodings import grid_jacobian, hash_grid, spherical_harmonics
 from ..encodings.grid_jacobian import Jacobian
 from ..networks import mlp_passes
 from ..tensors import feature_major, streams
@@ -79,25 +79,30 @@ def geometry(surface: NeuralSurface, x: Tensor, count: Tensor | None = None) -> 
 def forward(surface: NeuralSurface, x: Tensor, directions: Tensor, count: Tensor | None = None) -> Tape:
     """All that the field says at x [M, 3] in [0, 1], seen along unit directions [M, 3]. count: as in `geometry`."""
     tape = geometry(surface, x, count)
-    harmonics = surface.harmonics.channels
-    seen = streams(x, harmonics + 6, tape.encoded.dtype)
+    harmonics, detail = surface.harmonics.channels, surface.color_grid
+    seen = streams(x, harmonics + 6 + (0 if detail is None else detail.channels), tape.encoded.dtype)
     degree = surface.config.degree
     spherical_harmonics.FORWARD(encoded=seen[:harmonics], directions=feature_major(directions), degree=degree)
     seen[harmonics : harmonics + 3] = tape.x - 0.5
-    seen[harmonics + 3 :] = tape.normal
+    seen[harmonics + 3 : harmonics + 6] = tape.normal
+    if detail is not None:
+        given = {"x": tape.x, "table": _table(detail), "tangent": None, "count": count}
+        detail.grid.ops.forward(features=seen[harmonics + 6 :], **given, **detail.grid.tables(x.device))
     logits = streams(x, 3)
     mlp_passes.forward(surface.color_network, tape.between, seen, logits, count=count)
     return replace(tape, seen=seen, logits=logits)
 
 
 def backward(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_normal: Tensor, grad_logits: Tensor) -> None:
-    """Adds the parameters' gradients to the networks' and the grid's `grad_into`, from those of f [M], normal and
+    """Adds the parameters' gradients to the networks' and the grids' `grad_into`, from those of f [M], normal and
     logits [3, M]."""
     harmonics = surface.harmonics.channels
     grad_between, grad_seen = (torch.empty_like(each) for each in (tape.between, tape.seen))
     color = {"grad_y": grad_logits, "grad_x0": grad_between, "grad_x1": grad_seen, "count": tape.count}
     mlp_passes.backward(surface.color_network, tape.between, tape.seen, **color)
-    towards = grad_normal + grad_seen[harmonics + 3 :]  # e of the module's docstring
+    if surface.color_grid is not None:
+        surface.color_grid.grad_into.add(grad_seen[harmonics + 6 :].T, tape.x.T, tape.count)
+    towards = grad_normal + grad_seen[harmonics + 3 : harmonics + 6]  # e of the module's docstring
     grad_encoded = torch.empty_like(tape.encoded)
     along, by_position = _tangent(surface, tape, towards)
     mlp_passes.backward(
@@ -136,7 +141,13 @@ def position_gradient(surface: NeuralSurface, tape: Tape, grad_f: Tensor, grad_l
         parameters=False,
     )
     pulled = tape.jacobian.pull(grad_encoded[: len(tape.jacobian.features)])
-    return pulled + by_position[:3] + grad_seen[harmonics : harmonics + 3]
+    total = pulled + by_position[:3] + grad_seen[harmonics : harmonics + 3]
+    if surface.color_grid is not None:
+        detail, part = surface.color_grid, torch.empty_like(tape.x)
+        given = {"x": tape.x, "table": _table(detail), "tangent": None, **detail.grid.tables(tape.x.device)}
+        detail.grid.ops.backward_x(grad_x=part, grad_features=grad_seen[harmonics + 6 :], **given)
+        total += part
+    return total
 
 
 def _tangent(surface: NeuralSurface, tape: Tape, towards: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +176,7 @@ def encode(surface: NeuralSurface, x: Tensor, count: Tensor | None = None) -> Te
     `geometry`."""
     grid = surface.active
     encoded = streams(x.T, surface.grid.channels, _dtype(surface))
-    given = {"x": x, "table": _table(surface), "tangent": None, "count": count}
+    given = {"x": x, "table": _table(surface.grid), "tangent": None, "count": count}
     grid.ops.forward(features=encoded[: grid.channels], **given, **grid.tables(x.device))
     encoded[grid.channels :] = 0.0
     return encoded
@@ -175,7 +186,7 @@ def encode_with_slopes(surface: NeuralSurface, x: Tensor, count: Tensor | None =
     """`encode`, and the derivatives of the features."""
     grid = surface.active
     encoded = streams(x.T, surface.grid.channels, _dtype(surface))
-    jacobian = grid_jacobian.encode(grid, x, _table(surface), encoded[: grid.channels], count)
+    jacobian = grid_jacobian.encode(grid, x, _table(surface.grid), encoded[: grid.channels], count)
     encoded[grid.channels :] = 0.0
     return encoded, jacobian
 
@@ -191,9 +202,9 @@ def position_streams(surface: NeuralSurface, x: Tensor) -> Tensor:
     return parts
 
 
-def _table(surface: NeuralSurface) -> Tensor:
-    stored = surface.grid.stored()
-    return surface.grid.table.detach() if stored is None else stored
+def _table(grid: hash_grid.HashGrid) -> Tensor:
+    stored = grid.stored()
+    return grid.table.detach() if stored is None else stored
 
 
 def _dtype(surface: NeuralSurface) -> torch.dtype:

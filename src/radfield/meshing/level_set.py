@@ -22,8 +22,10 @@ from ..geometry import cascade_box
 from ..sampling import occupancy_reference
 from .marching_cubes import Lattice, marching_cubes
 from .mesh import Mesh
+from .parts import open_edges
 
-SLOPE = 1.2  # what the slope of a trained distance is trusted not to exceed over a block
+#: what the slope of a trained distance is trusted not to exceed over a block; the next where that leaves holes
+SLOPES = (1.2, 3.0, math.inf)
 MARGIN = 1 / 512  # what a trained distance may be off by where blocks are left out, in scene units
 PER_CALL = 1 << 17
 _NOTHING = 1e-10  # density of empty space, whose logarithm is asked for
@@ -38,12 +40,26 @@ def asked(answer: Answer, x: Tensor, per_call: int = PER_CALL) -> Tensor:
 
 
 def mesh_of_distance(distance: Answer, box: tuple[Tensor, Tensor], resolution: int, progress: Progress = None) -> Mesh:
-    """The surface in scene coordinates, with `resolution` cells along the longest side of the box."""
+    """The surface in scene coordinates, with `resolution` cells along the longest side of the box. Where the distance's
+    slope is not to be trusted, blocks that were left out leave holes: then fewer are."""
+    lattice = Lattice.of(*box, resolution)
+    cell = float((box[1] - box[0]).max()) / resolution
+    for slope in SLOPES:
 
-    def near(centres: Tensor, radius: float) -> Tensor:
-        return asked(distance, centres).abs() <= SLOPE * radius + MARGIN
+        def near(centres: Tensor, radius: float, slope: float = slope) -> Tensor:
+            return asked(distance, centres).abs() <= slope * radius + MARGIN
 
-    return marching_cubes(lambda x: asked(distance, x), Lattice.of(*box, resolution), near, progress)
+        mesh = marching_cubes(lambda x: asked(distance, x), lattice, near, progress)
+        if not _has_holes(mesh, box, cell):
+            break
+    return mesh
+
+
+def _has_holes(mesh: Mesh, box: tuple[Tensor, Tensor], cell: float) -> bool:
+    """Whether an edge that one triangle alone has lies off the faces of the box."""
+    ends = mesh.vertices[open_edges(mesh.triangles)]  # [E, 2, 3]
+    low, high = (side.to(ends) for side in box)
+    return bool(((ends > low + 0.5 * cell) & (ends < high - 0.5 * cell)).all(-1).any())
 
 
 def mesh_of_density(density: Answer, cells: Tensor, level: float, resolution: int, progress: Progress = None) -> Mesh:

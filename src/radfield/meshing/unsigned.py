@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .band import STEP, Band, gradients, repaired
 from .cube_cases import table
-from .level_set import MARGIN, SLOPE, asked
+from .level_set import MARGIN, SLOPES, asked
 from .marching_cubes import LEAST, Lattice
 from .mending import mended
 from .mesh import Mesh
@@ -46,7 +46,7 @@ def mesh_of_unsigned(
     lattice = Lattice.of(*box, resolution)
 
     def near(centres: Tensor, radius: float) -> Tensor:
-        return asked(distance, centres) <= SLOPE * radius + MARGIN
+        return asked(distance, centres) <= SLOPES[0] * radius + MARGIN
 
     band = Band.of(distance, lattice, near, progress)
     scores = band.scores()

@@ -152,10 +152,12 @@ def ask(surface: NeuralSurface, kept: Kept, points: Points, schedule: Tensor) ->
     return Seen(kept, points, streams, tape, found, shape, *leaves)
 
 
-def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | None = None) -> Tensor:
+def backward(
+    surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | None = None, away: Tensor | None = None
+) -> Tensor:
     """Adds the gradients of the field's parameters, after the loss's own backward pass left those of sigma and rgb;
-    eikonal: the gradient of the mean stretch; bend: [3, P] that of `seen.bend()`. Returns [1] the gradient by the
-    sharpness."""
+    eikonal: the gradient of the mean stretch; bend: [3, P] that of `seen.bend()`; away: [E] that of the distances at
+    points anywhere. Returns [1] the gradient by the sharpness."""
     tape, points = seen.tape, seen.points
     grad_sigma, grad_rgb = (torch.nn.functional.pad(x.grad, (len(points), 0)) for x in (seen.sigma, seen.rgb))
     used, total = seen.used()
@@ -166,5 +168,7 @@ def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | 
         grad_normal = found["grad_normal"]
         grad_normal[:, len(points) :].index_add_(1, points.partner, bend)
         grad_normal[:, points.anywhere.shape[1] : len(points)] -= bend
+    if away is not None:
+        found["grad_f"][: len(away)] += away
     surface_passes.backward(surface, tape, found["grad_f"], found["grad_normal"], found["grad_logits"])
     return torch.where(used, found["grad_sharpness"], 0.0).sum().view(1)

@@ -94,6 +94,10 @@ class Seen:
         near = self.tape.normal[:, first : first + len(self.extra.partner)]
         return self.tape.normal[:, self.extra.partner] - near
 
+    def around(self) -> Tensor:
+        """[E - P] the distances at the extra points that are no neighbours."""
+        return self.tape.f[len(self.tape.f) - len(self.extra.x) + len(self.extra.partner) :]
+
     def composited(self, stop: float) -> Composited:
         """What the rays see, in front of black; differentiable."""
         given = self.sigma, self.rgb.T, self.samples.t_start, self.samples.t_end, self.samples.ray_start
@@ -191,9 +195,12 @@ def _leaf(x: Tensor) -> Tensor:
     return x.detach().requires_grad_()
 
 
-def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | None = None) -> float:
+def backward(
+    surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | None = None, away: Tensor | None = None
+) -> float:
     """Adds the gradients of both fields' parameters, after the loss's own backward pass left those of sigma and rgb;
-    eikonal: the gradient of each stretch; bend: [3, P] that of `seen.bend()`. Returns the gradient by the sharpness."""
+    eikonal: the gradient of each stretch; bend: [3, P] that of `seen.bend()`; away: [E - P] that of the distances
+    `seen.around()`. Returns the gradient by the sharpness."""
     grad_sigma, grad_rgb = seen.sigma.grad, seen.rgb.grad
     if seen.outside is not None:
         row = seen.outside.index
@@ -211,6 +218,8 @@ def backward(surface: NeuralSurface, seen: Seen, eikonal: float, bend: Tensor | 
         for grad, part in zip(found["grad_normal"], bend, strict=True):  # torch adds rows in order, and fast
             grad.index_add_(0, seen.extra.partner, part)
         found["grad_normal"][:, count : count + bend.shape[1]] -= bend
+    if away is not None:
+        found["grad_f"][len(found["grad_f"]) - len(away) :] += away
     surface_passes.backward(surface, tape, found["grad_f"], found["grad_normal"], found["grad_logits"])
     return float(found["grad_sharpness"].sum())
 

@@ -36,7 +36,8 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
-    model.field.grid.loaded()
+    for grid in model.field.grids:
+        grid.loaded()
     if model.outside is not None:
         model.outside.grid.loaded()
     model.grid.refresh()

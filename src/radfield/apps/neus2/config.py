@@ -21,6 +21,11 @@ class Config:
     log2_size: int = 18  # log2 of the entries of a hashed level
     base_resolution: int = 16  # resolution of the coarsest level
     finest_resolution: int = 1024  # resolution of the finest level across the scene
+    # levels of a hash grid that the colour has for itself, with features and entries as the other's; 0: none. What
+    # the surface shows then need not pass through what its shape is made of
+    color_levels: int = 5
+    color_base_resolution: int = 64  # resolution of its coarsest level
+    color_finest_resolution: int = 1024  # resolution of its finest level
     radius: float = 0.2  # of the sphere that training starts from, in parts of the scene's side
     precision: str = "bf16"  # "f32" computes in 32 bits throughout
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start
@@ -29,7 +34,7 @@ class Config:
     batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
-    eikonal: float = 0.05  # weight of (|gradient| - 1)^2, per sample
+    eikonal: float = 0.01  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
     sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
@@ -38,12 +43,13 @@ class Config:
     all_levels: float = 0.25  # part of the budget after which all are
     # at 0.9 of the budget the sharpness is at least this, in pixels of the photographs per scene unit; 0: as learned
     final_sharpness: float = 2.0
-    step_width: float = 1.0  # length of training steps along rays, in 1 / sharpness; never shorter than render steps
+    step_width: float = 2.0  # length of training steps along rays, in 1 / sharpness; never shorter than render steps
     coarse_step: float = 12.0  # and at most so many times longer than these
-    least_weight: float = 1e-3  # samples that are less of their ray's colour are not trained
+    least_weight: float = 5e-3  # samples that are less of their ray's colour are not trained
     neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
     curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
+    area: float = 0.003  # weight of the surface's area, which decides where no photograph looks
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
     uniform_cells: int = 1 << 17  # cells evaluated per update of the occupancy grid, taking turns over all cells
@@ -88,6 +94,14 @@ def check(config: Config) -> None:
         ("neighbours", 0 <= config.neighbours <= 1, "from 0 to 1"),
         ("curvature", 0 <= config.curvature < math.inf, "not negative"),
         ("around", 0 <= config.around <= 1, "from 0 to 1"),
+        ("area", 0 <= config.area < math.inf, "not negative"),
+        ("color_levels", 0 <= config.color_levels <= 32, "from 0 to 32"),
+        ("color_base_resolution", config.color_base_resolution >= 1, "at least 1"),
+        (
+            "color_finest_resolution",
+            config.color_finest_resolution >= config.color_base_resolution,
+            "at least color-base-resolution",
+        ),
         ("near", 0 <= config.near < math.inf, "not negative"),
         ("occupancy_interval", config.occupancy_interval >= 1, "at least 1"),
         ("uniform_cells", config.uniform_cells >= 0, "not negative"),

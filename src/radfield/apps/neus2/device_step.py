@@ -38,8 +38,8 @@ def obstacle(training) -> str | None:
         return "images are read from disk during training"
     if model.outside is not None:
         return "a field around the surface"
-    if len(training.optimizer.groups) != 2 + len(model.field.networks):
-        return "parameters besides the grid's, the networks' and the sharpness"
+    if len(training.optimizer.groups) != 1 + len(model.field.grids) + len(model.field.networks):
+        return "parameters besides the grids', the networks' and the sharpness"
     if model.field.grid.grid.ops is not hash_grid.OPS:
         return f"encoding {model.config.encoding!r}"
     return None
@@ -111,7 +111,8 @@ class DeviceSteps(device_steps.RaySteps):
         loss, error = self._loss(seen.composited(on_cpu.STOP), pixels, kept.rays)
         loss.backward()
         bend = now[_CURVATURE].float() * on_cpu.curvature_gradient(seen.bend(), points.count) if paired else None
-        by_sharpness = surface_budget.backward(model.field, seen, config.eikonal, bend)
+        away = self._area(seen)
+        by_sharpness = surface_budget.backward(model.field, seen, config.eikonal, bend, away)
         training.grad_sharpness.copy_(10 * sharpness * by_sharpness)  # s = e^(10 v)
         stretch = seen.stretch().view(1)
         gradients = [network.grad_into for network in model.field.networks]
@@ -149,6 +150,14 @@ class DeviceSteps(device_steps.RaySteps):
         near = (kept.samples.x.T[:, partner] + way * distance).clamp(0, 1)
         used = torch.arange(len(part), device=self.device) < count
         return surface_budget.Points(anywhere, torch.where(used, near, 0.5), partner, count)
+
+    def _area(self, seen: surface_budget.Seen) -> Tensor | None:
+        """The gradient of the area's term, which grows with the curvature's weight; [E], or None without one."""
+        config = self.training.model.config
+        if not (self.captured[1] and config.area and config.curvature):
+            return None
+        part = (self.now[_CURVATURE] / config.curvature).float()
+        return config.area * part * on_cpu.area_gradient(seen.tape.f[: seen.points.anywhere.shape[1]])
 
     def _loss(self, result, pixels, kept: Tensor) -> tuple[Tensor, Tensor]:
         """As `step.frame_loss`, of the first `kept` rays: means over all rays, of which the others are right, in parts

@@ -22,12 +22,14 @@ from .config import Config
 
 VANISHED = (
     "the surface vanished: no ray meets it. What to try: a larger --neus2.radius (is the object larger than the first "
-    "sphere?), a smaller --neus2.learning-rate, --neus2.mask 0.1 where there are masks; and look at the capture with "
-    "`radfield data inspect`: the object must be inside the unit cube"
+    "sphere?), a smaller --neus2.learning-rate; and look at the capture with `radfield data inspect`: the object must "
+    "be inside the unit cube"
 )
 POINTS_PER_CALL = 1 << 17
 #: a cell counts as near as its middle is, less this: half of a cell's diagonal, in cells
 _REACH = 0.5 * math.sqrt(3)
+_UNSEEN = 0.9  # the unknown part of the cells around where a surface ends
+_STEEP = 11.0  # cells, over which that part falls by 1 there
 
 
 @dataclass
@@ -66,27 +68,29 @@ class Model:
 
     @torch.no_grad()
     def distance(self, x: Tensor) -> Tensor:
-        """f [M], negative inside, at x [M, 3] in the unit cube, in scene units; where no camera looks, and nothing is
-        known, at least a hundredth: outside."""
-        parts = [surface_passes.distance(self.field, part) for part in x.split(POINTS_PER_CALL)]
-        f = torch.cat(parts) if parts else x.new_empty(0)
-        return f if self._unseen is None else torch.where(self._is_unseen(x), f.clamp_min(0.01), f)
+        """f [M], negative inside, at x [M, 3] in the unit cube, in scene units. The surface ends, and is closed, a cell
+        before the cube's faces, and where nothing is known: no camera looks there, or masks say that it is empty. Then
+        some cells is the most that f is below 0."""
+        if not len(x):
+            return x.new_empty(0)
+        f = torch.cat([surface_passes.distance(self.field, part) for part in x.split(POINTS_PER_CALL)])
+        side = 1 / self.grid.config.resolution
+        f = f.maximum((x - 0.5).abs().amax(1) - (0.5 - side))
+        return f if self._unseen is None else f.maximum(_at(self._unseen, x) * side)
 
     @cached_property
     def _unseen(self) -> Tensor | None:
-        """[G, G, G] bool: the cells of the unit cube that no training camera sees; None where there are none."""
+        """[G, G, G], at the middles of the unit cube's cells: nearly the distance, in cells, from where the surface
+        ends, positive where it is not. That is `_UNSEEN` of the way into what is unknown, averaged over the cells
+        around, so that it is smooth and no thin part is cut off. None where all is known."""
         side = self.grid.config.resolution
         cells = (self.grid.values[: side**3] == occupancy.UNSEEN).nonzero()[:, 0]
         if not len(cells):
             return None
         _, place = occupancy_reference.coordinates_of(cells, side)
-        unseen = torch.zeros(side, side, side, dtype=torch.bool, device=self.device)
-        unseen[tuple(place.long().T)] = True
-        return unseen
-
-    def _is_unseen(self, x: Tensor) -> Tensor:
-        side = self.grid.config.resolution
-        return self._unseen[tuple((x * side).long().clamp(0, side - 1).T)]
+        unseen = torch.zeros(side, side, side, device=self.device)
+        unseen[tuple(place.long().T)] = 1.0
+        return (_averaged(_averaged(unseen)) - _UNSEEN) * _STEEP
 
     @torch.no_grad()
     def normals(self, x: Tensor) -> Tensor:
@@ -141,7 +145,7 @@ def build(
     generator = torch.Generator().manual_seed(seed)
     sizes = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
     grid = registry.config_of(config.encoding, **{name: getattr(config, name) for name in sizes})
-    options = {"radius": config.radius, "precision": config.precision}
+    options = {"radius": config.radius, "precision": config.precision, "color_grid": _color_grid(config)}
     surface = NeuralSurface(neural_surface.Config(grid=grid, **options), generator).to(device)
     outside = _outside(config, cascades, generator).to(device) if with_outside(config, cascades) else None
     cells = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
@@ -149,6 +153,27 @@ def build(
     grid = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, decay=0.3, threshold=0.002, **cells), device)
     render = volume.Config(cone=0.0 if cascades == 1 else 1 / 256, near=config.near)
     return Model(config, surface, outside, grid, render, transform, background)
+
+
+def _color_grid(config: Config) -> hash_grid.Config | None:
+    if not config.color_levels:
+        return None
+    sizes = {"levels": config.color_levels, "features": config.features, "log2_size": config.log2_size}
+    ends = {"base_resolution": config.color_base_resolution, "finest_resolution": config.color_finest_resolution}
+    return registry.config_of("hash", **sizes, **ends)
+
+
+def _averaged(values: Tensor) -> Tensor:
+    """The mean of values [G, G, G] over 5^3 cells; those at the ends stand for what is beyond them."""
+    padded = torch.nn.functional.pad(values[None, None], (2,) * 6, mode="replicate")
+    return torch.nn.functional.avg_pool3d(padded, 5, stride=1)[0, 0]
+
+
+def _at(values: Tensor, x: Tensor) -> Tensor:
+    """[M]: values [G, G, G] at the middles of cells, x first, interpolated at x [M, 3] in the unit cube."""
+    grid = (2 * x.flip(1) - 1)[None, None, None]  # grid_sample has the last axis first
+    options = {"mode": "bilinear", "padding_mode": "border", "align_corners": False}
+    return torch.nn.functional.grid_sample(values[None, None], grid.to(values.dtype), **options)[0, 0, 0, 0]
 
 
 def with_outside(config: Config, cascades: int) -> bool:

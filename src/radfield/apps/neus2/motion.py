@@ -21,6 +21,7 @@ from torch import Tensor
 from ...camera_rays import camera_rays
 from ...data.resident import draw_pixels
 from ...data.scene import Scene, Views
+from ...errors import BadInput
 from ...fields import surface_passes
 from ...geometry import SceneTransform
 from ...rays import Rays
@@ -94,7 +95,8 @@ def _rigid(rotation: Tensor) -> Tensor:
 
 def find_motion(training: Training, motion: Motion, steps: int, shown=None) -> list[float]:
     """Moves `motion` to where the training's views, in the coordinates of its scene, show the model's surface; returns
-    the losses. The model is as before afterwards, but for its occupancy grid."""
+    the losses. The model is as before afterwards, but for its occupancy grid. Raises `BadInput` where no ray meets the
+    surface."""
     model, losses = training.model, []
     sharp = float(model.field.log_sharpness.detach())
     soft = min(math.log(SOFT) / 10, sharp)
@@ -130,7 +132,10 @@ def _motion_step(training: Training, motion: Motion, step: int, optimizer: Adam)
     lengths = {"step": model.render.step * STEP, "cone": 0.0, "max_step": model.render.step * STEP}
     samples = march(moved, model.grid, **lengths, jitter_seed=seed, buffers=training.buffers)
     if not len(samples):
-        raise FloatingPointError("no ray of this frame meets the surface of the one before")
+        raise BadInput(
+            "no ray meets the surface of the frame before: the object moved too far, or the cameras are wrong; the "
+            "rule: a part of the object overlaps where it was"
+        )
     seen = surface_volume.ask(model.field, None, samples)
     loss, error = frame_loss(training, seen.composited(STOP), pixels, samples.ray_count)
     loss.backward()

@@ -39,7 +39,7 @@ class Options:
     output: Path  # folder for the frames' runs, meshes and sequence.json
     seconds: float | None = None  # budget of the first frame; without --seconds and --steps: 120 seconds
     steps: int | None = None  # budget of the first frame in steps
-    later: float = 0.15  # budget of each later frame, in parts of the first one's
+    later: float = 0.13  # budget of each later frame, in parts of the first one's
     motion_steps: int = 100  # steps that find a later frame's motion, on top of its budget
     restart_levels: bool = False  # begin each later frame with the coarse levels again (NeuS2)
     meshes: bool = True  # write meshes/NNN.ply
@@ -72,8 +72,17 @@ def run(options: Options) -> dict:
     frames = _begin(options, captures)
     sequence = _Sequence(options, frames)
     for index in range(len(frames), len(captures)):
-        sequence.frame(index, captures[index])
+        try:
+            sequence.frame(index, captures[index])
+        except (BadInput, FloatingPointError) as error:
+            raise BadInput(_failed(options, captures[index], index, error)) from error
     return {"run": str(options.output), "frames": sequence.frames}
+
+
+def _failed(options: Options, capture: Path, index: int, error: Exception) -> str:
+    """What is said of a frame that could not be trained, and of those before it."""
+    kept = "" if index == 0 else f"; the {index} before it are whole in {options.output}: --resume goes on with it"
+    return f"frame {index} ({capture.name}): {error}{kept}"
 
 
 def _captures(folder: Path) -> list[Path]:
@@ -138,7 +147,7 @@ class _Sequence:
             raise BadInput(f"{capture}: has no masks; the rule: frames with masks, or --neus2.outside none")
         scene, loss = in_transform(scene, composed(self.change, self.transform)), None
         if not first:
-            training, motion = self._training(scene, index), Motion()
+            training, motion = self._training(scene, index, still=False), Motion()
             with _shown(f"motion {capture.name}", options.motion_steps) as shown:
                 losses = find_motion(training, motion, options.motion_steps, shown)
             loss = sum(losses[-10:]) / len(losses[-10:])
@@ -151,13 +160,14 @@ class _Sequence:
         self._train(training, folder, capture.name, first)
         self._record(index, capture, loss, time.perf_counter() - began)
 
-    def _training(self, scene, index: int):
-        """A training of the model as it is, with an occupancy grid that knows nothing yet."""
+    def _training(self, scene, index: int, still: bool = True):
+        """A training of the model as it is, with an occupancy grid that knows nothing yet; still: of a surface that is
+        where the cameras see it."""
         from ...sampling.occupancy import OccupancyGrid
 
         self.model.grid = OccupancyGrid(self.model.grid.config)
         self.model.__dict__.pop("_unseen", None)  # of the cameras before
-        return neus2.Training(self.model, scene, self.options.seed + index)
+        return neus2.Training(self.model, scene, self.options.seed + index, still=still)
 
     def _train(self, training, folder: RunFolder, name: str, first: bool) -> None:
         options, part = self.options, 1.0 if first else self.options.later

@@ -5,6 +5,9 @@ loss = mean over rays of sum_channels huber(color - seen, 0.1) / 5
        + mask mean over rays of BCE(opacity, alpha)                              (NeuS2, sec. 3.3; its configuration)
        + curvature mean over some samples of |n - n'|, n' of a point next to the sample   (after Rosu and Behnke 2023,
                                                                          "PermutoSDF", which compares directions)
+       + area mean over random points of e^(-|f| / BAND)         (Long et al. 2022, "SparseNeuS", eq. 10: what no ray
+                                           meets has no surface; the mean is 2 BAND times the area, so that what closes
+                                           a surface where no ray meets it is as small as it can be)
 
 The mask's term has its own gradient, (W - m) / (W (1 - W)); NeuS2's published code has another.
 Letters: N rays, M samples.
@@ -38,6 +41,8 @@ _FINAL = 0.9  # part of the budget at which the sharpness is the final one at le
 _SHARPEST = 2000.0  # of what is enforced: the surface is then as thick as a step along a ray
 _SMOOTHED = 0.4, 0.7  # parts of the budget from which on normals are smoothed, and wholly
 _FLAT = 0.05  # differences of normals below this count as their squares
+BAND = 0.02  # of distances, in scene units, in which a point counts as next to the surface
+_MANY_RAYS = 1 << 14  # of which none meets a surface that is there
 _AROUND = 8.0  # training steps through what surrounds the cube, in render steps
 RGB = 3 / 5  # the sum over channels, divided by 5
 
@@ -79,7 +84,9 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("backward"):
         weight = config.eikonal / max(len(seen.stretch), 1)
         bend = curvature * curvature_gradient(seen.bend()) if curvature else None
-        by_sharpness = surface_volume.backward(model.field, seen, weight, bend)
+        area = config.area * smoothing(progress)
+        away = area * area_gradient(seen.around()) if area else None
+        by_sharpness = surface_volume.backward(model.field, seen, weight, bend, away)
         training.grad_sharpness.fill_(10 * seen.sharpness * by_sharpness)  # s = e^(10 v)
     with stages("optimiser"):
         _check_gradients(training)
@@ -107,8 +114,8 @@ def sharpness_bounds(training: Training, progress: float) -> tuple[float, float]
 
 
 def smoothing(progress: float) -> float:
-    """The part of its weight that the curvature has: none before the surface is found, since normals that must be alike
-    keep it from opening gaps between things."""
+    """The part of their weights that the curvature and the area have: none before the surface is found, since normals
+    that must be alike keep it from opening gaps between things, and a small area from what sticks out."""
     begin, end = _SMOOTHED
     return min(max((progress - begin) / (end - begin), 0.0), 1.0)
 
@@ -156,6 +163,11 @@ def curvature_gradient(bend: Tensor, count: Tensor | None = None) -> Tensor:
     return bend / ((bend.square().sum(0) + _FLAT**2).sqrt() * number)
 
 
+def area_gradient(f: Tensor) -> Tensor:
+    """[E]: by distances f [E] of random points, of the mean of e^(-|f| / BAND)."""
+    return f.sign() * (f.abs() / -BAND).exp() / (-BAND * max(len(f), 1))
+
+
 def levels_in_use(config: Config, progress: float, most: int) -> int:
     """From the coarsest on; all of `most` from `all_levels` of the budget on (NeuS2, sec. 3.3; there by steps)."""
     part = config.first_levels + (1 - config.first_levels) * progress / max(config.all_levels, 1e-9)
@@ -181,7 +193,8 @@ def _march(training: Training, rays):
     else:
         rays = dataclasses.replace(rays, near=torch.full((len(rays),), near, device=model.device)) if near > 0 else rays
         samples = _marched(training, rays, scale, 3, training.buffers)
-    if not len(samples):
+    # a few rays may miss an object that is small in the photographs: then more are drawn next time
+    if not len(samples) and (training.rays >= _MANY_RAYS or model.grid.occupied_fraction() == 0):
         raise BadInput(VANISHED)
     return samples
 

@@ -13,6 +13,7 @@ from ...data.scene import Images, Scene
 from ...encodings import registry
 from ...encodings.slope_gradients import SlopeGradients
 from ...errors import BadInput, warn
+from ...sampling import occupancy, visual_hull
 from ...sampling.march import SampleBuffers
 from ...training.adam import Adam
 from ...training.device_steps import DeviceSteps
@@ -36,11 +37,12 @@ class StepResult:
 class Training(FieldTraining):
     """The state of training besides the model: optimiser, buffers, and how many rays fill a batch.
 
-    memory: bytes that the images may take where the scene's are on disk."""
+    memory: bytes that the images may take where the scene's are on disk. still: whether the surface is where the
+    cameras see it; where a motion is to be found first, what they see through is not known to be empty."""
 
     result = StepResult
 
-    def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None):
+    def __init__(self, model: Model, scene: Scene, seed: int, memory: int | None = None, still: bool = True):
         super().__init__(model, seed)
         check_masks(scene)
         self.images = source_of(scene.train.images, seed=seed, memory=memory, device=model.device)
@@ -48,7 +50,8 @@ class Training(FieldTraining):
         self.buffers = SampleBuffers(4 * model.config.batch_samples)  # most of what is marched may be hidden
         self.more_buffers = SampleBuffers(4 * model.config.batch_samples)  # for what surrounds the unit cube
         self.grad_sharpness = torch.zeros(1, device=model.device)
-        model.grid.mark_invisible(scene.train.cameras)
+        if still:
+            give_up_cells(model, scene)
         self.cameras = scene.train.cameras.to(model.device)
         self.detail = detail_of(scene.train.cameras)
         self.take_parameters()
@@ -59,6 +62,8 @@ class Training(FieldTraining):
         field.grid.grad_into = SlopeGradients(field.grid.grid)
         table = {"parameter": field.grid.table.data, "grad": field.grid.grad_into, "shadow": field.grid.stored()}
         groups = [{**table, "mode": "skip", "scale": registry.ENCODINGS[config.encoding].rate}]
+        if field.color_grid is not None:
+            groups += field.color_grid.adam_groups()
         groups += network_groups(config, field)
         groups.append({"parameter": field.log_sharpness.data, "grad": self.grad_sharpness})
         if self.model.outside is not None:
@@ -98,6 +103,20 @@ def detail_of(cameras: Cameras) -> float:
     """How many pixels of a photograph a scene unit in the middle of the unit cube is, in the median of views."""
     distance = (cameras.camera_to_world[:, :3, 3] - 0.5).norm(dim=-1).clamp_min(1e-3)
     return float((cameras.focal.mean(-1) / distance).median())
+
+
+def give_up_cells(model: Model, scene: Scene) -> None:
+    """Has the occupancy grid leave out for ever what no camera sees, and what masks say is empty."""
+    grid = model.grid
+    grid.mark_invisible(scene.train.cameras)
+    if not scene.has_alpha:
+        return
+    first = grid.values[: grid.config.resolution**3]
+    cells = (first != occupancy.UNSEEN).nonzero()[:, 0].cpu()
+    cameras = scene.train.cameras.to(torch.device("cpu"))
+    empty = visual_hull.empty_cells(cameras, scene.train.images, cells, grid.config.resolution)
+    first[cells[empty].to(first.device)] = occupancy.UNSEEN
+    grid.refresh()
 
 
 def has_surface(model: Model) -> bool:
