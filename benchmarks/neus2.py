@@ -44,6 +44,7 @@ from radfield.encodings.slope_gradients import SlopeGradients
 from radfield.geometry import SceneTransform
 from radfield.losses import huber
 from radfield.meshing import parts
+from radfield.meshing.level_set import mesh_of_distance
 from radfield.meshing.visibility import seen
 from radfield.rays import Rays, Samples
 from radfield.renderers import surface_volume
@@ -216,7 +217,7 @@ def measure_synthetic(options) -> dict:
         write_synthetic_capture(folder, synthetic, views=options.views, val_views=4, size=size)
         scene = load(folder)
     figures, model = trained(options, scene)
-    mesh = sdf_views.extract(model, RESOLUTION)
+    mesh = mesh_of_distance(model.distance, model.box, RESOLUTION)
     points, normals = seen_truth(synthetic, scene, generator)
     diagonal = float((points.amax(0) - points.amin(0)).norm())
     completeness = Surface.of(mesh.vertices, mesh.triangles).distance(points.contiguous())
@@ -278,7 +279,9 @@ def measure_capture(options) -> dict:
     scene = load(options.capture, holdout=0, max_size=options.max_size)
     scene = holding_out(scene, held_out) if scene.has_alpha else load(options.capture, max_size=options.max_size)
     figures, model = trained(options, scene)
-    mesh = as_exported(sdf_views.extract(model, RESOLUTION), neus2.arranged(scene, model.config).train.cameras)
+    mesh = as_exported(
+        mesh_of_distance(model.distance, model.box, RESOLUTION), neus2.arranged(scene, model.config).train.cameras
+    )
     if options.pictures:
         pictures_of(model, mesh, options.pictures)
     return {**kept(figures), **mesh_figures(mesh), "sharpness": model.field.sharpness}

@@ -70,8 +70,9 @@ def frames(tmp_path_factory):
 def test_motions_are_found_and_a_sequence_goes_on(frames, tmp_path, command):
     folder, motions = frames
     run = tmp_path / "run"
-    code, figures, _ = command("train-frames", folder, "--output", run, *SMALL)
-    assert code == 0 and len(figures["frames"]) == 3
+    code, figures, said = command("train-frames", folder, "--output", run, *SMALL)
+    assert code == 0, said
+    assert len(figures["frames"]) == 3
     for frame, motion in zip(figures["frames"][1:], motions[1:], strict=True):
         found = torch.tensor(frame["to_first_frame"]["rotation"]).double()
         truth = torch.tensor(motion.rotation).double().T

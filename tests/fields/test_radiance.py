@@ -98,7 +98,7 @@ def test_the_seed_makes_the_field():
     assert torch.equal(states[0], states[1]) and not torch.equal(states[0], states[2])
 
 
-@pytest.mark.parametrize("options", [{"width": 1000}, {"degree": 9}, {"precision": "f16"}, {"features": 0}])
+@pytest.mark.parametrize("options", [{"width": 1000}, {"degree": 9}, {"precision": "f64"}, {"features": 0}])
 def test_options_out_of_range(options):
     with pytest.raises(BadInput):
         RadianceField(Config(grid=GRID, **options))

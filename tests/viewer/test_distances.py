@@ -1,6 +1,7 @@
 """Runs of `radfield fit-sdf` in the viewer: the same picture as their own, other levels, the crop box."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ class Ball:
     """A ball of radius 0.3 in the middle, which is a field itself, without a grid."""
 
     transform, cascades, grid = None, 1, None
+    hit, config = 1e-3, SimpleNamespace(unsigned=False)
     field = property(lambda self: self)
     box = (torch.full((3,), 0.1, dtype=torch.float64), torch.full((3,), 0.9, dtype=torch.float64))
 

@@ -156,7 +156,7 @@ def _(a):
 
 def by_rows(means: Tensor, camera: dict) -> bool:
     """Whether Gaussians with these `means` [G, 3] are projected from rows: where they lie so, on a CPU."""
-    return "model" not in camera and means.is_contiguous() and backend_for(means) == "cpu"
+    return "model" not in camera and means.is_contiguous() and means.is_cpu and backend_for(means) == "cpu"
 
 
 class _Project(torch.autograd.Function):

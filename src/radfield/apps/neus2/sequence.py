@@ -229,9 +229,9 @@ class _Sequence:
         """The surface in this frame's world; None, with a warning, where there is none."""
         from ...errors import warn
         from ...meshing.files import write_mesh
-        from ..fit import sdf_views
+        from ...meshing.level_set import mesh_of_distance
 
-        mesh = sdf_views.extract(self.model, self.options.resolution)
+        mesh = mesh_of_distance(self.model.distance, self.model.box, self.options.resolution)
         if not len(mesh.triangles):
             warn(f"{self._folder(index)}: {self.model.empty}")
             return None

@@ -42,7 +42,7 @@ def steps_of(training) -> DeviceSteps | None:
     """The device's steps of a training, or None, announced once, where each step has to wait."""
     if reason := obstacle(training):
         if training.model.config.precision == "f16":
-            raise BadInput(f"precision is f16; the rule: f32 or bf16 where steps wait for the device ({reason})")
+            raise BadInput(f"--ngp.precision is f16; the rule: f32 or bf16 where steps wait for the device ({reason})")
         warn(f"no CUDA graph of the training step ({reason}): the host waits for the device within each step")
         return None
     return DeviceSteps(training)

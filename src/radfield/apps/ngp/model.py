@@ -90,7 +90,7 @@ def build(
     turns = {"uniform_cells": config.uniform_cells, "occupied_cells": config.occupied_cells}
     cells = occupancy.OccupancyGrid(occupancy.Config(cascades=cascades, **turns), device)
     if config.precision == "f16" and not backend.on_cuda(cells.values):
-        raise BadInput("precision is f16; the rule: f32 or bf16 on a CPU, whose kernels have no fp16")
+        raise BadInput("--ngp.precision is f16; the rule: f32 or bf16 on a CPU, whose kernels have no fp16")
     return Model(
         config,
         radiance.build(field_config, cascades, generator).to(device),
