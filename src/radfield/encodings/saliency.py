@@ -67,8 +67,8 @@ class Saliency(Encoding):
         return features * self.saliency(x)[:, None].to(features.dtype)
 
     def gate(self, features: Tensor) -> Tensor:
-        """ln tanh(alpha |v|) [M], a constant: as steep as it is, a few samples where v is nearly 0 would move the features
-        more than all others do (5 dB less on thin wires after 500 steps)."""
+        """ln tanh(alpha |v|) [M], a constant: as steep as it is, a few samples where v is nearly 0 would move the
+        features more than all others do (5 dB less on thin wires after 500 steps)."""
         length = features.detach().float().square().sum(1).sqrt()
         return torch.log(torch.tanh(self.config.alpha * length).clamp(min=1e-9))
 
