@@ -273,7 +273,7 @@ def test_the_surface_is_closed_at_the_cubes_faces_and_where_masks_show_nothing(s
     from radfield.meshing.level_set import mesh_of_distance
     from radfield.tracing.surface import count_open_edges
 
-    training = training_of(scene, radius=0.5)  # with the corners of a cube of side 1
+    training = training_of(scene, radius=0.5, visual_hull=True)  # with the corners of a cube of side 1
     model, side = training.model, training.model.grid.config.resolution
     network = model.field.sdf_network
     fan_in, fan_out, offset, _ = network.layers.table[-1].tolist()

@@ -18,6 +18,7 @@ from radfield.training import device_steps
 
 #: as small as emulated kernels, every access of which is checked, ask for
 SMALL = neus2.Config(
+    visual_hull=True,
     levels=3,
     features=2,
     log2_size=8,

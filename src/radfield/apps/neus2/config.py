@@ -49,6 +49,8 @@ class Config:
     neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
     curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
+    # leave out for ever what masks say is empty: helps the DTU scan; on the synthetic solids it cuts too much away
+    visual_hull: bool = False
     area: float = 0.003  # weight of the surface's area, which decides where no photograph looks
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid

@@ -109,7 +109,7 @@ def give_up_cells(model: Model, scene: Scene) -> None:
     """Has the occupancy grid leave out for ever what no camera sees, and what masks say is empty."""
     grid = model.grid
     grid.mark_invisible(scene.train.cameras)
-    if not scene.has_alpha:
+    if not (scene.has_alpha and model.config.visual_hull):
         return
     first = grid.values[: grid.config.resolution**3]
     cells = (first != occupancy.UNSEEN).nonzero()[:, 0].cpu()
