@@ -129,6 +129,17 @@ def test_rows_are_no_more_than_the_config_allows():
     assert not encoding.refine(0.4, None)
 
 
+def test_a_short_training_has_fewer_rows(monkeypatch):
+    monkeypatch.setattr(sparse_voxels, "SHORT_ROWS", 1 << 11)
+    rows = []
+    for samples in (0.0, 4000.0 * sparse_voxels.SAMPLES_PER_ROW, math.inf):
+        encoding = SparseVoxels(3, Config(resolution=64, schedule=Schedule(0.5, (0.3,))))
+        ball(encoding)
+        assert encoding.refine(0.3, None, samples)
+        rows.append(encoding.rows)
+    assert rows[0] <= 1 << 11 < rows[1] <= 4000 < rows[2]
+
+
 def test_index_of_a_finer_grid_has_the_neighbourhood_of_what_is_dense():
     dense = torch.zeros(8, 8, 8, dtype=torch.bool)
     dense[4, 4, 4] = True

@@ -5,6 +5,7 @@ Letters: M samples, D dimensions, C channels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -68,10 +69,10 @@ class Encoding(torch.nn.Module):
             groups.append({"parameter": parameter.data, "grad": parameter.grad})
         return groups
 
-    def refine(self, progress: float, occupied_box: Callable[[], Tensor]) -> bool:
+    def refine(self, progress: float, occupied_box: Callable[[], Tensor], samples: float = math.inf) -> bool:
         """Grows, prunes or shrinks as the encoding's schedule says at `progress` in [0, 1] of a training. True where
         its parameters are new ones, which the optimiser must take. occupied_box() is the part [2, 3] of [0, 1]^3 that
-        is not empty."""
+        is not empty; samples: how many the whole training is expected to see."""
         return False
 
     def regularise(self, rate: float) -> None:

@@ -74,6 +74,7 @@ class SampleGradients:
         self._parts: list[tuple[Tensor, Tensor]] = []
         self._count: Tensor | None = None
         self._whole: Tensor | None = None
+        self._sum: Tensor | None = None
 
     def add(self, grad_features: Tensor, x: Tensor, count: Tensor | None = None) -> None:
         """Gradients [M, C] of the features at `x` [M, D]. Both are kept, not copied, until they are applied. count: as
@@ -117,7 +118,9 @@ class SampleGradients:
     def _two_passes(self, state, grad_features, x, tables, rates) -> None:
         table = state["parameter"]
         if native(table):
-            grad = torch.zeros_like(table)
+            if self._sum is None:  # kept: Adam clears it, and new memory of that size would cost more than the step
+                self._sum = torch.zeros_like(table)
+            grad = self._sum
             self.grid.ops.backward(grad_table=grad, grad_features=grad_features, x=x, tangent=None, **tables)
         else:
             with torch.enable_grad():

@@ -58,7 +58,7 @@ ENCODINGS = {
     ),
     "vm": Entry(factored.VM, factored.VMConfig, {"schedule": Schedule(0.43, (0.07, 0.12, 0.2, 0.3), 0.15)}, 0.67, 0.3),
     "cp": Entry(factored.CP, factored.CPConfig, {"schedule": Schedule(0.25, (0.07, 0.12, 0.2, 0.3), 0.15)}, 0.67, 0.3),
-    "sparse": Entry(sparse_voxels.SparseVoxels, sparse_voxels.Config, {"schedule": Schedule(0.25, (0.1, 0.35))}),
+    "sparse": Entry(sparse_voxels.SparseVoxels, sparse_voxels.Config, {"schedule": Schedule(0.18, (0.1, 0.35))}),
     "frequency": Entry(frequency_network.FrequencyNetwork, frequency_network.Config, networks=0.1),
     "one-blob": Entry(one_blob.OneBlob, one_blob.Config),
     "triangle-wave": Entry(triangle_wave.TriangleWave, triangle_wave.Config),

@@ -10,6 +10,7 @@ Letters: M samples, D dimensions, F features per level, N vertices along an axis
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 
@@ -99,7 +100,7 @@ class Resizable(Encoding):
                 table[start + offset : start + offset + len(values)] = values
         self._take(table, resolution, box)
 
-    def refine(self, progress: float, occupied_box: Callable[[], Tensor]) -> bool:
+    def refine(self, progress: float, occupied_box: Callable[[], Tensor], samples: float = math.inf) -> bool:
         """Grows and shrinks as the config's schedule says."""
         schedule = self.config.schedule
         resolution = round(self.final_resolution * schedule.part(progress))

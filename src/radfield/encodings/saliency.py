@@ -90,9 +90,9 @@ class Saliency(Encoding):
         self._vertices(self.mask.grad_into).add_(slope * p * (1 - p))
         self.multiplier.copy_((self.multiplier + self.config.rho * excess).clamp(min=0))
 
-    def refine(self, progress: float, occupied_box: Callable[[], Tensor]) -> bool:
+    def refine(self, progress: float, occupied_box: Callable[[], Tensor], samples: float = math.inf) -> bool:
         """The masked encoding's; so are the three that follow."""
-        return self.masked.refine(progress, occupied_box)
+        return self.masked.refine(progress, occupied_box, samples)
 
     def regularise(self, rate: float) -> None:
         self.masked.regularise(rate)

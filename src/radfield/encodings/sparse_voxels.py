@@ -103,7 +103,7 @@ class Config:
     activation: str = "exp"  # of the density, after interpolation; or "relu", as published
     density_rate: float = 10.0  # factor on the learning rate of the densities
     color_rate: float = 4.0  # factor on the learning rate of the coefficients
-    rows: int = 3 << 19  # most rows V: where more would be kept, the resolution grows less
+    rows: int = 3 << 19  # most rows V: where more would be kept, the resolution grows less; in short trainings 2^19
     prune: float = 5.0  # density, per unit of length, below which a vertex and its neighbours are dropped
     tv: float = 0.0  # weight of the total variation
     schedule: Schedule = FIXED  # when the resolution grows
@@ -231,22 +231,24 @@ class SparseVoxels(Encoding):
         parts = (self.densities, self.config.density_rate), (self.colors, self.config.color_rate)
         return [{**group, "scale": rate} for part, rate in parts for group in part.adam_groups()]
 
-    def refine(self, progress: float, occupied_box: Callable[[], Tensor]) -> bool:
-        """Prunes and grows as the schedule says, as soon as anything is dense."""
+    def refine(self, progress: float, occupied_box: Callable[[], Tensor], samples: float = math.inf) -> bool:
+        """Prunes and grows as the schedule says, as soon as anything is dense; to fewer rows where the training is too
+        short for the config's."""
         if self.config.schedule.passed(progress) <= int(self.grown) or not self._dense_vertices().any():
             return False
-        self.resize(self._resolution(progress))
+        self.resize(self._resolution(progress), max(samples / SAMPLES_PER_ROW, SHORT_ROWS))
         self.grown.fill_(self.config.schedule.passed(progress))
         return True
 
     @torch.no_grad()
-    def resize(self, resolution: int) -> None:
+    def resize(self, resolution: int, limit: float = math.inf) -> None:
         """Drops the vertices next to which nothing is dense, and gives the others `resolution` along an axis, or what
-        fewer make no more rows than the config allows."""
+        fewer make no more rows than `limit`, or than the config allows."""
         dense = self._dense_vertices()
         index = kept_index(dense, resolution)
-        while (rows := int(index.max()) + 1) > self.config.rows:
-            resolution = int(resolution * min((self.config.rows / rows) ** (1 / 3), 0.99))
+        most = min(limit, self.config.rows)
+        while (found := int(index.max()) + 1) > most:
+            resolution = int(resolution * min((most / found) ** (1 / 3), 0.99))
             index = kept_index(dense, resolution)
         vertex = (index >= 0).nonzero()[:, 0]
         points = _positions(vertex, resolution)
@@ -305,6 +307,9 @@ class SparseVoxels(Encoding):
 
 #: density at the start, per unit of scene length; the least density that activation "relu" gives
 INITIAL, LEAST = 0.5, 1e-4
+#: a row that fewer samples of the training could reach makes its steps slower than its detail is worth: lego gains from
+#: 3 * 2^19 rows after 4 minutes of a core and loses by them after 2 (`benchmarks/encodings.py`); rows of any training
+SAMPLES_PER_ROW, SHORT_ROWS = 128, 1 << 19
 
 
 def _padded(rows: int) -> int:

@@ -23,7 +23,8 @@ REGULARISE_INTERVAL = 16  # steps between two steps against the encoding's regul
 def refine(training: Training, progress: float) -> None:
     """Has the encoding grow, shrink and be regularised as it states."""
     model = training.model
-    if model.field.grid.refine(progress, lambda: grid_box(model)):
+    samples = training.step / progress * model.config.batch_samples if progress else math.inf
+    if model.field.grid.refine(progress, lambda: grid_box(model), samples):
         training.take_parameters()
     if training.step % REGULARISE_INTERVAL == 0:
         rate = learning_rate(model.config, progress) * registry.ENCODINGS[model.config.encoding].rate
