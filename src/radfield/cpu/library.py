@@ -1,7 +1,7 @@
 """Loads the C++ library of the best instruction set that this CPU has, and calls its functions.
 
 One library per instruction set stands in this folder (`libradfield-<isa>.so`). `RADFIELD_ISA` forces one,
-`RADFIELD_NUM_THREADS` sets the size of the thread pool. After `os.fork()` the child has a pool of its own.
+`RADFIELD_NUM_THREADS` sets the size of the thread pool, `RADFIELD_AMX=0` keeps networks off AMX. After `os.fork()` the child has a pool of its own.
 """
 
 from __future__ import annotations
@@ -101,6 +101,14 @@ def default_num_threads() -> int:
         return int(text)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return min(cpus, _cpu_quota() or cpus, 1024)
+
+
+def amx_wanted() -> bool:
+    """Whether the tiles of AMX are used where the CPU has them: unless `RADFIELD_AMX` is 0."""
+    text = os.environ.get("RADFIELD_AMX") or "1"
+    if text not in ("0", "1"):
+        raise BadInput(f"RADFIELD_AMX is {text!r}; the rule: 0 or 1")
+    return text == "1"
 
 
 def _cpu_quota() -> int | None:

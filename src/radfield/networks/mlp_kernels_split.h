@@ -1,0 +1,175 @@
+// The products of the MLP in fp32 by AMX's bf16 tiles. An operand is the exact sum of three bf16 numbers, its 24 bits
+// 8 at a time: a = a0 + a1 + a2. Of the nine products of a b the six largest are summed in fp32, a0 b0 + (a0 b1 + a1 b0)
+// + (a0 b2 + a1 b1 + a2 b0); what is left out is below 2^-22 |a b|. (Henry, Tang, Heinecke 2019, "Leveraging the bfloat16
+// artificial intelligence datatype for higher-precision computations".) A tile takes numbers below 2^-126 as 0.
+//
+// Memory is in tiles of 16 rows of 16 words of two bf16. Of each operand there are three, of its pieces:
+//   weights  [16 outputs][16 pairs of channels]
+//   words    [16 pairs of channels][16 samples], once for the lower and once for the upper half of a panel
+//   rows     [16 channels][16 pairs of samples k and k + 16]
+#pragma once
+#include "mlp_kernels_amx.h"
+
+namespace radfield {
+
+struct Split {
+  struct Word { uint32_t piece[3]; };  // says how much memory they take, not where a piece is
+  struct Row { uint16_t piece[3]; };
+  static constexpr int PAD = 32, PER_WORD = 2, ROW_BLOCK = 16;
+  static constexpr bool SHARED = false, SPLIT = true;
+  static constexpr int GROUP = 2;  // as Amx
+  static constexpr int TILE = 16 * 16;
+  static int packed_rows() { return 1; }
+  static void begin() { amx::configure(); }
+  static void end() { amx::release(); }
+
+  struct Pieces {
+    __m512i piece[3];  // bf16 in the upper halves; below them the first has 0, the others anything
+  };
+  // The first is a cut off: no number overflows. The second is rounded, so that the third has any sign and what is left
+  // out of a product is no bias.
+  static RADFIELD_SIMD Pieces split(vf a) {
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000), half = _mm512_set1_epi32(0x8000);
+    const __m512i first = _mm512_and_si512((__m512i)a, upper);
+    const vf rest = a - (vf)first;
+    const __m512i second = _mm512_and_si512(_mm512_add_epi32((__m512i)rest, half), upper);
+    return {{first, second, (__m512i)(rest - (vf)second)}};
+  }
+  static void put_weights(Word* words, int per_row, int row, int word, float a, float b) {
+    uint32_t* to = (uint32_t*)words + ((int64_t)(row / 16) * (per_row / 16) + word / 16) * 3 * TILE + row % 16 * 16 + word % 16;
+    for (int k = 0; k < 3; ++k, to += TILE) {
+      const uint32_t low = piece(a, k), high = piece(b, k);
+      *to = low | high << 16;
+      a -= as_float((int32_t)(low << 16)), b -= as_float((int32_t)(high << 16));
+    }
+  }
+  // Piece k of what is left of a, as the upper half of its bits.
+  static uint32_t piece(float a, int k) { return ((uint32_t)as_int(a) + (k == 1 ? 0x8000u : 0)) >> 16; }
+
+  // The upper halves of a's lanes as lower ones, of b's as upper ones.
+  static RADFIELD_SIMD __m512i paired(__m512i a, __m512i b) {
+    const __m512i odd = _mm512_add_epi32(_mm512_set1_epi32(0x00210001), _mm512_mullo_epi32(lane_numbers(), _mm512_set1_epi32(0x00020002)));
+    return _mm512_permutex2var_epi16(a, odd, b);
+  }
+  static RADFIELD_SIMD __m512i lane_numbers() {
+    return _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  }
+  static RADFIELD_SIMD void put(Word* words, Row* rows, int pair, Channel a, Channel b) {
+    const Pieces a0 = split(a.low), a1 = split(a.high), b0 = split(b.low), b1 = split(b.high);
+    uint32_t* w = (uint32_t*)words + pair / 16 * 6 * TILE + pair % 16 * 16;
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; ++k, w += 2 * TILE) {
+      _mm512_storeu_si512(w, paired(a0.piece[k], b0.piece[k]));
+      _mm512_storeu_si512(w + TILE, paired(a1.piece[k], b1.piece[k]));
+    }
+    if (!rows) return;
+    uint32_t* r = (uint32_t*)rows + pair / 8 * 3 * TILE + pair % 8 * 32;
+#pragma GCC unroll 3
+    for (int k = 0; k < 3; ++k, r += TILE) {
+      _mm512_storeu_si512(r, paired(a0.piece[k], a1.piece[k]));
+      _mm512_storeu_si512(r + 16, paired(b0.piece[k], b1.piece[k]));
+    }
+  }
+  // g where that channel is positive, else 0.
+  static RADFIELD_SIMD Channel keep_positive(Channel g, const Row* rows, int channel) {
+    const __m512i x = _mm512_loadu_si512((const uint32_t*)rows + channel / 16 * 3 * TILE + channel % 16 * 16);
+    const __mmask16 low = _mm512_cmpgt_epi32_mask(_mm512_slli_epi32(x, 16), _mm512_setzero_si512());
+    const __mmask16 high = _mm512_cmpgt_epi32_mask(x, _mm512_set1_epi32(0xffff));
+    return {(vf)_mm512_maskz_mov_ps(low, (__m512)g.low), (vf)_mm512_maskz_mov_ps(high, (__m512)g.high)};
+  }
+
+  // As Fp32's. While tiles are multiplied, the results of the 32 rows before are read and given to the epilogue, a few
+  // at a time: vector instructions run beside those of tiles.
+  template <class Epilogue>
+  static RADFIELD_SIMD void product(const Word* weights, const float* bias, const Word* x, int64_t x_step, int panels,
+                                    int rows, int inputs, Epilogue epilogue) {
+    constexpr int PAIRS = 16, DELAY = 2;  // pairs of rows in 32; steps until stored tiles can be read
+    alignas(64) float results[2][2 * PAIRS * PW];
+    const int blocks = inputs / 32, share = (PAIRS + 6 * blocks - DELAY - 1) / (6 * blocks - DELAY);
+    const float* waiting = nullptr;
+    int panel = 0, first = 0, next = 0, end = 0, wait = 0;  // of the results that wait
+    auto finish = [&](int pairs) RADFIELD_LANES {
+      for (const int until = min_int(next + pairs, end); next < until; ++next) {
+        const float* at = waiting + 2 * next * PW;
+        const int o = first + 2 * next;
+        Channel a = load_channel(at), b = load_channel(at + PW);
+        if (bias) a = {a.low + bias[o], a.high + bias[o]}, b = {b.low + bias[o + 1], b.high + bias[o + 1]};
+        epilogue(panel, o, a, b);
+      }
+    };
+    int turn = 0;
+    const uint32_t* w = (const uint32_t*)weights;
+    const int64_t row_block = (int64_t)blocks * 3 * TILE;
+    for (int row = 0; row < rows; row += 32, w += 2 * row_block)
+      for (int p = 0; p < panels; ++p) {
+        const bool tall = rows - row > 16;
+        float* out = results[turn ^= 1];
+        const uint32_t* const from = (const uint32_t*)(x + p * x_step);
+        auto between = [&]() RADFIELD_LANES { if (--wait < 0) finish(share); };
+        clear();
+        for (int k = 0; k < blocks; ++k)
+          six_products(w + k * 3 * TILE, row_block, from + k * 6 * TILE, 2 * TILE, TILE, tall, true, between);
+        finish(PAIRS);
+        amx::store<0>(out, 4 * PW), amx::store<1>(out + W, 4 * PW);
+        if (tall) amx::store<2>(out + 16 * PW, 4 * PW), amx::store<3>(out + 16 * PW + W, 4 * PW);
+        waiting = out, panel = p, first = row, next = 0, end = tall ? PAIRS : PAIRS / 2, wait = DELAY;
+      }
+    finish(PAIRS);
+  }
+
+  static RADFIELD_SIMD void clear() { amx::zero<0>(), amx::zero<1>(), amx::zero<2>(), amx::zero<3>(); }
+  // Tiles 0 to 3 += the products of the tiles a and (where tall) a + a_next with b and (where wide) b + b_next, whose
+  // pieces are TILE and b_piece apart; the largest come last. between() is called after each product.
+  template <class Between>
+  static RADFIELD_SIMD void six_products(const uint32_t* a, int64_t a_next, const uint32_t* b, int64_t b_piece,
+                                         int64_t b_next, bool tall, bool wide, Between between) {
+    static const uint8_t pieces[6][2] = {{0, 2}, {0, 1}, {1, 1}, {1, 0}, {2, 0}, {0, 0}};
+#pragma GCC unroll 1
+    for (const uint8_t* pair : pieces) {
+      const uint32_t *left = a + pair[0] * TILE, *right = b + pair[1] * b_piece;
+      amx::load<4>(left, 64), amx::load<6>(right, 64);
+      amx::dot<0, 4, 6>();
+      if (wide) amx::load<7>(right + b_next, 64), amx::dot<1, 4, 7>();
+      if (tall) amx::load<5>(left + a_next, 64), amx::dot<2, 5, 6>();
+      if (tall && wide) amx::dot<3, 5, 7>();
+      between();
+    }
+  }
+
+  // As Amx: rows of one side times those of the other, turned.
+  static void weight_gradient(float* dw, int64_t stride, const Row* g, const Row* x, int outputs, int inputs, int panels,
+                              int64_t g_step, int64_t x_step, float*) {
+    if (outputs < inputs) sums_of_products(dw, 1, stride, x, g, inputs, outputs, panels, x_step, g_step);
+    else sums_of_products(dw, stride, 1, g, x, outputs, inputs, panels, g_step, x_step);
+  }
+  // dw[i down + j across] += sum over samples of a[i] b[j], i < rows, j < columns, where b is turned.
+  static void sums_of_products(float* dw, int64_t down, int64_t across, const Row* a, const Row* b, int rows, int columns,
+                               int panels, int64_t a_step, int64_t b_step) {
+    constexpr int MOST = 16;  // panels turned at a time
+    alignas(64) uint32_t turned[MOST][2][3][TILE];
+    alignas(64) float sums[4][TILE];
+    for (int j = 0; j < columns; j += 32)
+      for (int first = 0; first < panels; first += MOST) {
+        const int count = min_int(panels - first, MOST);
+        const bool wide = columns - j > 16;
+        for (int p = 0; p < count; ++p)
+          for (int k = 0; k < (wide ? 6 : 3); ++k)
+            transpose_16x16(turned[p][k / 3][k % 3], (const uint32_t*)(b + (first + p) * b_step + j * PW) + k * TILE);
+        for (int i = 0; i < rows; i += 32) {
+          const bool tall = rows - i > 16;
+          clear();
+          for (int p = 0; p < count; ++p)
+            six_products((const uint32_t*)(a + (first + p) * a_step + i * PW), 3 * TILE, turned[p][0][0], TILE, 3 * TILE,
+                         tall, wide, []() RADFIELD_LANES {});
+          amx::store<0>(sums[0], 64), amx::store<1>(sums[1], 64), amx::store<2>(sums[2], 64), amx::store<3>(sums[3], 64);
+          for (int k = 0; k < 4; ++k)
+            if ((k < 2 || tall) && (k % 2 == 0 || wide))
+              add_tile(dw, down, across, sums[k], i + 16 * (k / 2), j + 16 * (k % 2), rows, columns);
+        }
+      }
+  }
+
+  static int min_int(int a, int b) { return a < b ? a : b; }
+};
+
+}  // namespace radfield
