@@ -7,11 +7,10 @@ namespace radfield {
 namespace {
 
 // Four perfect shuffles of the 16 rows turn rows into columns.
-inline void transpose_16x16(uint32_t* out, const uint32_t* in) {
+RADFIELD_SIMD void transpose_16x16(__m512i (&a)[16]) {
   const __m512i low = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   const __m512i high = _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
-  __m512i a[16], b[16];
-  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in + 16 * i);
+  __m512i b[16];
   for (int stage = 0; stage < 2; ++stage) {
     for (int i = 0; i < 8; ++i) {
       b[2 * i] = _mm512_permutex2var_epi32(a[i], low, a[i + 8]);
@@ -22,6 +21,11 @@ inline void transpose_16x16(uint32_t* out, const uint32_t* in) {
       a[2 * i + 1] = _mm512_permutex2var_epi32(b[i], high, b[i + 8]);
     }
   }
+}
+inline void transpose_16x16(uint32_t* out, const uint32_t* in) {
+  __m512i a[16];
+  for (int i = 0; i < 16; ++i) a[i] = _mm512_loadu_si512(in + 16 * i);
+  transpose_16x16(a);
   for (int i = 0; i < 16; ++i) _mm512_storeu_si512(out + 16 * i, a[i]);
 }
 

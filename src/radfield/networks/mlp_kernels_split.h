@@ -6,17 +6,20 @@
 // Memory is in tiles of 16 rows of 16 words of two bf16. Of each operand there are three, of its pieces:
 //   weights  [16 outputs][16 pairs of channels]
 //   words    [16 pairs of channels][16 samples], once for the lower and once for the upper half of a panel
-//   rows     [16 channels][16 pairs of samples k and k + 16]
+//   rows     [16 channels][16 pairs of samples k and k + 16], made of words where weight gradients need them: written
+//            beside the words, they took a quarter of the backward pass
 #pragma once
 #include "mlp_kernels_amx.h"
 
 namespace radfield {
 
 struct Split {
-  struct Word { uint32_t piece[3]; };  // says how much memory they take, not where a piece is
-  struct Row { uint16_t piece[3]; };
-  static constexpr int PAD = 32, PER_WORD = 2, ROW_BLOCK = 16;
-  static constexpr bool SHARED = false, SPLIT = true;
+  struct Word {
+    uint16_t piece[3];  // says how much memory a number takes, not where its pieces are
+  };
+  typedef Word Row;
+  static constexpr int PAD = 32, PER_WORD = 1, ROW_BLOCK = 16;
+  static constexpr bool SHARED = true, SPLIT = true;
   static constexpr int GROUP = 2;  // as Amx
   static constexpr int TILE = 16 * 16;
   static int packed_rows() { return 1; }
@@ -35,12 +38,11 @@ struct Split {
     const __m512i second = _mm512_and_si512(_mm512_add_epi32((__m512i)rest, half), upper);
     return {{first, second, (__m512i)(rest - (vf)second)}};
   }
-  static void put_weights(Word* words, int per_row, int row, int word, float a, float b) {
-    uint32_t* to = (uint32_t*)words + ((int64_t)(row / 16) * (per_row / 16) + word / 16) * 3 * TILE + row % 16 * 16 + word % 16;
-    for (int k = 0; k < 3; ++k, to += TILE) {
-      const uint32_t low = piece(a, k), high = piece(b, k);
-      *to = low | high << 16;
-      a -= as_float((int32_t)(low << 16)), b -= as_float((int32_t)(high << 16));
+  static void put_weight(Word* words, int columns, int row, int column, float a) {
+    uint16_t* to = (uint16_t*)words + ((int64_t)(row / 16) * (columns / 32) + column / 32) * 6 * TILE + row % 16 * 32 + column % 32;
+    for (int k = 0; k < 3; ++k, to += 2 * TILE) {
+      const uint32_t bits = piece(a, k);
+      *to = (uint16_t)bits, a -= as_float((int32_t)(bits << 16));
     }
   }
   // Piece k of what is left of a, as the upper half of its bits.
@@ -51,27 +53,25 @@ struct Split {
     constexpr int A_OR_UPPER_B = 0xf8;  // a | (b & c)
     return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, _mm512_set1_epi32((int)0xffff0000), A_OR_UPPER_B);
   }
-  static RADFIELD_SIMD void put(Word* words, Row* rows, int pair, Channel a, Channel b) {
+  // Words of 16 samples of a pair of channels: piece 0, lower half of the panel.
+  static uint32_t* words_of(const Word* words, int pair) {
+    return (uint32_t*)words + pair / 16 * 6 * TILE + pair % 16 * 16;
+  }
+  static RADFIELD_SIMD void put(Word* words, Row*, int pair, Channel a, Channel b) {
     const Pieces a0 = split(a.low), a1 = split(a.high), b0 = split(b.low), b1 = split(b.high);
-    uint32_t* w = (uint32_t*)words + pair / 16 * 6 * TILE + pair % 16 * 16;
+    uint32_t* to = words_of(words, pair);
 #pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k, w += 2 * TILE) {
-      _mm512_storeu_si512(w, paired(a0.piece[k], b0.piece[k]));
-      _mm512_storeu_si512(w + TILE, paired(a1.piece[k], b1.piece[k]));
-    }
-    if (!rows) return;
-    uint32_t* r = (uint32_t*)rows + pair / 8 * 3 * TILE + pair % 8 * 32;
-#pragma GCC unroll 3
-    for (int k = 0; k < 3; ++k, r += TILE) {
-      _mm512_storeu_si512(r, paired(a0.piece[k], a1.piece[k]));
-      _mm512_storeu_si512(r + 16, paired(b0.piece[k], b1.piece[k]));
+    for (int k = 0; k < 3; ++k, to += 2 * TILE) {
+      _mm512_storeu_si512(to, paired(a0.piece[k], b0.piece[k]));
+      _mm512_storeu_si512(to + TILE, paired(a1.piece[k], b1.piece[k]));
     }
   }
   // g where that channel is positive, else 0.
-  static RADFIELD_SIMD Channel keep_positive(Channel g, const Row* rows, int channel) {
-    const __m512i x = _mm512_loadu_si512((const uint32_t*)rows + channel / 16 * 3 * TILE + channel % 16 * 16);
-    const __mmask16 low = _mm512_cmpgt_epi32_mask(_mm512_slli_epi32(x, 16), _mm512_setzero_si512());
-    const __mmask16 high = _mm512_cmpgt_epi32_mask(x, _mm512_set1_epi32(0xffff));
+  static RADFIELD_SIMD Channel keep_positive(Channel g, const Word* words, int channel) {
+    const uint32_t* at = words_of(words, channel / 2);
+    const __m512i below = _mm512_set1_epi32(0xffff), up = _mm512_set1_epi32(channel % 2 ? 0 : 16);
+    const __mmask16 low = _mm512_cmpgt_epi32_mask(_mm512_sllv_epi32(_mm512_loadu_si512(at), up), below);
+    const __mmask16 high = _mm512_cmpgt_epi32_mask(_mm512_sllv_epi32(_mm512_loadu_si512(at + TILE), up), below);
     return {(vf)_mm512_maskz_mov_ps(low, (__m512)g.low), (vf)_mm512_maskz_mov_ps(high, (__m512)g.high)};
   }
 
@@ -80,7 +80,7 @@ struct Split {
   template <class Epilogue>
   static RADFIELD_SIMD void product(const Word* weights, const float* bias, const Word* x, int64_t x_step, int panels,
                                     int rows, int inputs, Epilogue epilogue) {
-    constexpr int PAIRS = 16, DELAY = 2;  // pairs of rows in 32; steps until stored tiles can be read
+    constexpr int PAIRS = 16, DELAY = 3;  // pairs of rows in 32; steps until stored tiles can be read
     alignas(64) float results[2][2 * PAIRS * PW];
     const int blocks = inputs / 32, share = (PAIRS + 6 * blocks - DELAY - 1) / (6 * blocks - DELAY);
     const float* waiting = nullptr;
@@ -140,37 +140,61 @@ struct Split {
     }
   }
 
-  // As Amx: rows of one side times those of the other, turned.
+  // As Fp32's: rows of one side times those of the other, turned.
   static void weight_gradient(float* dw, int64_t stride, const Row* g, const Row* x, int outputs, int inputs, int panels,
                               int64_t g_step, int64_t x_step, float*) {
     if (outputs < inputs) sums_of_products(dw, 1, stride, x, g, inputs, outputs, panels, x_step, g_step);
     else sums_of_products(dw, stride, 1, g, x, outputs, inputs, panels, g_step, x_step);
   }
+  // A panel's tiles for DOWN rows and ACROSS columns of dw, and that much of dw: all of it fits the first-level cache.
+  static constexpr int DOWN = 64, ACROSS = 32;
+  struct Tiles {
+    uint32_t left[DOWN / 16][3][TILE], right[ACROSS / 16][3][TILE];
+    float sums[DOWN / 16][ACROSS / 16][TILE];
+  };
   // dw[i down + j across] += sum over samples of a[i] b[j], i < rows, j < columns, where b is turned.
   static void sums_of_products(float* dw, int64_t down, int64_t across, const Row* a, const Row* b, int rows, int columns,
                                int panels, int64_t a_step, int64_t b_step) {
-    constexpr int MOST = 16;  // panels turned at a time
-    alignas(64) uint32_t turned[MOST][2][3][TILE];
-    alignas(64) float sums[4][TILE];
-    for (int j = 0; j < columns; j += 32)
-      for (int first = 0; first < panels; first += MOST) {
-        const int count = min_int(panels - first, MOST);
-        const bool wide = columns - j > 16;
-        for (int p = 0; p < count; ++p)
-          for (int k = 0; k < (wide ? 6 : 3); ++k)
-            transpose_16x16(turned[p][k / 3][k % 3], (const uint32_t*)(b + (first + p) * b_step + j * PW) + k * TILE);
-        for (int i = 0; i < rows; i += 32) {
-          const bool tall = rows - i > 16;
-          clear();
-          for (int p = 0; p < count; ++p)
-            six_products((const uint32_t*)(a + (first + p) * a_step + i * PW), 3 * TILE, turned[p][0][0], TILE, 3 * TILE,
-                         tall, wide, []() RADFIELD_LANES {});
-          amx::store<0>(sums[0], 64), amx::store<1>(sums[1], 64), amx::store<2>(sums[2], 64), amx::store<3>(sums[3], 64);
-          for (int k = 0; k < 4; ++k)
-            if ((k < 2 || tall) && (k % 2 == 0 || wide))
-              add_tile(dw, down, across, sums[k], i + 16 * (k / 2), j + 16 * (k % 2), rows, columns);
+    alignas(64) Tiles tiles;
+    for (int i = 0; i < rows; i += DOWN)
+      for (int j = 0; j < columns; j += ACROSS) {
+        const int m = (min_int(rows - i, DOWN) + 15) / 16, n = (min_int(columns - j, ACROSS) + 15) / 16;
+        memset(tiles.sums, 0, sizeof tiles.sums);
+        for (int p = 0; p < panels; ++p) {
+          for (int k = 0; k < 3 * m; ++k) rows_of_words<false>(tiles.left[k / 3][k % 3], a + p * a_step, i / 16 + k / 3, k % 3);
+          for (int k = 0; k < 3 * n; ++k) rows_of_words<true>(tiles.right[k / 3][k % 3], b + p * b_step, j / 16 + k / 3, k % 3);
+          for (int r = 0; r < m; r += 2) add_products(tiles, r, r + 1 < m, n > 1);
         }
+        for (int r = 0; r < m; ++r)
+          for (int c = 0; c < n; ++c) add_tile(dw, down, across, tiles.sums[r][c], i + 16 * r, j + 16 * c, rows, columns);
       }
+  }
+  // Sums of 16 rows from tile row r on, and where tall of 16 more, += the products of a panel.
+  static RADFIELD_SIMD void add_products(Tiles& tiles, int r, bool tall, bool wide) {
+    float(*const at)[TILE] = tiles.sums[r], (*const below)[TILE] = at + ACROSS / 16;
+    amx::load<0>(at[0], 64);
+    if (wide) amx::load<1>(at[1], 64);
+    if (tall) amx::load<2>(below[0], 64);
+    if (tall && wide) amx::load<3>(below[1], 64);
+    six_products(tiles.left[r][0], 3 * TILE, tiles.right[0][0], TILE, 3 * TILE, tall, wide, []() RADFIELD_LANES {});
+    amx::store<0>(at[0], 64);
+    if (wide) amx::store<1>(at[1], 64);
+    if (tall) amx::store<2>(below[0], 64);
+    if (tall && wide) amx::store<3>(below[1], 64);
+  }
+  // Rows of a piece of 16 channels, or what they are when turned: [16 pairs of samples][16 channels].
+  template <bool TURNED>
+  static void rows_of_words(uint32_t* out, const Word* words, int block, int piece) {
+    const uint32_t* from = words_of(words, 8 * block) + 2 * piece * TILE;
+    const __m512i upper = _mm512_set1_epi32((int)0xffff0000);
+    __m512i rows[16];
+    for (int k = 0; k < 8; ++k) {
+      const __m512i low = _mm512_loadu_si512(from + 16 * k), high = _mm512_loadu_si512(from + TILE + 16 * k);
+      rows[2 * k] = _mm512_ternarylogic_epi32(_mm512_slli_epi32(high, 16), low, upper, 0xf4);  // a | (b & ~c)
+      rows[2 * k + 1] = paired(low, high);
+    }
+    if constexpr (TURNED) transpose_16x16(rows);
+    for (int k = 0; k < 16; ++k) _mm512_storeu_si512(out + 16 * k, rows[k]);
   }
 
   static int min_int(int a, int b) { return a < b ? a : b; }

@@ -87,7 +87,7 @@ struct Packed {
       for (int k = 0; k < per_row; ++k) {
         const int c = k * K::PER_WORD;
         const float a = weight(r, c), b = K::PER_WORD == 2 ? weight(r, c + 1) : 0.0f;
-        if constexpr (K::SPLIT) K::put_weights(words, per_row, r, k, a, b);
+        if constexpr (K::SPLIT) K::put_weight(words, columns, r, c, a);
         else words[(int64_t)(r / R) * per_row * R + k * R + r % R] = K::weight_word(a, b);
       }
   }
