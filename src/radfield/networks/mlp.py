@@ -7,6 +7,13 @@ Backward recomputes the activations instead of storing them. In "bf16" the opera
 bfloat16 and sums are fp32, where the CPU has AMX or AVX512-BF16; elsewhere products stay fp32, which is faster there
 than rounding.
 
+In "f32" on a CPU with AMX, networks of width 32 or more run on its bf16 tiles too: an operand is split into three bf16
+numbers that sum to it exactly, and the six largest of their products are summed in fp32 (mlp_kernels_split.h). Values
+and gradients differ from those of plain fp32 in the last bits, as those of two instruction sets do; against float64
+they err half as much where a sum has many terms, and up to 1.5 times as much (in the mean of squares) where it has two.
+Tiles take bf16 numbers below 2^-126 as 0: operands below 2^-102 lose bits, which plain fp32 keeps. An infinite operand
+gives NaN. `RADFIELD_AMX=0` keeps to plain fp32.
+
 Letters: M samples, A and B channels of the two (concatenated) inputs, O outputs, L layers, P parameters. The parameters
 are one flat vector: per layer the weights [outputs, inputs] row by row, then the bias [outputs] if there is one.
 """
@@ -120,6 +127,7 @@ def per_parameter(a, kernel: str) -> Launch:
 
 FP16 = 4  # the number of the kernel with fp16 operands
 SPLIT = 5  # of that with fp32 operands on AMX, each split into three of bf16
+_LEAST_SPLIT = 32  # the width from which it is no slower than plain fp32: layers are padded to as much
 _TILE, _ROW_BYTES = 32, 144  # mlp_tiles.h
 _MOST_SHARED = 60 << 10  # what every architecture has, less what the kernels declare
 _MOST_BLOCKS = 1024
@@ -253,6 +261,8 @@ def kernel_of(config: Config, x: torch.Tensor) -> int:
         return FP16 if on_cuda(x) else 0
     if on_cuda(x):
         return int(config.precision == "bf16")
+    if config.precision == "f32" and config.width < _LEAST_SPLIT:
+        return 0
     return best_kernel(config.precision)
 
 
