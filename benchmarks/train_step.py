@@ -4,12 +4,13 @@ Hash grid L16 F2 T2^19 N16..2048 (12,196,240 parameters), density MLP 32-64-16, 
 compositing, backward, Adam over every parameter; 4,096 random rays through the unit cube with 64 samples each, fresh
 every step. Also grid + MLP 32-64-64-16 forward and backward, and the ratio to the plain torch reference.
 
-    python benchmarks/train_step.py [--precision bf16|f32] [--json] [--reference] [--save FILE]
+    python benchmarks/train_step.py [--precision bf16|f32] [--no-amx] [--json] [--reference] [--save FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 import torch
@@ -28,6 +29,7 @@ from radfield.training.stages import Stages
 
 RAYS, PER_RAY = 4096, 64
 STEP = 3**0.5 / 1024
+KERNELS = {0: "fp32", 2: "AVX512-BF16", 3: "AMX", mlp.SPLIT: "fp32 by AMX (operands split into three bf16)"}
 GRID = hash_grid.Config(levels=16, features=2, log2_size=19, base_resolution=16, growth=1.3819)
 
 
@@ -123,12 +125,15 @@ def grid_and_network(precision: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--precision", choices=("bf16", "f32"), default="bf16")
+    parser.add_argument("--no-amx", action="store_true", help="networks keep off AMX (as with RADFIELD_AMX=0)")
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--reference", action="store_true", help="also time the torch reference (about a minute)")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--save", type=Path, default=None)
     options = parser.parse_args()
+    if options.no_amx:
+        os.environ["RADFIELD_AMX"] = "0"
     library.set_num_threads(options.threads or library.default_num_threads())
     torch.set_num_threads(1)
     step = Step(options.precision, RAYS)
@@ -139,9 +144,7 @@ def main() -> None:
         "step_ms": seconds * 1e3,
         "stages_ms": stages,
         "precision": options.precision,
-        "mlp_kernel": {0: "fp32", 1: "rounded fp32", 2: "AVX512-BF16", 3: "AMX"}[
-            mlp.best_bf16_kernel() if options.precision == "bf16" else 0
-        ],
+        "mlp_kernel": KERNELS[mlp.kernel_of(step.field.density_network.config, step.samples["x"])],
         "grid_mlp_samples_per_s": grid_and_network(options.precision),
         "parameters": step.field.grid.table.numel(),
     }

@@ -51,7 +51,7 @@ static void* find(const std::string& name) {
 
 int main() {
   ((void (*)(int64_t))find("radfield_set_num_threads"))(2);
-  ((int64_t(*)())find("mlp_best_bf16_kernel"))();  // asks the system for AMX's tiles, which each process must
+  ((int64_t(*)(int64_t, int64_t))find("mlp_best_kernel"))(0, 1);  // asks the system for AMX's tiles, which each process must
   for (;;) {
     std::string name((size_t)read_number(), ' ');
     read_exactly(name.data(), name.size());

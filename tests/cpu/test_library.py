@@ -113,6 +113,21 @@ def test_the_environment_sets_the_number_of_threads(monkeypatch):
         assert 1 <= library.default_num_threads() <= os.cpu_count()
 
 
+@pytest.mark.parametrize("value", ["2", "-1", "no", "00"])
+def test_refuses_a_wrong_word_on_amx_from_the_environment(monkeypatch, value):
+    monkeypatch.setenv("RADFIELD_AMX", value)
+    with pytest.raises(BadInput, match="RADFIELD_AMX is") as error:
+        library.amx_wanted()
+    assert "\n" not in str(error.value)
+
+
+def test_the_environment_keeps_off_amx(monkeypatch):
+    for value, wanted in (("0", False), ("1", True), ("", True)):
+        monkeypatch.setenv("RADFIELD_AMX", value)
+        assert library.amx_wanted() is wanted
+        assert ("amx_bf16" in library.describe()["features"]) == (wanted and "amx_bf16" in library.cpu_features())
+
+
 def test_a_container_s_quota_limits_the_number_of_threads(monkeypatch):
     monkeypatch.delenv("RADFIELD_NUM_THREADS", raising=False)
     monkeypatch.setattr(library, "_cpu_quota", lambda: 1)

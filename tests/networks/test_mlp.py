@@ -120,11 +120,11 @@ def test_16_bit_kernels_agree_with_their_rounding_in_fp32(first, second, outputs
         return y, *torch.autograd.grad((y * weights).sum(), [values[k] for k in names])
 
     exact = run(0)
-    for kernel in range(1, max(mlp.best_bf16_kernel(), 1) + 1):
+    for kernel in range(1, max(mlp.best_kernel("bf16"), 1) + 1):
         for name, value, full in zip(["y", *names], run(kernel), exact, strict=True):
             error = (value.float() - full.float()).norm() / full.float().norm()
             assert error < 0.1, f"kernel {kernel}, {name}: {error:.4f}"
-    for name, value, rounded in zip(["y", *names], run(max(mlp.best_bf16_kernel(), 1)), run(1), strict=True):
+    for name, value, rounded in zip(["y", *names], run(max(mlp.best_kernel("bf16"), 1)), run(1), strict=True):
         error = (value.float() - rounded.float()).norm() / rounded.float().norm()
         assert error < 0.01, f"{name}: {error:.4f}"
 
@@ -243,7 +243,7 @@ def test_amx_kernel_on_emulated_tiles(tmp_path):
     subprocess.run([cmake, "-S", root, "-B", tmp_path, *options], check=True, capture_output=True)
     subprocess.run([cmake, "--build", tmp_path, "-j2"], check=True, capture_output=True)
     environment = {**os.environ, "RADFIELD_LIBRARY_FOLDER": str(tmp_path)}
-    check = "from radfield.networks.mlp import best_bf16_kernel as best; assert best() == 3"
+    check = "from radfield.networks.mlp import best_kernel as best; assert best('bf16') == 3 and best('f32') == 5"
     subprocess.run([sys.executable, "-c", check], check=True, env=environment)
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", __file__]
     done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)

@@ -1,7 +1,8 @@
 """Loads the C++ library of the best instruction set that this CPU has, and calls its functions.
 
 One library per instruction set stands in this folder (`libradfield-<isa>.so`). `RADFIELD_ISA` forces one,
-`RADFIELD_NUM_THREADS` sets the size of the thread pool. After `os.fork()` the child has a pool of its own.
+`RADFIELD_NUM_THREADS` sets the size of the thread pool, `RADFIELD_AMX=0` keeps networks off AMX's tiles. After
+`os.fork()` the child has a pool of its own.
 """
 
 from __future__ import annotations
@@ -103,6 +104,14 @@ def default_num_threads() -> int:
     return min(cpus, _cpu_quota() or cpus, 1024)
 
 
+def amx_wanted() -> bool:
+    """Whether the tiles of AMX are used where the CPU has them: unless `RADFIELD_AMX` is 0."""
+    text = os.environ.get("RADFIELD_AMX") or "1"
+    if text not in ("0", "1"):
+        raise BadInput(f"RADFIELD_AMX is {text!r}; the rule: 0 or 1")
+    return text == "1"
+
+
 def _cpu_quota() -> int | None:
     """The CPU time that a container is given, in CPUs rounded up; None without a limit. Its affinity still shows all
     CPUs of the machine, and a pool that size would be stopped for most of every period."""
@@ -166,7 +175,8 @@ def call(op, packed: bytes, device=None) -> None:
 def describe() -> dict:
     """What `radfield doctor` shows: isa, path, threads, and the features that are chosen at run time."""
     isa = choose_isa()
-    extra = sorted(cpu_features() & {"avx512_bf16", "amx_bf16", "avx512_fp16"})
+    chosen = {"avx512_bf16", "avx512_fp16"} | ({"amx_bf16"} if amx_wanted() else set())
+    extra = sorted(cpu_features() & chosen)
     return {
         "isa": isa,
         "path": str(library_path(isa)) if isa else None,

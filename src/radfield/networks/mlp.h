@@ -92,7 +92,7 @@ struct Activated {
 template <class F>
 RADFIELD_FN Activated<F> activate(int64_t kind, F z) {
   const F zero = F{}, one = F{} + 1.0f;
-  if (kind == RELU) return {max(z, zero), select(z > 0.0f, one, zero), zero};
+  if (kind == RELU) return {max(zero, z), select(z > 0.0f, one, zero), zero};
   if (kind == SILU) {
     const F s = sigmoid(z), ds = s * (1.0f - s);
     return {z * s, fma(z, ds, s), fma(z * ds, 1.0f - 2.0f * s, 2.0f * ds)};

@@ -7,6 +7,13 @@ Backward recomputes the activations instead of storing them. In "bf16" the opera
 bfloat16 and sums are fp32, where the CPU has AMX or AVX512-BF16; elsewhere products stay fp32, which is faster there
 than rounding.
 
+In "f32" on a CPU with AMX, networks of width 32 or more run on its bf16 tiles too: an operand is split into three bf16
+numbers that sum to it exactly, and the six largest of their products are summed in fp32 (mlp_kernels_split.h). Values
+and gradients differ from those of plain fp32 in the last bits, as those of two instruction sets do; against float64
+they err half as much where a sum has many terms, and up to 1.5 times as much (in the mean of squares) where it has two.
+Tiles take bf16 numbers below 2^-126 as 0: operands below 2^-102 lose bits, which plain fp32 keeps. An infinite operand
+gives NaN. `RADFIELD_AMX=0` keeps to plain fp32.
+
 Letters: M samples, A and B channels of the two (concatenated) inputs, O outputs, L layers, P parameters. The parameters
 are one flat vector: per layer the weights [outputs, inputs] row by row, then the bias [outputs] if there is one.
 """
@@ -48,7 +55,8 @@ FORWARD = Op(
     Scalar(
         "kernel",
         "int",
-        "0 fp32; bf16: 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX; on CUDA all tensor cores; 4 fp16, CUDA only",
+        "0 fp32; bf16: 1 rounded fp32 (for tests), 2 AVX512-BF16, 3 AMX; on CUDA all tensor cores; 4 fp16, CUDA only; "
+        "5 fp32 by AMX, CPU only",
     ),
 )
 BACKWARD = Op(
@@ -118,6 +126,8 @@ def per_parameter(a, kernel: str) -> Launch:
 
 
 FP16 = 4  # the number of the kernel with fp16 operands
+SPLIT = 5  # of that with fp32 operands on AMX, each split into three of bf16
+_LEAST_SPLIT = 32  # the width from which it is no slower than plain fp32: layers are padded to as much
 _TILE, _ROW_BYTES = 32, 144  # mlp_tiles.h
 _MOST_SHARED = 60 << 10  # what every architecture has, less what the kernels declare
 _MOST_BLOCKS = 1024
@@ -181,7 +191,7 @@ def layers_of(inputs: int, outputs: int, config: Config) -> Layers:
         fan_out = outputs if layer == count - 1 else config.width
         rows.append((fan_in, fan_out, offset, int(skip)))
         offset += fan_in * fan_out + (fan_out if config.bias else 0)
-        packed += 2 * (_padded(fan_in) + (32 if skip else 0)) * _padded(fan_out) + _padded(fan_out)
+        packed += 3 * (_padded(fan_in) + (32 if skip else 0)) * _padded(fan_out) + _padded(fan_out)
     sizes = [_padded(size, 16) for fan_in, fan_out, *_ in rows for size in (fan_in, fan_out)]
     table = torch.tensor(rows, dtype=torch.int64)
     return Layers(config, inputs, outputs, table, offset, packed, sum(sizes), max(sizes))
@@ -229,23 +239,31 @@ def mlp_reference(x0: torch.Tensor, x1: torch.Tensor | None, parameters: torch.T
     return h
 
 
+def best_kernel(precision: str) -> int:
+    """Number of the kernel that "f32" or "bf16" runs on here, on the CPU; without AMX where `RADFIELD_AMX` is 0."""
+    from ..cpu.library import amx_wanted
+
+    return _best_kernel(precision == "bf16", amx_wanted())
+
+
 @functools.cache
-def best_bf16_kernel() -> int:
-    """Number of the kernel that "bf16" runs on here: 3 AMX, 2 AVX512-BF16, 0 (fp32) where the CPU has neither."""
+def _best_kernel(bf16: bool, amx: bool) -> int:
     from ..cpu.library import library
 
-    function = library().mlp_best_bf16_kernel
-    function.restype = ctypes.c_int64
-    return function()
+    function = library().mlp_best_kernel
+    function.argtypes, function.restype = [ctypes.c_int64, ctypes.c_int64], ctypes.c_int64
+    return function(bf16, amx)
 
 
 def kernel_of(config: Config, x: torch.Tensor) -> int:
     """Number of the kernel that a network of this precision runs on, for samples `x`."""
-    if config.precision == "f32":
-        return 0
     if config.precision == "f16":
         return FP16 if on_cuda(x) else 0
-    return 1 if on_cuda(x) else best_bf16_kernel()
+    if on_cuda(x):
+        return int(config.precision == "bf16")
+    if config.precision == "f32" and config.width < _LEAST_SPLIT:
+        return 0
+    return best_kernel(config.precision)
 
 
 def chunks(layers: Layers, x: torch.Tensor, count: int) -> tuple[int, torch.Tensor]:
@@ -398,7 +416,7 @@ def mlp(
     """Outputs [M, O] of the network for inputs `x0` [M, A] and `x1` [M, B] or None, float32 or bfloat16 each.
 
     `parameters` [P] float32; `dtype` is that of the outputs; with `head` H > 0 the first H outputs are returned once
-    more, as [M, H] float32, where not all of them bear 16 bits; `kernel` forces one (see `best_bf16_kernel`);
+    more, as [M, H] float32, where not all of them bear 16 bits; `kernel` forces one (see `best_kernel`);
     `grad_into` [P] takes the parameters' gradient by addition, and then autograd returns none for it; `count` [1]
     int64, for CUDA kernels: the rows in use, where only the device knows them; others are neither read nor written.
     Differentiable twice (the gradient of the inputs, in float32). Raises `BadInput` on another shape or dtype.
@@ -417,6 +435,8 @@ def mlp(
     kernel = kernel_of(layers.config, x0) if kernel is None else kernel
     if kernel == FP16 and not on_cuda(x0):
         raise BadInput(f"MLP: kernel is {kernel}; the rule: fp16 operands on CUDA alone")
+    if kernel == SPLIT and on_cuda(x0):
+        raise BadInput(f"MLP: kernel is {kernel}; the rule: AMX on a CPU alone")
     y, first = _Mlp.apply(x0, x1, parameters, _Call(layers, kernel, dtype, head, grad_into, count))
     return (y, first) if head else y
 

@@ -71,7 +71,8 @@ struct Backward {
   }
   static int64_t turned_size(const Shape& s) { return (int64_t)TURNED_PANELS * PW * PW + (s.widest + 8) * 2 * W; }
   static int64_t size(const Shape& s, int block) {  // bytes that take() takes
-    return (int64_t)sizeof(Row) * panel_rows(s) * block + 4 * (int64_t)K::GROUP * 4 * s.widest * PW +
+    return (int64_t)sizeof(Row) * panel_rows(s) * block +
+           (int64_t)K::GROUP * s.widest * PW * 2 * (int64_t)(4 + sizeof(Word) / K::PER_WORD) +
            4 * ((int64_t)s.layers * s.widest * W + turned_size(s)) + 4096;
   }
   void take(Arena& arena, int block) {

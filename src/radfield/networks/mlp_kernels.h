@@ -1,7 +1,8 @@
-// Matrix products of the MLP on panels of PW samples, for three kinds of arithmetic:
+// Matrix products of the MLP on panels of PW samples, for four kinds of arithmetic:
 //   F32   fp32 multiply-add, any CPU. With ROUND, activations and weights are rounded to bf16 first: the numbers of the
 //         16-bit kernels on CPUs that lack their instructions.
 //   Dot   bf16 pairs by AVX512-BF16.      Amx   bf16 tiles by AMX.      (mlp_kernels_bf16.h)
+//   Split fp32 operands as three bf16 each, tiles by AMX.          (mlp_kernels_split.h)
 // A panel of C channels is held in two layouts. `words` serves the product with weights: fp32 [C][PW], or for 16 bits
 // the pairs of neighbouring channels [C/2][PW][2]. `rows` serves weight gradients, which sum over samples: fp32 [C][PW]
 // (the same memory), or bf16 [C][PW]. A product takes a group of up to GROUP panels.
@@ -31,6 +32,7 @@ struct Fp32 {
   static constexpr int PAD = 8;       // channel counts are multiples of it
   static constexpr int PER_WORD = 1;  // channels in a word
   static constexpr bool SHARED = true;  // words and rows are the same memory
+  static constexpr bool SPLIT = false;  // operands are one number, not three
 
   static float weight_word(float a, float) { return ROUND ? to_float(to_bf16(a)) : a; }
 

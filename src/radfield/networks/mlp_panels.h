@@ -47,9 +47,9 @@ struct Runner {
       slope[l] = needs_slope() ? arena.take<float>(K::GROUP * (int64_t)s.layer[l].outputs_padded * PW) : nullptr;
   }
   static int64_t size(const Shape& s) {  // bytes that take() takes
-    int64_t floats = 3 * words_of(s.widest) + 64;
+    int64_t floats = 64;
     for (int l = 0; l < s.layers; ++l) floats += (int64_t)s.layer[l].outputs_padded * PW + 16;
-    return 4 * K::GROUP * floats + 4096;
+    return K::GROUP * (4 * floats + (int64_t)sizeof(Word) * 3 * words_of(s.widest)) + 4096;
   }
 
   // Where layer l reads the input words of panel p: its rows where these are the same memory and kept, else scratch.
@@ -75,7 +75,7 @@ struct Runner {
     Word* to = layer_words(0, p);
     Row* row = layer_rows(0, p);
     for (int c = 0; c < s.channels_padded; c += 2) {
-      if constexpr (!K::SHARED) {
+      if constexpr (sizeof(Row) == sizeof(bf16)) {
         const bf16 *a = inputs.whole_bf16(c, i, n), *b = inputs.whole_bf16(c + 1, i, n);
         if (a && b) {
           K::put(to, row, c / 2, a, b);
@@ -87,7 +87,7 @@ struct Runner {
   }
   void hidden_layers(int panels) {
     for (int l = 0; l + 1 < s.layers; ++l) {
-      if (activation == RELU) hidden_layer(l, panels, [](vf z) RADFIELD_LANES { return max(z, vf{}); });
+      if (activation == RELU) hidden_layer(l, panels, [](vf z) RADFIELD_LANES { return max(vf{}, z); });  // z where it is NaN
       else if (activation == NONE) hidden_layer(l, panels, [](vf z) RADFIELD_LANES { return z; });
       else hidden_layer(l, panels, [&](vf z) { return activate(activation, z).value; });
       append_inputs(l + 1, panels);

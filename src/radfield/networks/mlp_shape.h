@@ -59,9 +59,9 @@ struct Packed {
   Packed(const Shape& s, float* memory) {
     for (int l = 0; l < s.layers; ++l) {
       const Layer& y = s.layer[l];
-      const int64_t words = (int64_t)y.inputs * y.outputs_padded / K::PER_WORD;
-      forward[l] = (typename K::Word*)memory, memory += words;
-      transposed[l] = (typename K::Word*)memory, memory += words;
+      const int64_t size = (int64_t)y.inputs * y.outputs_padded / K::PER_WORD * (int64_t)sizeof(typename K::Word) / 4;
+      forward[l] = (typename K::Word*)memory, memory += size;
+      transposed[l] = (typename K::Word*)memory, memory += size;
       bias[l] = nullptr;
       if (y.bias) bias[l] = memory, memory += y.outputs_padded;
     }
@@ -86,8 +86,9 @@ struct Packed {
     for (int r = 0; r < rows; ++r)
       for (int k = 0; k < per_row; ++k) {
         const int c = k * K::PER_WORD;
-        words[(int64_t)(r / R) * per_row * R + k * R + r % R] =
-            K::weight_word(weight(r, c), K::PER_WORD == 2 ? weight(r, c + 1) : 0.0f);
+        const float a = weight(r, c), b = K::PER_WORD == 2 ? weight(r, c + 1) : 0.0f;
+        if constexpr (K::SPLIT) K::put_weight(words, columns, r, c, a);
+        else words[(int64_t)(r / R) * per_row * R + k * R + r % R] = K::weight_word(a, b);
       }
   }
 };
