@@ -5,14 +5,13 @@ import dataclasses
 
 import pytest
 import torch
-from checks import EMULATES
+from checks import emulated, on_gpu
 from device_replay import replays_of
 from device_watch import Watch
 
 from radfield import backend
 from radfield.apps import neus2
 from radfield.apps.neus2 import device_step
-from radfield.cuda import library
 from radfield.errors import BadInput
 from radfield.training import device_steps
 
@@ -28,7 +27,6 @@ SMALL = neus2.Config(
     occupied_cells=64,
     occupancy_interval=3,
 )
-emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 
 
 def training_of(scene, config=SMALL, device="cpu"):
@@ -66,7 +64,7 @@ def test_emulated_kernels_train_as_the_cpu_does(scene, emulated_ops, options):
     assert len({round(float(value), 6) for value in found}) == 9
 
 
-@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
+@on_gpu
 def test_a_gpu_trains_as_the_cpu_does(scene):
     found = figures(scene, device=backend.device("cuda")[0], rays=64)
     torch.testing.assert_close(found, figures(scene, rays=64), rtol=2e-2, atol=1e-4)

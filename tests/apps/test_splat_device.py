@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from checks import EMULATES
+from checks import emulated, on_gpu
 from device_replay import replays_of
 from device_watch import Watch
 
@@ -17,7 +17,6 @@ from radfield.cuda import library
 from radfield.errors import RadfieldWarning
 from radfield.renderers.gaussian_tiles import EntryBudget
 
-emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 TINY = splat.Config(initial="random", initial_gaussians=120, refine_interval=1, sh_degree=1, coarse=1.0)
 
 
@@ -63,7 +62,7 @@ def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops):
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
 
 
-@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
+@on_gpu
 def test_a_gpu_trains_as_the_cpu_does(scene):
     found = losses(scene, backend.device("cuda")[0])
     torch.testing.assert_close(torch.tensor(found), torch.tensor(losses(scene)), rtol=1e-4, atol=0)
