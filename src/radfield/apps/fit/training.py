@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,7 +46,7 @@ class StepResult:
     steps: int = 1
 
 
-class FitTraining(ABC):
+class FitTraining:
     """The state of training besides the model, which has `config`, `field` (`grid`, `network`), `device` and
     `tensors()`. batch: points per step. All is on the model's device."""
 
@@ -61,11 +60,11 @@ class FitTraining(ABC):
         self.optimizer = Adam([])
         self.take_parameters()
 
-    @abstractmethod
     def forward(self, progress: float, seed: Tensor | None) -> tuple[Tensor, Callable[[], None]]:
         """(the loss [] of the next step at `progress` in [0, 1] of the budget, what adds its gradients). seed: of the
         step's random numbers, [1] float64 on the device where only that knows it; what is done then may be captured as
         a CUDA graph, so that it is the same for every `progress`."""
+        raise NotImplementedError
 
     def box(self) -> Tensor:
         """[2, 3] the part of the scene that is not empty."""

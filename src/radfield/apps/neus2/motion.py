@@ -36,6 +36,7 @@ CENTRE = (0.5, 0.5, 0.5)
 SOFT, RATE, FINAL = 40.0, 1e-2, 0.05  # sharpness at first; learning rate and the part of it at the end
 STEP = 4.0  # steps along rays, in those of a renderer: a soft surface needs no finer ones
 SAMPLES = 1 << 14  # per step: nine numbers are found, which needs fewer than a surface
+FEWEST_RAYS, MOST_RAYS = 256, 1 << 15
 _UPDATES = 4  # of the occupancy grid, as the surface becomes sharper
 
 
@@ -147,7 +148,7 @@ def _motion_step(training: Training, motion: Motion, step: int, optimizer: Adam)
     given = seen.sigma.grad, seen.rgb.grad, 0.0, tape.f, tape.normal, seen.answers["rgb"]
     found = neus_alpha.gradients(*given, *shape)
     g = surface_passes.position_gradient(model.field, tape, found["grad_f"], found["grad_logits"])
-    training.rays = min(max(int(samples.ray_count * SAMPLES / len(samples)), 256), 1 << 15)
+    training.rays = min(max(int(samples.ray_count * SAMPLES / len(samples)), FEWEST_RAYS), MOST_RAYS)
     _chain(motion, optimizer, g, samples.x.T, r, t)
     return error
 
