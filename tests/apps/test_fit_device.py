@@ -257,10 +257,8 @@ def test_a_picture_that_a_gpu_cannot_hold_stays_in_memory(monkeypatch):
 
 @pytest.mark.skipif(library.unavailable() is None, reason="for machines without a GPU")
 def test_a_gpu_that_is_not_there(refused, tmp_path):
-    rule, out = (
-        "--device is cuda; the rule: auto or cpu here: torch",
-        ("--device", "cuda", "--output", tmp_path / "run"),
-    )
+    rule = "--device is cuda; the rule: auto or cpu here: torch"
+    out = "--device", "cuda", "--output", tmp_path / "run"
     for program, source in (("fit-sdf", "a.ply"), ("fit-image", "a.png"), ("fit-volume", "cloud:8")):
         refused(program, source, *out, rule=rule)
     refused("train-frames", tmp_path, *out, rule=rule)
