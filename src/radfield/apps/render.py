@@ -47,7 +47,7 @@ def run(options: Options) -> dict:
         options = replace(options, renderer="trace")
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
-    auto = "auto" if options.renderer in ("run", "raster") else "cpu"  # where rays are traced
+    auto = "cpu" if options.renderer.startswith("3dgut") else "auto"
     device, about = use_device(auto if options.device == "auto" else options.device, options.threads)
     method = RunFolder.open(options.run).read_config()["app"]
     if options.renderer != "run" and method != "splat":

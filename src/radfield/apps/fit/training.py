@@ -108,7 +108,8 @@ class FitTraining:
         groups = [{**g, "scale": entry.rate * g.get("scale", 1.0)} for g in self.model.field.grid.adam_groups()]
         groups.append({"parameter": network.weights.data, "grad": network.grad_into, "scale": entry.networks})
         self.optimizer.groups = Adam(groups).groups
-        self._device, self._asked = None, False  # a device starts anew
+        if self._device is not None:  # a device starts anew
+            self._device, self._asked = None, False
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps to continue from."""
