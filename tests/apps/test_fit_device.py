@@ -16,7 +16,6 @@ from radfield.cuda import library
 from radfield.data.picture_files import Picture, write_picture
 from radfield.data.volume_files import cloud
 from radfield.renderers import media, sphere_tracing
-from radfield.sampling import random
 from radfield.sampling.random import Counted, stream
 from radfield.tracing.cloud import Cloud
 from radfield.tracing.surface import Surface
@@ -70,8 +69,12 @@ def training_of(kind, device="cpu", **options) -> FitTraining:
 @pytest.fixture
 def counted(monkeypatch):
     """The CPU draws a device's random numbers."""
-    draw = lambda self, seed: Counted(torch.tensor([stream(self.seed, self.step)], device=self.model.device))  # noqa: E731
-    monkeypatch.setattr(FitTraining, "source", draw)
+
+    def source(training, seed):
+        number = torch.tensor([stream(training.seed, training.step)]) if seed is None else seed.long()
+        return Counted(number.to(training.model.device))
+
+    monkeypatch.setattr(FitTraining, "source", source)
 
 
 def losses(kind, device="cpu", steps=3, **options) -> torch.Tensor:
@@ -82,23 +85,6 @@ def losses(kind, device="cpu", steps=3, **options) -> torch.Tensor:
         told = training.device_steps() and training.device_steps().read()
         found.append(told["loss"] if told else result.loss)
     return torch.tensor(found)
-
-
-def test_random_numbers_of_a_device():
-    """Even, each drawn once, the same for the same seed."""
-    first, again, other = (Counted(torch.tensor([seed])) for seed in (3, 3, 4))
-    drawn = [uniform(source) for source in (first, again, other)]
-    assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
-    everything = torch.cat([each.double().flatten() for each in (*drawn[0], *drawn[2])])
-    assert everything.min() >= 0 and everything.max() < 1 and len(everything.unique()) > 0.999 * len(everything)
-    assert abs(everything.mean() - 0.5) < 0.01 and abs(everything.var() - 1 / 12) < 0.005
-    for source in (torch.Generator().manual_seed(0), Counted(torch.tensor([9]))):
-        whole = random.whole_numbers(source, 7, 7000)
-        assert torch.equal(whole.unique(), torch.arange(7)) and whole.bincount().min() > 850
-
-
-def uniform(source):
-    return random.uniform(source, 1000, 3), random.uniform(source, 2000, dtype=torch.float64)
 
 
 @emulated
@@ -227,9 +213,10 @@ def test_no_tensor_is_made_without_a_device(kind, monkeypatch):
     # the CPU's own numbers come from a generator there; trees over points are made there, wherever these are
     assert {place for place in watch.stray if not place.startswith(("tracing/", "sampling/random.py"))} == set()
     if kind == "volume":
-        rays = volume_views.cameras_around(model.box, 1, 4).image_rays(0)
+        cameras = volume_views.cameras_around(model.box, 1, 4)
         few = {"steps": 2, "light_directions": 2, "light_steps": 1}
         with Watch() as watch:
+            rays = cameras.image_rays(0)
             for medium in (model.medium, training.lookup.medium):
                 given = model.box, rays, media.Environment()
                 assert media.march(medium, *given, **few).shape == (16, 3)
@@ -238,14 +225,17 @@ def test_no_tensor_is_made_without_a_device(kind, monkeypatch):
         cameras = sdf_views.cameras_around(model.size, "y", 1, 8)
         with Watch() as watch:
             assert model.render_view(cameras, 0).color.shape == (8, 8, 3)
-    assert watch.stray == [] or kind == "cloud"
+    # what tells of no data is made on the host, then moved
+    host = ("renderers/media.py:sphere_directions", "renderers/media.py:table")
+    assert {place for place in watch.stray if not place.startswith(host)} == set() or kind == "cloud"
 
 
-@pytest.mark.parametrize("kind", ["sdf", "picture", "cloud"])
+@pytest.mark.parametrize("kind", ["sdf", "picture"])
 def test_all_of_a_training_is_on_its_device(kind, monkeypatch):
+    surface = ball()
     monkeypatch.setattr(backend, "backend_for", lambda tensor: backend.EMULATED)
     monkeypatch.setattr(backend, "runner", lambda device: lambda op, packed, device: None)
-    training = training_of(kind, "meta")
+    training = of_surface(surface, False, "meta", {}) if kind == "sdf" else training_of(kind, "meta")
     field, seen = training.model.field, {}
     parts = [field, training.optimizer, getattr(training, "values", field.grid.table)]
     found = list(tensors_in(parts, seen))
@@ -289,6 +279,6 @@ def test_what_auto_takes_is_said_once(command, tmp_path):
 
 def test_what_nothing_is_computed_of_on_a_gpu(refused, tmp_path, monkeypatch):
     monkeypatch.setattr(backend, "no_cuda", lambda: None)
-    (tmp_path / "config.json").write_text('{"app": "splat"}')
+    (tmp_path / "config.json").write_text('{"version": 1, "app": "splat"}')
     for file, what in (("page", "a page"), ("a.ply", "Gaussians")):
         refused("export", tmp_path, tmp_path / file, "--device", "cuda", rule=f"auto or cpu for {what}, which nothing")

@@ -48,8 +48,9 @@ class RaySampler:
     def __init__(self, config: Config, images: Images, cameras: Cameras, device: torch.device | str = "cpu"):
         self.config, self.images, self.cameras = config, images.to(device), cameras.to(device)
         self.spans = drawable(self.images)
-        views = torch.linspace(0, len(cameras) - 1, min(len(cameras), MOST_POSITIONS)).long()
-        self.positions = cameras.camera_to_world[views, :3, 3].to(device)
+        last, count = len(cameras) - 1, min(len(cameras), MOST_POSITIONS)
+        views = torch.linspace(0, last, count, device=device).long()
+        self.positions = self.cameras.camera_to_world[views, :3, 3]
 
     def draw(self, background: Tensor, seed: int, step: int) -> RayBatch:
         """The rays of a step, the same for the same (seed, step); pixels that are ignored are not drawn."""
