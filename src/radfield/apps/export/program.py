@@ -90,17 +90,17 @@ def run(options: Options) -> dict:
         return export_web.export_page(options, folder)
     if not of_mesh:
         return _gaussians(options, folder)
-    print(f"export {folder.path.resolve().name}: {about}", file=sys.stderr)
-    return _mesh(options, folder, device)
+    return _mesh(options, folder, device, about)
 
 
-def _mesh(options: Options, folder: RunFolder, device) -> dict:
+def _mesh(options: Options, folder: RunFolder, device, about: str) -> dict:
     from ...meshing.files import check_ending, write_mesh
     from .mesh import mesh_of
 
     check_ending(options.file, textured=options.texture is not None and options.colors)
     _need_packages(options)
     mesh, figures = mesh_of(folder, options, device)
+    print(f"export {folder.path.resolve().name}: {figures['triangles']} triangles, {about}", file=sys.stderr)
     write_mesh(options.file, mesh)
     return {"file": str(options.file), **figures, "bytes": options.file.stat().st_size}
 
