@@ -66,6 +66,7 @@ def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops, rays):
 
 
 @on_gpu
+@pytest.mark.filterwarnings("ignore:no CUDA graph")
 @pytest.mark.parametrize("options", [{}, {"renderer": "trace", "rays": 512}])
 def test_a_gpu_trains_as_the_cpu_does(scene, options):
     config = dataclasses.replace(TINY, **options)

@@ -83,8 +83,8 @@ def run(options: Options) -> dict:
     page = not options.file.suffix
     of_mesh = not page and (options.tsdf or method_of(folder) is not splat)
     if options.device == "cuda" and not of_mesh:
-        what = "a page" if page else "Gaussians"
-        raise BadInput(f"--device is cuda; the rule: auto or cpu for {what}, which nothing is computed of there")
+        what = "a page is" if page else "Gaussians are"
+        raise BadInput(f"--device is cuda; the rule: auto or cpu where {what} written, which the CPU does")
     device, about = use_device(options.device if of_mesh else "cpu", options.threads)
     if page:
         return export_web.export_page(options, folder)
