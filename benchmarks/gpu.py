@@ -1,6 +1,6 @@
 """Radfield on a GPU: every op against what memory and arithmetic allow (and tinycudann, where it is installed),
-rendering in one kernel and op by op, rasterising Gaussians (and gsplat, where it is installed), training steps with and
-without a CUDA graph, a training, and the tests that need a GPU.
+rendering in one kernel and op by op, rasterising Gaussians (and gsplat, where it is installed), training steps, also of
+the programs that fit, with and without a CUDA graph, a training, and the tests that need a GPU.
 
 python benchmarks/gpu.py [CAPTURE] [--json] [--save FILE] [--skip-tests] [--parts NAME ...] [--minutes N] [--dry-run]
 
@@ -38,6 +38,7 @@ from common import report
 from gpu_cases import (
     SAMPLES,
     case_figures,
+    from_photographs,
     gaussian_figures,
     groups,
     limits,
@@ -49,10 +50,12 @@ from gpu_cases import (
     training_figures,
     wait,
 )
+from gpu_fits import fits
 from rasterise import GAUSSIANS
 
 from radfield import backend
 from radfield.apps import neus2, ngp, splat
+from radfield.apps.fit.training import train_step
 from radfield.data import load
 from radfield.errors import BadInput
 
@@ -92,18 +95,32 @@ def items(job: Job, device: torch.device) -> Iterator[tuple[str, Callable]]:
     elif job.part == "step":
         small = _TINY if tiny else {}
         random = splat.Config(initial="random", initial_gaussians=60 if tiny else GAUSSIANS, refine_interval=10**6)
+        rays = dataclasses.replace(random, renderer="trace", rays=64 if tiny else 1 << 16)
         methods = {"ngp": (ngp, ngp.Config(**small)), "neus2": (neus2, neus2.Config(**small)), "splat": (splat, random)}
         half = ngp, ngp.Config(precision="bf16" if tiny else "f16", **small)
-        yield "ngp f16 graph", lambda emit: step_figures(*half, capture, device, "graph", 1 if tiny else 96)
+        yield "ngp f16 graph", lambda emit: method_steps(*half, capture, device, "graph", tiny)
+        yield "splat.rays waiting", lambda emit: method_steps(splat, rays, capture, device, "waiting", tiny)
         for name, (method, config) in methods.items():
-            for way in ("graph", "launches", "waiting"):
-                given = method, config, capture, device, way, 1 if tiny else 96
+            for way in WAYS:
+                given = method, config, capture, device, way, tiny
+                yield f"{name} {way}", lambda emit, given=given: method_steps(*given)
+    elif job.part == "fits":
+        for name, made in fits(device, tiny).items():
+            for way in WAYS:
+                given = made, train_step, device, way, 1 if tiny else 96
                 yield f"{name} {way}", lambda emit, given=given: step_figures(*given)
     elif job.part == "training":
         given = {"budgets": (0.01,), "config": ngp.Config(**_TINY), "views": 1} if tiny else {}
         yield "training", lambda emit: training_figures(capture, device, emit, **given)
 
 
+def method_steps(method, config, capture: Path, device: torch.device, way: str, tiny: bool) -> dict:
+    """`step_figures` of a method of `radfield train`."""
+    made = functools.partial(from_photographs, method, config, capture, device)
+    return step_figures(made, method.train_step, device, way, 1 if tiny else 96)
+
+
+WAYS = ("graph", "launches", "waiting")
 _TINY = {"levels": 3, "features": 2, "log2_size": 8, "finest_resolution": 64, "batch_samples": 512}
 _TINY |= {"uniform_cells": 256, "occupied_cells": 64}
 
@@ -163,9 +180,9 @@ def child(job: Job) -> int:
     return 0
 
 
-PARTS = ("limits", "training", "step", "ops", "cases", "render", "gaussians", "rivals", "tests")
+PARTS = ("limits", "training", "step", "fits", "ops", "cases", "render", "gaussians", "rivals", "tests")
 SECONDS = {"limits": 60, "training": 150, "step": 120, "ops": 150, "cases": 90, "render": 60, "gaussians": 60}
-SECONDS |= {"rivals": 60, "tests": 240}
+SECONDS |= {"fits": 60, "rivals": 60, "tests": 240}
 
 
 def run_part(job: Job, until: float, figures: dict, errors: dict) -> None:

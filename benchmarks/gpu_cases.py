@@ -261,12 +261,17 @@ def _forward_and_backward(draw, scene: dict, weights: torch.Tensor) -> dict:
     return {"forward_ms": milliseconds(lambda: _without_grad(draw)), "forward_backward_ms": both}
 
 
-def step_figures(method, config, capture: Path, device: torch.device, name: str, steps: int = 96) -> dict:
-    """Milliseconds of a training step of `method` at half the budget: as a replayed CUDA graph ("graph"), launch by
-    launch ("launches"), or with the host waiting ("waiting")."""
+def from_photographs(method, config, capture: Path, device: torch.device):
+    """A training of `method` at its beginning."""
     scene = load(capture)
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": scene.background}
-    training = method.Training(method.build(config, **where, device=device), scene, 0)
+    return method.Training(method.build(config, **where, device=device), scene, 0)
+
+
+def step_figures(made: Callable, step: Callable, device: torch.device, name: str, steps: int = 96) -> dict:
+    """Milliseconds of `step` of the training that `made()` gives, at half the budget: as a replayed CUDA graph
+    ("graph"), launch by launch ("launches"), or with the host waiting ("waiting")."""
+    training = made()
     training._asked = name == "waiting"
     for i in range(3 * steps):
         if i == 2 * steps:  # the number of rays has settled, and what is captured is
@@ -275,7 +280,7 @@ def step_figures(method, config, capture: Path, device: torch.device, name: str,
         if name == "launches":
             for replayed in _replayed(training):
                 replayed._can = False
-        method.train_step(training, 0.5)
+        step(training, 0.5)
     wait(device)
     figures = {"ms": (time.perf_counter() - began) / steps * 1e3, "rays": rays}
     return figures | {"captured": any(replayed.captured for replayed in _replayed(training))}
@@ -296,7 +301,13 @@ def test_figures(seconds: float) -> dict:
     """How the tests of CUDA kernels on a GPU end on this machine; those of the emulator are left out."""
     places = ("cuda/test_library.py", "encodings", "networks", "renderers", "sampling", "tracing", "training")
     places += ("test_camera_rays.py", "data/test_pixels.py", "data/test_target.py", "data/test_picture_pixels.py")
-    places += ("apps/test_device.py", "apps/test_neus2_device.py", "apps/test_splat_device.py", "fields")
+    places += (
+        "apps/test_device.py",
+        "apps/test_neus2_device.py",
+        "apps/test_splat_device.py",
+        "apps/test_fit_device.py",
+        "fields",
+    )
     folder = Path(__file__).parents[1]
     there = [f"tests/{each}" for each in places if (folder / "tests" / each).exists()]
     chosen = ["-m", "not slow", "-k", "(cuda or gpu or agree or reference or activations) and not emulated"]

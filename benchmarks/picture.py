@@ -74,7 +74,7 @@ def orders(file: Path, rounds: int = 6) -> dict:
     for _ in range(rounds):
         for name, draw in (("lattice", drawn), ("shuffled", shuffled(drawn))):
             batches = iter([draw(training) for _ in range(3)])  # in advance: only the step is timed
-            picture.draw = lambda training, batches=batches: next(batches)
+            picture.draw = lambda training, seed, batches=batches: next(batches)
             began = time.perf_counter()
             for _ in range(3):
                 picture.train_step(training, 0.0)

@@ -20,6 +20,8 @@ from radfield.errors import BadInput
 # one with RADFIELD_TEST_EMULATED=0 about a GPU.
 EMULATES = sys.platform == "linux" and platform.machine() == "x86_64" and "RADFIELD_TEST_DRIVER" not in os.environ
 EMULATES = EMULATES and os.environ.get("RADFIELD_TEST_EMULATED") != "0"
+emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+on_gpu = pytest.mark.skipif(cuda.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
 NATIVE_BACKENDS = ("cpu", *([backend.EMULATED] if EMULATES else []), *([] if cuda.unavailable() else ["cuda"]))
 CPU_ONLY = ("cpu",)
 SIZES = (0, 1, 7, 33, 1000)

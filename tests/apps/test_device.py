@@ -11,6 +11,7 @@ import shutil
 
 import pytest
 import torch
+from checks import on_gpu
 from device_replay import replays_of, tensors_in
 from device_watch import Watch
 
@@ -96,7 +97,7 @@ def test_fp16_trains_on_a_device_with_a_scaled_loss(scene):
         training_of(scene, config)
 
 
-@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
+@on_gpu
 @pytest.mark.parametrize("precision", ["f32", "bf16"])
 def test_a_gpu_trains_as_the_cpu_does(scene, precision):
     config = dataclasses.replace(SMALL, precision=precision)

@@ -5,15 +5,17 @@ import dataclasses
 
 import pytest
 import torch
-from checks import EMULATES
+from checks import emulated, on_gpu
 from device_replay import replays_of
 from device_watch import Watch
 
 from radfield import backend
 from radfield.apps import neus2
 from radfield.apps.neus2 import device_step
-from radfield.cuda import library
+from radfield.apps.neus2 import motion as neus2_motion
+from radfield.apps.neus2.motion import Motion, find_motion
 from radfield.errors import BadInput
+from radfield.sampling.occupancy import OccupancyGrid
 from radfield.training import device_steps
 
 #: as small as emulated kernels, every access of which is checked, ask for
@@ -28,7 +30,6 @@ SMALL = neus2.Config(
     occupied_cells=64,
     occupancy_interval=3,
 )
-emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 
 
 def training_of(scene, config=SMALL, device="cpu"):
@@ -66,7 +67,7 @@ def test_emulated_kernels_train_as_the_cpu_does(scene, emulated_ops, options):
     assert len({round(float(value), 6) for value in found}) == 9
 
 
-@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
+@on_gpu
 def test_a_gpu_trains_as_the_cpu_does(scene):
     found = figures(scene, device=backend.device("cuda")[0], rays=64)
     torch.testing.assert_close(found, figures(scene, rays=64), rtol=2e-2, atol=1e-4)
@@ -179,3 +180,47 @@ def test_no_tensor_of_a_device_step_is_made_without_a_device(scene):
             training.rays = 2
             neus2.train_step(training, 0.8)
     assert watch.stray == []
+
+
+@pytest.fixture
+def few_rays(monkeypatch):
+    """Three rays look for a motion, and all cells count as occupied: asking for each is long where it is emulated."""
+    monkeypatch.setattr(neus2_motion, "SAMPLES", 256)
+    monkeypatch.setattr(neus2_motion, "FEWEST_RAYS", 3)
+    monkeypatch.setattr(OccupancyGrid, "update", lambda grid, *given, **more: None)
+
+
+def motion_of(scene, device="cpu"):
+    """What two steps find of a frame's motion, and their losses."""
+    training = training_of(scene, dataclasses.replace(SMALL, visual_hull=False), device)
+    training.rays, motion = 3, Motion().to(device)
+    losses = find_motion(training, motion, 2)
+    assert motion.turn.device.type == motion.shift.device.type == torch.device(device).type
+    assert motion.transform().scale == 1
+    return torch.tensor([*motion.turn.tolist(), *motion.shift.tolist()]), torch.tensor(losses)
+
+
+@emulated
+def test_emulated_kernels_find_a_motion_as_the_cpu_does(scene, few_rays, emulated_ops):
+    expected, losses = motion_of(scene)
+    with backend.use(backend.EMULATED):
+        found, again = motion_of(scene)
+    assert emulated_ops >= {"grid_jacobian_forward", "neus_alpha_backward", "mlp_backward", "adam_step", "march_fill"}
+    torch.testing.assert_close(again, losses, rtol=2e-2, atol=0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+    assert (found - torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0, 0])).abs().max() > 1e-3
+
+
+@on_gpu
+def test_a_gpu_finds_a_motion_as_the_cpu_does(scene, few_rays):
+    found, losses = motion_of(scene, backend.device("cuda")[0])
+    expected, again = motion_of(scene)
+    torch.testing.assert_close(losses, again, rtol=2e-2, atol=0)
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-3)
+
+
+def test_no_tensor_of_a_motion_is_made_without_a_device(scene, few_rays):
+    training, motion = training_of(scene, dataclasses.replace(SMALL, visual_hull=False)), Motion()
+    with Watch() as watch:
+        find_motion(training, motion, 2)
+    assert watch.stray == [] and motion.shift.abs().max() > 0

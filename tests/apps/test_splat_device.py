@@ -5,7 +5,7 @@ import dataclasses
 
 import pytest
 import torch
-from checks import EMULATES
+from checks import emulated, on_gpu
 from device_replay import replays_of
 from device_watch import Watch
 
@@ -17,7 +17,6 @@ from radfield.cuda import library
 from radfield.errors import RadfieldWarning
 from radfield.renderers.gaussian_tiles import EntryBudget
 
-emulated = pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 TINY = splat.Config(initial="random", initial_gaussians=120, refine_interval=1, sh_degree=1, coarse=1.0)
 
 
@@ -49,8 +48,10 @@ def test_emulated_kernels_train_as_the_cpu_does(scene, emulated_ops):
 
 
 @emulated
-def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops):
-    config = dataclasses.replace(TINY, renderer="trace", initial_gaussians=60)
+@pytest.mark.parametrize("rays", [0, 96])
+def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops, rays):
+    """Of views whole, and of random pixels of all views."""
+    config = dataclasses.replace(TINY, renderer="trace", initial_gaussians=60, rays=rays)
 
     def run():
         training = training_of(scene, config)
@@ -60,13 +61,17 @@ def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops):
     with backend.use(backend.EMULATED), pytest.warns(RadfieldWarning, match="no CUDA graph .*ray tracing"):
         found = run()
     assert emulated_ops >= {f"gaussian_trace_{part}" for part in ("pack", "forward", "backward", "sort", "gather")}
+    assert not rays or emulated_ops >= {"pixels_sample", "camera_rays"}
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
 
 
-@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
-def test_a_gpu_trains_as_the_cpu_does(scene):
-    found = losses(scene, backend.device("cuda")[0])
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(losses(scene)), rtol=1e-4, atol=0)
+@on_gpu
+@pytest.mark.filterwarnings("ignore:no CUDA graph")
+@pytest.mark.parametrize("options", [{}, {"renderer": "trace", "rays": 512}])
+def test_a_gpu_trains_as_the_cpu_does(scene, options):
+    config = dataclasses.replace(TINY, **options)
+    found, expected = losses(scene, backend.device("cuda")[0], config), losses(scene, config=config)
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=0)
 
 
 @emulated
@@ -160,11 +165,14 @@ def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
     assert reasons == ["densification 'mcmc'", "corrections per image", "ray tracing"]
 
 
-@pytest.mark.parametrize(("densification", "renderer"), [("default", "raster"), ("mcmc", "raster"), ("mcmc", "trace")])
-def test_no_tensor_is_made_without_a_device(scene, densification, renderer):
+@pytest.mark.parametrize(
+    ("densification", "renderer", "rays"),
+    [("default", "raster", 0), ("mcmc", "raster", 0), ("mcmc", "trace", 0), ("default", "trace", 64)],
+)
+def test_no_tensor_is_made_without_a_device(scene, densification, renderer, rays):
     """Also where Gaussians are added, moved and removed, and their opacities reset."""
     refined = {"cameras": True, "exposure": True} if renderer == "raster" else {}
-    options = {"densification": densification, "renderer": renderer, "reset_interval": 7, **refined}
+    options = {"densification": densification, "renderer": renderer, "rays": rays, "reset_interval": 7, **refined}
     training = training_of(scene, dataclasses.replace(TINY, **options))
     training.begin()
     training.step = 1  # the first Gaussians are made on the CPU, then moved

@@ -70,7 +70,7 @@ def test_ignored_pixels_are_no_rays(scene):
     half = torch.stack((images.offset[:-1], images.offset[:-1] + images.offset.diff() // 2), 1)
     masked = dataclasses.replace(scene.train, images=dataclasses.replace(images, spans=half))
     training = training_of(dataclasses.replace(scene, train=masked), renderer="trace", rays=200, background="white")
-    drawn = random_rays.draw(masked.images, masked.cameras, training.model.config, torch.ones(3), 0, 0)
+    drawn = training.ray_sampler.draw(torch.ones(3), 0, 0)
     assert (drawn.pixels.pixel[:, 1] < 24).all() and len(drawn.pixels.view.unique()) == 12
     assert splat.train_step(training, 0.0).loss > 0
 
@@ -95,9 +95,7 @@ def test_rays_that_cannot_be(scene, tiny_capture, tmp_path, refused):
     assert not (tmp_path / "run").exists()
     on_disk = dataclasses.replace(scene.train, images=CachedImages.__new__(CachedImages))
     with pytest.raises(BadInput, match="on disk; the rule: a larger --memory-gb"):
-        random_rays.check_images(
-            splat.Config(renderer="trace", rays=8), dataclasses.replace(scene, train=on_disk), torch.device("cpu")
-        )
+        random_rays.check_images(splat.Config(renderer="trace", rays=8), dataclasses.replace(scene, train=on_disk))
 
 
 def turned(cameras, rows):
@@ -185,13 +183,3 @@ def test_3dgut_that_cannot_be(scene, tiny_capture, tmp_path, refused):
     with pytest.raises(BadInput, match=r"splat\.renderer is 3dgut on cuda; the rule: --device cpu"):
         gut.check_device(splat.Config(renderer="3dgut"), torch.device("cuda"))
     assert not (tmp_path / "run").exists()
-
-
-def test_random_rays_are_refused_on_a_gpu(scene):
-    """They are drawn on the CPU: before anything is read or written, whatever the images are."""
-    config = splat.Config(renderer="trace", rays=8)
-    for device in ("cuda", "cuda:1"):
-        with pytest.raises(BadInput, match=rf"splat\.rays is 8 on {device}; the rule: --device cpu, where pixels"):
-            random_rays.check_images(config, scene, torch.device(device))
-    random_rays.check_images(config, scene, torch.device("cpu"))
-    random_rays.check_images(splat.Config(renderer="trace"), scene, torch.device("cuda"))  # whole views are drawn there

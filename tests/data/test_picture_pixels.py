@@ -28,6 +28,15 @@ def test_agrees_with_reference(dtype, whole_rows, shape, lattice):
         torch.testing.assert_close(found[1].cpu(), target, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("name", [name for name in NATIVE_BACKENDS if name != "cpu"])
+def test_a_seed_on_the_device(name):
+    given = on_backend({"values": picture(torch.uint8), "seed": torch.tensor([7.0], dtype=torch.float64)}, name)
+    with backend.use(name):
+        wanted = draw_pixels(given["values"], (9, 7), 7, 1.0)
+        found = draw_pixels(given["values"], (9, 7), 0, 1.0, schedule=given["seed"])
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
+
+
 @pytest.mark.parametrize("whole_rows", [False, True])
 def test_every_pixel_comes_as_often(whole_rows):
     values = torch.arange(1500, dtype=torch.float32).view(30, 50, 1)
@@ -55,6 +64,8 @@ def test_lattices_fit_the_picture():
 def test_bad_input():
     with pytest.raises(BadInput, match=r"values have shape \[0, 5, 3\]"):
         draw_pixels(torch.zeros(0, 5, 3), (1, 1), 0, 1.0)
+    with pytest.raises(BadInput, match="for CUDA kernels only"):
+        draw_pixels(torch.zeros(5, 5, 3), (1, 1), 0, 1.0, schedule=torch.zeros(1, dtype=torch.float64))
     with pytest.raises(BadInput, match="lattice is"):
         draw_pixels(torch.zeros(5, 5, 3), (0, 1), 0, 1.0)
     with pytest.raises(BadInput, match="values has dtype"):

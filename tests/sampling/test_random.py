@@ -2,7 +2,7 @@
 
 import torch
 
-from radfield.sampling.random import pcg, random_below, random_bits, stream, unit_float
+from radfield.sampling.random import Counted, pcg, random_below, random_bits, stream, uniform, unit_float, whole_numbers
 
 
 def test_hash_has_its_published_form():
@@ -36,3 +36,22 @@ def test_streams_differ_by_every_number():
 def test_below():
     n = random_below(random_bits(3, torch.arange(10000)), 7)
     assert n.min() == 0 and n.max() == 6 and n.bincount().min() > 1200
+
+
+def test_numbers_of_a_device_are_drawn_once_and_follow_its_seed():
+    def drawn(seed):
+        source = Counted(torch.tensor([seed]))
+        return uniform(source, 1000, 3), uniform(source, 2000, dtype=torch.float64)
+
+    first, again, other = (drawn(seed) for seed in (3, 3, 4))
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    everything = torch.cat([each.double().flatten() for each in (*first, *other)])
+    assert everything.min() >= 0 and everything.max() < 1 and len(everything.unique()) > 0.999 * len(everything)
+    assert abs(everything.mean() - 0.5) < 0.01 and abs(everything.var() - 1 / 12) < 0.005
+    assert (first[1] * 2**53 == (first[1] * 2**53).round()).all() and (first[1] * 2**24 % 1 > 0).any()
+
+
+def test_whole_numbers_come_as_often_from_either_source():
+    for source in (torch.Generator().manual_seed(0), Counted(torch.tensor([9]))):
+        found = whole_numbers(source, 7, 7000)
+        assert torch.equal(found.unique(), torch.arange(7)) and found.bincount().min() > 850

@@ -19,7 +19,7 @@ class Ball:
     """A ball of radius 0.3 in the middle, which is a field itself, without a grid."""
 
     transform, cascades, grid = None, 1, None
-    hit, config = 1e-3, SimpleNamespace(unsigned=False)
+    hit, config, device = 1e-3, SimpleNamespace(unsigned=False), torch.device("cpu")
     field = property(lambda self: self)
     box = (torch.full((3,), 0.1, dtype=torch.float64), torch.full((3,), 0.9, dtype=torch.float64))
 

@@ -46,7 +46,7 @@ def run(options: Options) -> dict:
     if fit := _FITS.get(folder.read_config()["app"]):
         trained = run_figures(folder)
         stages = trained.pop("stages", {})
-        return fit().evaluate_run(folder, options.capture, about, trained, stages)
+        return fit().evaluate_run(folder, options.capture, device, about, trained, stages)
     folder, model, scene = open_run(options.run, options.split, capture=options.capture, device=device)
     print(f"eval {folder.path.resolve().name}: {options.split} views, {about}", file=sys.stderr)
     figures, views = evaluate_views(model, scene, options.split, options.views)

@@ -47,14 +47,14 @@ def run(options: Options) -> dict:
         options = replace(options, renderer="trace")
     path = _path(options)
     options = replace(options, frames=options.frames or (path.frames if path else 60))
-    auto = "auto" if options.renderer in ("run", "raster") else "cpu"  # where rays are traced
+    auto = "cpu" if options.renderer.startswith("3dgut") else "auto"
     device, about = use_device(auto if options.device == "auto" else options.device, options.threads)
     method = RunFolder.open(options.run).read_config()["app"]
     if options.renderer != "run" and method != "splat":
         found = f"--renderer {options.renderer} with a run of the method {method}"
         raise BadInput(f"{found}; the rule: one of Gaussians, of the method splat")
     if method == "sdf":
-        return _sdf(options, path, about)
+        return _sdf(options, path, device, about)
     folder, model, scene = open_run(options.run, None, capture=options.capture, device=device)
     cameras = path.cameras(model.transform, options.frames) if path else _cameras(options, scene)
     cameras = _sized(cameras, options.size)
@@ -71,7 +71,7 @@ def run(options: Options) -> dict:
     return _write_video(options, model, cameras, name, options.fps or (path.fps if path else 30))
 
 
-def _sdf(options: Options, path, about: str) -> dict:
+def _sdf(options: Options, path, device, about: str) -> dict:
     """Pictures or an orbit from around a signed distance field, whose run has no capture."""
     from .fit import sdf, sdf_views
     from .fit.fit_sdf import FitSdf
@@ -79,7 +79,7 @@ def _sdf(options: Options, path, about: str) -> dict:
     folder = RunFolder.open(options.run)
     if options.what == "spiral":
         raise BadInput("--what is spiral; the rule: views or orbit for a signed distance field")
-    model, up = sdf.load(folder.path, options.device), FitSdf().saved_options(folder)["up"]
+    model, up = sdf.load(folder.path, device), FitSdf().saved_options(folder)["up"]
     if path:
         cameras = _sized(path.cameras(model.transform, options.frames), options.size)
     else:

@@ -61,8 +61,8 @@ def open_exhibit(options: Options):
     path = options.what
     if not path.exists():
         raise BadInput(f"{path}: there is no such file or folder; the rule: a run, a file of a scene, or a capture")
+    device, about = use_device(options.device, options.threads)
     if path.is_dir() and (path / "config.json").exists():
-        device, about = use_device(options.device, options.threads)
         shown = kinds.of_run(path, capture=options.capture, device=device)
         if options.other is not None:
             second = kinds.of_run(options.other, capture=options.capture, device=device)
@@ -70,14 +70,12 @@ def open_exhibit(options: Options):
             shown.about += f"; right: {second.title}, {second.about}"
         return shown, about
     if path.is_dir() and (path / SEQUENCE).is_file():
-        device, about = use_device("cpu", options.threads)
         return kinds.of_sequence(path, capture=options.capture, device=device), about
     if options.other is not None:
         raise BadInput(f"{path}: is no run; the rule: two runs are shown side by side")
-    _, about = use_device("cpu", options.threads)
     is_scene = path.is_file() and path.suffix.lower() in (".ply", ".obj", ".glb", ".spz", ".splat", ".sog", ".ksplat")
     if is_scene and not is_capture(path):
-        return kinds.of_file(path), about
+        return kinds.of_file(path, device), about
     if path.is_dir() and not any(path.iterdir()):
         raise BadInput(f"{path}: is an empty folder; the rule: a run (once it has started), or a capture")
     return kinds.of_capture(path, holdout=options.holdout, masks=options.masks), about

@@ -12,7 +12,7 @@ constexpr int64_t PIXELS = 1 << 12;  // per task
 template <class T>
 void draw(const PicturePixels& a) {
   parallel_blocks(a.M, PIXELS, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) draw_pixel<T>(a, i);
+    for (int64_t i = begin; i < end; ++i) draw_pixel<T>(a, (uint32_t)a.seed, i);
   });
 }
 

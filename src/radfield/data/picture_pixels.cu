@@ -8,7 +8,7 @@ namespace radfield {
 template <class T>
 __global__ void picture_pixels(const PicturePixels a) {
   const int64_t i = thread_number();
-  if (i < a.M) draw_pixel<T>(a, i);
+  if (i < a.M) draw_pixel<T>(a, a.schedule ? (uint32_t)*a.schedule : (uint32_t)a.seed, i);
 }
 
 }  // namespace radfield

@@ -9,6 +9,7 @@ struct PicturePixels {
   float* target;
   const void* values;
   int64_t values_type;
+  const double* schedule;
   int64_t width;
   int64_t height;
   int64_t across;
@@ -25,11 +26,10 @@ RADFIELD_FN int64_t in_cell(int64_t i, int64_t n, int64_t N, uint32_t bits) {
   return at < N ? at : N - 1;
 }
 
-// Pixel i of those drawn. T: the type of the picture's values.
+// Pixel i of those drawn with this seed. T: the type of the picture's values.
 template <class T>
-RADFIELD_FN void draw_pixel(const PicturePixels& a, int64_t i) {
+RADFIELD_FN void draw_pixel(const PicturePixels& a, uint32_t seed, int64_t i) {
   const int64_t column = i % a.across, row = i / a.across;
-  const uint32_t seed = (uint32_t)a.seed;
   const int64_t x = in_cell(column, a.across, a.width, random_bits(seed, (uint32_t)(2 * i)));
   const int64_t y = in_cell(row, a.down, a.height, random_bits(seed, (uint32_t)(2 * (a.whole_rows ? row : i) + 1)));
   const float longer = (float)(a.width > a.height ? a.width : a.height);

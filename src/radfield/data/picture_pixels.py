@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .. import memory
-from ..backend import native
+from ..backend import native, on_cuda
 from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
@@ -28,6 +28,7 @@ PIXELS = Op(
     Out("x", "f32", "2 M", "pixel centres in parts of the longer side"),
     Out("target", "f32", "C M", "their values times `scale`"),
     In("values", "u8 u16 f32", "P C"),
+    In("schedule", "f64", "1", "CUDA only: the seed", optional=True),
     Scalar("width", "int"),
     Scalar("height", "int"),
     Scalar("across", "int"),
@@ -58,16 +59,25 @@ def lattice_of(size: tuple[int, int], count: int, rows: int | None = None) -> tu
 
 
 def draw_pixels(
-    values: Tensor, lattice: tuple[int, int], seed: int, scale: float, *, whole_rows: bool = False
+    values: Tensor,
+    lattice: tuple[int, int],
+    seed: int,
+    scale: float,
+    *,
+    whole_rows: bool = False,
+    schedule: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(positions [M, 2] float32 of pixel centres in parts of the longer side, values [M, C] float32 times `scale`) of
     the picture `values` [H, W, C] uint8, uint16 or float32, one pixel from each cell of `lattice` (across, down). seed:
-    of 32 bits. Raises `BadInput` on another shape or dtype, and where lattice or picture have no cell."""
+    of 32 bits. schedule: [1] float64, the seed where only the device knows it (CUDA only). Raises `BadInput` on another
+    shape or dtype, and where lattice or picture have no cell."""
     across, down = lattice
     if values.ndim != 3 or not values.numel():
         raise BadInput(f"picture_pixels: values have shape {list(values.shape)}; the rule: [H, W, C], none of them 0")
     if not 0 < across * down <= _MOST // 2 or min(lattice) < 1:
         raise BadInput(f"picture_pixels: lattice is {lattice}; the rule: at least one cell, at most 2^30")
+    if schedule is not None and not on_cuda(values):
+        raise BadInput("picture_pixels: schedule is given; the rule: for CUDA kernels only")
     height, width, channels = values.shape
     if not native(values):
         return draw_pixels_reference(values, lattice, seed, scale, whole_rows=whole_rows)
@@ -75,7 +85,8 @@ def draw_pixels(
     target = memory.empty((channels, across * down), torch.float32, values.device)
     sizes = {"width": width, "height": height, "across": across, "down": down}
     flat = values.reshape(-1, channels)
-    PIXELS(x=x, target=target, values=flat, **sizes, whole_rows=int(whole_rows), seed=seed, scale=scale)
+    numbers = {**sizes, "whole_rows": int(whole_rows), "seed": seed, "scale": scale}
+    PIXELS(x=x, target=target, values=flat, schedule=schedule, **numbers)
     return x.T, target.T
 
 

@@ -18,10 +18,20 @@ from ..tracing.surface import Surface
 SAMPLES = 200_000
 
 
-def compare(a: Surface, b: Surface, threshold: float, *, samples: int = SAMPLES, seed: int = 0) -> dict:
-    """Figures of `a` (what was made) against `b` (the truth), in their unit; threshold: tau."""
+def compare(
+    a: Surface,
+    b: Surface,
+    threshold: float,
+    *,
+    samples: int = SAMPLES,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> dict:
+    """Figures of `a` (what was made) against `b` (the truth), in their unit; threshold: tau; device: where distances
+    are asked for."""
     generator = torch.Generator().manual_seed(seed)
-    to_b, to_a = b.distance(a.sample(samples, generator)), a.distance(b.sample(samples, generator))
+    of_a, of_b = (each.sample(samples, generator).to(device) for each in (a, b))
+    to_b, to_a = b.distance(of_a), a.distance(of_b)
     accuracy, completeness = float(to_b.double().mean()), float(to_a.double().mean())
     precision, recall = (float((d <= threshold).double().mean()) for d in (to_b, to_a))
     return {

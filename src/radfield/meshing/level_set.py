@@ -3,7 +3,8 @@
 A *field with a distance* is what has
 
     distance(x)     f [M] at scene positions x [M, 3]: negative inside, 0 on the surface, its slope about 1
-    box             (low, high), [3] float64 each: where it may be asked
+    box             (low, high), [3] float64 each, on the CPU: where it may be asked
+    device          where x must be
     transform       the similarity that leads into scene coordinates
 
 and, where it knows colours, color(x, d) -> sRGB [M, 3]; where f is nowhere below 0, unsigned = True (its mesher is in
@@ -37,6 +38,12 @@ Progress = Callable[[int, int], object] | None
 def asked(answer: Answer, x: Tensor, per_call: int = PER_CALL) -> Tensor:
     """`answer` at x [M, 3], in parts that fit the memory."""
     return torch.cat([answer(part).float() for part in x.split(per_call)]) if len(x) else x.new_empty(0)
+
+
+def from_host(answer: Callable[..., Tensor], device: torch.device) -> Callable[..., Tensor]:
+    """`answer`, which takes tensors on `device`, for those of the host: meshers keep their lattice there, and ask for
+    many points at a time."""
+    return lambda *given: answer(*(each.to(device) for each in given)).cpu()
 
 
 def mesh_of_distance(distance: Answer, box: tuple[Tensor, Tensor], resolution: int, progress: Progress = None) -> Mesh:

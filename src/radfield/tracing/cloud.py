@@ -6,7 +6,7 @@ that ask, P points of the cloud.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from ..backend import native
 from ..errors import BadInput, warn
+from ..sampling.random import Source, whole_numbers
+from ..tensors import on_device
 from .mesh_distance import mesh_distance
 from .surface import MOST_TRIANGLES
 from .wide_bvh import WideBvh
@@ -28,6 +30,7 @@ class Cloud:
     points: Tensor
     not_finite: int = 0
     repeated: int = 0
+    _copies: dict = field(default_factory=dict, init=False, repr=False, compare=False)  # of the points, on devices
 
     @staticmethod
     def of(points: Tensor) -> Cloud:
@@ -80,17 +83,22 @@ class Cloud:
         return float(others.distance(self.points[chosen].float()).median()) * (7 / 8) ** 0.5
 
     def nearest(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(distance [N], the nearest point [N, 3] float32) of finite positions x [N, 3] float32."""
-        point = self.points[nearest_index(self.points, x, self.tree if native(x) else None)].to(x.dtype)
+        """(distance [N], the nearest point [N, 3] float32) of finite positions x [N, 3] float32 on any device."""
+        points = self._on(x.device)
+        point = points[nearest_index(points, x, self.tree if native(x) else None)].to(x.dtype)
         return (x - point).norm(dim=-1), point
 
     def distance(self, x: Tensor) -> Tensor:
         """[N] to the nearest point, at x [N, 3] float32."""
         return self.nearest(x)[0]
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count, 3] float32, points of the cloud."""
-        return self.points[torch.randint(len(self.points), (count,), generator=generator)].float()
+    def sample(self, count: int, source: Source) -> Tensor:
+        """[count, 3] float32, points of the cloud, on the device of the random numbers."""
+        return self._on(source.device)[whole_numbers(source, len(self.points), count)].float()
+
+    def _on(self, device: torch.device) -> Tensor:
+        # the points on `device`
+        return on_device((self.points,), device, self._copies)[0]
 
 
 def nearest_index(points: Tensor, x: Tensor, tree: WideBvh | None = None) -> Tensor:
@@ -99,7 +107,7 @@ def nearest_index(points: Tensor, x: Tensor, tree: WideBvh | None = None) -> Ten
     if native(x):
         return mesh_distance(tree or _tree(points.double()), x)[1].long()
     parts = [torch.cdist(part.double(), points.double()).argmin(-1) for part in x.split(1 << 10)]
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64, device=x.device)
 
 
 def _tree(points: Tensor) -> WideBvh:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..backend import native
 from ..errors import BadInput, warn
+from ..sampling.random import Source, uniform
 from ..tensors import on_device
 from .mesh_distance import mesh_distance, mesh_distance_reference
 from .wide_bvh import WideBvh
@@ -39,7 +40,7 @@ class Surface:
     triangles: Tensor
     left_out: int
     open_edges: int
-    _copies: dict = field(default_factory=dict, repr=False, compare=False)  # of tables, on other devices, by name
+    _copies: dict = field(default_factory=dict, init=False, repr=False, compare=False)  # of tables, on other devices
 
     @staticmethod
     def of(vertices: Tensor, triangles: Tensor) -> Surface:
@@ -59,7 +60,7 @@ class Surface:
         """[T, 3, 3] float64."""
         return self.vertices[self.triangles]
 
-    @property
+    @cached_property
     def bounds(self) -> tuple[Tensor, Tensor]:
         """(low, high), [3] each, of its box."""
         return self.corners.amin((0, 1)), self.corners.amax((0, 1))
@@ -76,7 +77,7 @@ class Surface:
         middle = self.corners.mean(1) - self.vertices.mean(0)
         return float((middle * self.area_vectors).sum() / 3)
 
-    @property
+    @cached_property
     def diagonal(self) -> float:
         """Of its box."""
         low, high = self.bounds
@@ -130,7 +131,7 @@ class Surface:
         """[N]: how often the surface goes around x [N, 3] float32."""
         if not native(x):
             return mesh_winding_reference(self.corners, x.double()).to(x.dtype)
-        return mesh_winding(self.tree, self._on(x, "_moments"), x)
+        return mesh_winding(self.tree, self._on(x.device, "_moments"), x)
 
     def signed_distance(self, x: Tensor) -> Tensor:
         """[N], negative inside, at x [N, 3] float32."""
@@ -139,19 +140,19 @@ class Surface:
         distance = self.distance(x)
         return torch.where(self.winding(x) > 0.5, -distance, distance)
 
-    def sample(self, count: int, generator: torch.Generator) -> Tensor:
-        """[count, 3] float32 points on the surface, evenly by area."""
-        size = self._areas
-        place = torch.rand(count, generator=generator, dtype=torch.float64) * size[-1]
+    def sample(self, count: int, source: Source) -> Tensor:
+        """[count, 3] float32 points on the surface, evenly by area, on the device of the random numbers."""
+        size = self._on(source.device, "_areas")
+        place = uniform(source, count, dtype=torch.float64) * size[-1]
         triangle = torch.searchsorted(size, place, right=True).clamp_max(len(size) - 1)
-        u, v = torch.rand(2, count, 1, generator=generator, dtype=torch.float64)
+        u, v = uniform(source, 2, count, 1, dtype=torch.float64)
         root = u.sqrt()  # Osada et al. 2002, "Shape distributions", eq. 1
-        a, b, c = self.corners[triangle].unbind(1)
+        a, b, c = self._on(source.device, "corners")[triangle].unbind(1)
         return ((1 - root) * a + root * (1 - v) * b + root * v * c).float()
 
-    def _on(self, x: Tensor, name: str) -> Tensor:
-        # the table `name` where x is
-        return on_device((getattr(self, name),), x.device, self._copies.setdefault(name, {}))[0]
+    def _on(self, device: torch.device, name: str) -> Tensor:
+        # the table `name` on `device`
+        return on_device((getattr(self, name),), device, self._copies.setdefault(name, {}))[0]
 
     @cached_property
     def _areas(self) -> Tensor:
@@ -184,7 +185,7 @@ def _signed(surface: Surface, x: Tensor) -> Tensor:
     if not native(x):
         distance = surface.distance(x)
         return torch.where(surface.winding(x) > 0.5, -distance, distance)
-    return mesh_distance(surface.tree, x, surface._on(x, "pseudonormals"))[0]
+    return mesh_distance(surface.tree, x, surface._on(x.device, "pseudonormals"))[0]
 
 
 def _half_edges(triangles: Tensor, points: int) -> tuple[Tensor, Tensor]:

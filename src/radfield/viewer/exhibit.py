@@ -102,7 +102,7 @@ class Exhibit:
         """Two corners [3], float64, that hold most of what there is; of Gaussians and points without the outermost."""
         x = None
         if self.gaussians is not None:
-            x = self.gaussians.means.T
+            x = self.gaussians.means.T.cpu()
         elif self.points is not None:
             x = torch.from_numpy(self.points.position)
         if self.mesh is not None:
@@ -166,7 +166,7 @@ def of_run(path: Path, *, capture: Path | None, device) -> Exhibit:
     if not folder.checkpoint_path.exists():
         raise BadInput(f"{path}: is a run still empty: it has no checkpoint yet; the rule: wait for its first one")
     if folder.read_config()["app"] == "sdf":
-        return _of_distances(folder)
+        return _of_distances(folder, device)
     options = saved_options(folder)
     place = capture or options["capture"]
     if place.exists():
@@ -196,17 +196,17 @@ def of_sequence(path: Path, *, capture: Path | None, device) -> Exhibit:
 
     runs = frames_of(path)
     shown = of_run(runs[0], capture=capture, device=device)
-    about = f"a moving surface, {len(runs)} frames"
-    return replace(shown, title=path.resolve().name, about=about, source=SequenceSource(runs), folder=None, box=None)
+    about, source = f"a moving surface, {len(runs)} frames", SequenceSource(runs, device)
+    return replace(shown, title=path.resolve().name, about=about, source=source, folder=None, box=None)
 
 
-def _of_distances(folder) -> Exhibit:
+def _of_distances(folder, device) -> Exhibit:
     """A run of `radfield fit-sdf`."""
     from ..apps.fit import sdf
     from ..apps.fit.fit_sdf import FitSdf
     from .sources import source_of
 
-    model = sdf.load(folder.path)
+    model = sdf.load(folder.path, device)
     shown = {"transform": model.transform, "upward": FitSdf().saved_options(folder)["up"]}
     box = crop.load(folder.path, model.transform)
     title = folder.path.resolve().name
@@ -222,20 +222,21 @@ def of_capture(path: Path, **reading) -> Exhibit:
     return Exhibit(scene.name, "capture", scene=scene, transform=scene.transform, points=scene.points, reading=reading)
 
 
-def of_file(path: Path) -> Exhibit:
-    """A file: Gaussians (gaussians/files.py), a mesh, or points (.ply). Raises `BadInput` for anything else."""
+def of_file(path: Path, device="cpu") -> Exhibit:
+    """A file: Gaussians (gaussians/files.py), drawn on `device`, a mesh, or points (.ply). Raises `BadInput` for
+    anything else."""
     kind = path.suffix.lower()
     if kind == ".ply":
         what = ply_kind(path)
         if what == "gaussians":
-            return _of_gaussians(path)
+            return _of_gaussians(path, device)
         if what == "points":
             from ..data.ply_points import read_points
 
             points = read_points(path)
             return Exhibit(path.name, f"{len(points)} points", points=points)
     if kind in (".splat", ".spz", ".sog", ".ksplat"):
-        return _of_gaussians(path)
+        return _of_gaussians(path, device)
     if kind in (".ply", ".obj", ".glb"):
         mesh = _mesh(path)
         return Exhibit(path.name, f"mesh, {len(mesh.faces)} triangles", mesh=mesh)
@@ -259,12 +260,12 @@ def ply_kind(path: Path) -> str:
     return "mesh" if faces and faces[0][-1] != b"0" else "points"
 
 
-def _of_gaussians(path: Path) -> Exhibit:
+def _of_gaussians(path: Path, device) -> Exhibit:
     from ..apps import splat
     from ..gaussians.files import read_gaussians
     from .sources import GaussianSource
 
-    gaussians = read_gaussians(path)
+    gaussians = read_gaussians(path).to(device)
     if not len(gaussians):
         raise BadInput(f"{path}: has no Gaussian; the rule: at least one")
     where = {"cascades": 1, "transform": SceneTransform(), "background": "black"}

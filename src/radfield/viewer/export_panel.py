@@ -73,7 +73,7 @@ class ExportPanel:
         """The Gaussians inside the crop box, in the capture's units, as a file for the client."""
         from ..gaussians.files import write_gaussians
 
-        gaussians, box = self.exhibit.gaussians, self.session.wants.look.crop
+        gaussians, box = self.exhibit.gaussians.to("cpu"), self.session.wants.look.crop
         inside = gaussians if box is None else gaussians.select(box.contains(gaussians.means.T))
         with tempfile.TemporaryDirectory() as scratch:
             path = Path(scratch) / f"splats{self.format.value}"

@@ -95,6 +95,7 @@ def splat_arrays(gaussians) -> dict[str, np.ndarray]:
     """
     from ..gaussians.scene import covariances
 
+    gaussians = gaussians.to("cpu")
     size = gaussians.log_scales.exp().amax(0)
     enlarge = min(1 / float(size.median().clamp(min=1e-9)), 200 / float(size.max().clamp(min=1e-9)))
     return {

@@ -19,15 +19,15 @@ _HELD = 8  # frames in memory
 
 
 class SequenceSource:
-    """runs: the folders of the frames. The camera stands in the scene of the first one; every other frame has its own,
-    which moved with the surface."""
+    """runs: the folders of the frames; device: where they are drawn. The camera stands in the scene of the first one;
+    every other frame has its own, which moved with the surface."""
 
     whole = False
 
-    def __init__(self, runs: list[Path]):
+    def __init__(self, runs: list[Path], device="cpu"):
         from ..apps.methods import load
 
-        self._load, self.runs = load, runs
+        self._load, self.runs, self.device = load, runs, device
         self._held: OrderedDict[int, object] = OrderedDict()
         first = self._frame(0)
         self.transform, self.cascades, self.channels = first.transform, first.cascades, first.channels
@@ -46,7 +46,7 @@ class SequenceSource:
     def _frame(self, index: int):
         """The source of a frame, read when it is first asked for; the one that was not asked for longest is dropped."""
         if index not in self._held:
-            self._held[index] = source_of(self._load(self.runs[index], "cpu"))
+            self._held[index] = source_of(self._load(self.runs[index], self.device))
             while len(self._held) > _HELD:
                 self._held.popitem(last=False)
         self._held.move_to_end(index)

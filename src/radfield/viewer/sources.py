@@ -157,9 +157,9 @@ class GaussianSource:
     cascades = property(lambda self: self.model.cascades)
 
     def draw(self, look: Look, camera: Cameras) -> volume.View:
-        """The whole image of `camera`."""
+        """The whole image of `camera`, on the CPU."""
         background = None if look.background is None else torch.tensor(look.background)
-        return self._inside(look.crop).render_view(camera, 0, background)
+        return self._inside(look.crop).render_view(camera, 0, background).cpu()
 
     def _inside(self, crop: Box | None):
         """The model with the Gaussians whose centres are inside the box; kept until the box or they change."""
@@ -189,12 +189,15 @@ class DistanceSource:
     @torch.no_grad()
     def ask(self, look: Look, camera: Cameras, index: Tensor) -> Answer:
         """The pixels `index` [N] (row by row) of `camera`."""
+        device = self.model.device
+        camera, index = camera.to(device), index.to(device)
         crop = None if look.crop is None else (look.crop.low, look.crop.high)
         distance = sphere_tracing.FieldDistance(self.model.field, look.level, crop, self.model.hit)
         if self._space[0] != (look.level, look.crop):
-            self._space = ((look.level, look.crop), sphere_tracing.FreeSpace.of(distance))
-        rays, background = pixel_rays(camera, index), torch.tensor(look.background or (1.0, 1.0, 1.0))
-        return Answer(*sphere_tracing.render_rays(distance, self._space[1], rays, self.model.box, background))
+            self._space = ((look.level, look.crop), sphere_tracing.FreeSpace.of(distance, device))
+        background = torch.tensor(look.background or (1.0, 1.0, 1.0), device=device)
+        given = distance, self._space[1], pixel_rays(camera, index), self.model.box, background
+        return Answer(*(each.cpu() for each in sphere_tracing.render_rays(*given)))
 
 
 class PhotographSource:

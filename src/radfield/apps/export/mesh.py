@@ -33,12 +33,13 @@ FUSED_PIXELS = 640  # of the longer side of a view that is fused
 TEXTURED_TRIANGLES = 50_000  # of a mesh with a texture, where nothing is said
 
 
-def mesh_of(folder: RunFolder, options) -> tuple[Mesh, dict]:
-    """(the mesh, figures about it). options: those of `radfield export`. Raises `BadInput` where it has no surface."""
+def mesh_of(folder: RunFolder, options, device="cpu") -> tuple[Mesh, dict]:
+    """(the mesh, figures about it). options: those of `radfield export`; device: where the run is asked, while meshes
+    are made on the CPU. Raises `BadInput` where it has no surface."""
     from ..methods import load
 
     title = f"export {folder.path.resolve().name}"
-    model = load(folder.path)
+    model = load(folder.path, device)
     if options.tsdf:
         mesh, color, hint = fused(folder, model, options, title)
         cameras = None
@@ -78,7 +79,7 @@ def fused(folder: RunFolder, model, options, title: str):
     cameras = open_run(folder.path, None, capture=options.capture)[2].train.cameras
     cameras = cameras.scaled(min(1.0, FUSED_PIXELS / float(cameras.size.max())))
     with _shown(f"{title}: views") as show:
-        views = fusion.DepthViews.of(cameras, model.render_view, show)
+        views = fusion.DepthViews.of(cameras, lambda *view: model.render_view(*view).cpu(), show)
     with _shown(f"{title}: surface") as show:
         mesh, truncation = fusion.fuse(views, min(options.cascades, model.cascades), options.resolution, show)
     hint = "no view sees anything; the rule: a longer training, or more --cascades"
@@ -119,10 +120,11 @@ def extract(model, options, progress=None) -> tuple[Mesh, str]:
         resolution = min(options.resolution, getattr(model, "most_cells", None) or options.resolution)
         if resolution < options.resolution:
             print(f"export: {resolution} cells along its longest side: no smaller than between points", file=sys.stderr)
-        return mesher(model.distance, model.box, resolution, progress), hint
+        return mesher(level_set.from_host(model.distance, model.device), model.box, resolution, progress), hint
     cells = level_set.occupied_cells(model.grid, min(options.cascades, model.cascades))
     hint = f"no density is above {options.density:g}; the rule: a lower --density, or a longer training"
-    return level_set.mesh_of_density(model.density, cells, options.density, options.resolution, progress), hint
+    density = level_set.from_host(model.density, model.device)
+    return level_set.mesh_of_density(density, cells, options.density, options.resolution, progress), hint
 
 
 def cleaned(mesh: Mesh, options, cameras: Cameras | None = None, whole: bool = False) -> tuple[Mesh, dict]:

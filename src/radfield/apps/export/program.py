@@ -50,6 +50,8 @@ class Options:
     # of Gaussians: as they are, along a Morton curve, or so that neighbours in a SOG's images are alike (PLAS); auto:
     # morton for .compressed.ply and, unless neighbours are alike already (self-organised), for a SOG
     order: Literal["auto", "keep", "morton", "plas"] = "auto"
+    # where a mesh's run is asked; auto: on the GPU where there is one; Gaussians and pages stay on the CPU
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
     web: export_web.Config = field(default_factory=export_web.Config)  # options of a page
@@ -71,26 +73,34 @@ def run(options: Options) -> dict:
                 options.texture is None or (options.triangles or 0) <= MOST_TEXTURED,
                 f"at most {MOST_TEXTURED} --triangles with it",
             ),
-            *device_rules("cpu", options.threads),
+            *device_rules(options.device, options.threads),
         ]
     )
     folder = RunFolder.open(options.run)
-    use_device("cpu", options.threads)
-    if not options.file.suffix:
-        return export_web.export_page(options, folder)
     from .. import splat
     from ..methods import method_of
 
-    return (_gaussians if method_of(folder) is splat and not options.tsdf else _mesh)(options, folder)
+    page = not options.file.suffix
+    of_mesh = not page and (options.tsdf or method_of(folder) is not splat)
+    if options.device == "cuda" and not of_mesh:
+        what = "a page is" if page else "Gaussians are"
+        raise BadInput(f"--device is cuda; the rule: auto or cpu where {what} written, which the CPU does")
+    device, about = use_device(options.device if of_mesh else "cpu", options.threads)
+    if page:
+        return export_web.export_page(options, folder)
+    if not of_mesh:
+        return _gaussians(options, folder)
+    return _mesh(options, folder, device, about)
 
 
-def _mesh(options: Options, folder: RunFolder) -> dict:
+def _mesh(options: Options, folder: RunFolder, device, about: str) -> dict:
     from ...meshing.files import check_ending, write_mesh
     from .mesh import mesh_of
 
     check_ending(options.file, textured=options.texture is not None and options.colors)
     _need_packages(options)
-    mesh, figures = mesh_of(folder, options)
+    mesh, figures = mesh_of(folder, options, device)
+    print(f"export {folder.path.resolve().name}: {figures['triangles']} triangles, {about}", file=sys.stderr)
     write_mesh(options.file, mesh)
     return {"file": str(options.file), **figures, "bytes": options.file.stat().st_size}
 

@@ -8,10 +8,12 @@ Letter: P points.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
-from ...meshing.level_set import PER_CALL
+from ...meshing.level_set import PER_CALL, from_host
 from ...rays import Rays
 from ...renderers import volume
 
@@ -19,12 +21,14 @@ BEFORE, BEHIND = 8, 24  # steps of the renderer that a ray begins before a point
 
 
 def colors_of(model, x: Tensor, normals: Tensor) -> Tensor:
-    """[P, 3] sRGB at surface points x [P, 3] (scene positions) with unit normals [P, 3], 0 where there is none."""
+    """[P, 3] sRGB at surface points x [P, 3] (scene positions) with unit normals [P, 3], 0 where there is none; on the
+    CPU, whatever device the model is on."""
     towards = -normals.float()
     towards[towards.norm(dim=-1) < 0.5] = torch.tensor([0.0, 0, -1])
-    ask = _of_ray if hasattr(model, "grid") and not hasattr(model, "distance") else type(model).color
+    of_ray = hasattr(model, "grid") and not hasattr(model, "distance")
+    ask = from_host(functools.partial(_of_ray, model) if of_ray else model.color, model.device)
     parts = zip(x.float().split(PER_CALL), towards.split(PER_CALL), strict=True)
-    found = [ask(model, a.contiguous(), b.contiguous()).float() for a, b in parts]
+    found = [ask(a.contiguous(), b.contiguous()).float() for a, b in parts]
     return torch.cat(found) if found else x.new_zeros(0, 3).float()
 
 

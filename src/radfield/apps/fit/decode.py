@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -22,6 +23,7 @@ class Options:
     file: Annotated[Path, tyro.conf.Positional]  # the file to write: .png, .jpg, .tif or .exr
     width: int | None = None  # of the whole picture in pixels, its height in proportion; by default as it was
     crop: tuple[int, int, int, int] | None = None  # X Y W H: only these pixels of it
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     json: bool = False  # print the figures as one JSON object
 
@@ -31,7 +33,7 @@ def run(options: Options) -> dict:
     check(
         [
             ("width", options.width, options.width is None or 1 <= options.width <= 1 << 20, "from 1 to 2^20"),
-            *device_rules("cpu", options.threads),
+            *device_rules(options.device, options.threads),
         ]
     )
     from ...data import picture_files
@@ -40,12 +42,13 @@ def run(options: Options) -> dict:
     from .picture_views import decode
 
     picture_files.check_written(options.file)
-    use_device("cpu", options.threads)
-    model = read_compact(options.run) if options.run.is_file() else picture.load(options.run)
+    device, about = use_device(options.device, options.threads)
+    model = (read_compact if options.run.is_file() else picture.load)(options.run, device)
     width = options.width or model.size[0]
     size = (width, max(1, round(width * model.size[1] / model.size[0])))
     part = options.crop or (0, 0, *size)
     _check_part(part, size)
+    print(f"decode {options.run.resolve().name}: {about}", file=sys.stderr)
     values = decode(model, size, part)
     picture_files.write_picture(options.file, values)
     return {"file": str(options.file), "width": part[2], "height": part[3], "bytes": options.file.stat().st_size}

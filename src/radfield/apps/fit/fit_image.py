@@ -47,9 +47,10 @@ class FitImage(Fit):
     def scene_of(self, target) -> dict:
         return picture.scene_of(target)
 
-    def training_of(self, options, target):
+    def training_of(self, options, target, device="cpu"):
         scene = {**picture.scene_of(target), "size": target.size}
-        return picture.Training(picture.build(options.picture, **scene, seed=options.seed), target, options.seed)
+        model = picture.build(options.picture, **scene, seed=options.seed, device=device)
+        return picture.Training(model, target, options.seed)
 
     def described(self, target) -> str:
         width, height = target.size

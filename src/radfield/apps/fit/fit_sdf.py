@@ -57,10 +57,10 @@ class FitSdf(Fit):
         scene = {"transform": transform.to_dict(), "cascades": 1, "background": "white", "size": size}
         return scene | sdf.kind_of(surface, unsigned)
 
-    def training_of(self, options, target):
+    def training_of(self, options, target, device="cpu"):
         surface, transform, unsigned = target
-        kind = sdf.kind_of(surface, unsigned)
-        model = sdf.build(options.sdf, transform=transform, size=sdf.size_of(surface), seed=options.seed, **kind)
+        scene = {"transform": transform, "size": sdf.size_of(surface), **sdf.kind_of(surface, unsigned)}
+        model = sdf.build(options.sdf, **scene, seed=options.seed, device=device)
         return sdf.Training(model, surface, options.seed)
 
     def described(self, target) -> str:
@@ -120,7 +120,7 @@ def evaluate(folder: RunFolder, model, surface, up: str, figures: dict, stages: 
     views, seconds = [], []
     for i in range(REPORT_VIEWS):
         began = time.perf_counter()
-        picture = model.render_view(cameras, i).color
+        picture = model.render_view(cameras, i).color.cpu()  # waits for a GPU to be done
         seconds.append(time.perf_counter() - began)
         views.append((f"view {i}", picture, truth(cameras, i)))
         write_picture(folder.renders / f"{i:03d}.png", picture)

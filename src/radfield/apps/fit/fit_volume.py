@@ -67,10 +67,10 @@ class FitVolume(Fit):
     def scene_of(self, target) -> dict:
         return volume.scene_of(target)
 
-    def training_of(self, options, target):
+    def training_of(self, options, target, device="cpu"):
         scene = {**volume.scene_of(target), "size": target.size}
-        model = volume.build(options.volume, **scene, seed=options.seed)
-        return volume.Training(model, volume.Lookup(target, model.peak), options.seed)
+        model = volume.build(options.volume, **scene, seed=options.seed, device=device)
+        return volume.Training(model, volume.Lookup(target, model.peak, device), options.seed)
 
     def described(self, target) -> str:
         return f"{' x '.join(map(str, target.size))} voxels, {volume.scene_of(target)['channels']} channels"
@@ -79,7 +79,7 @@ class FitVolume(Fit):
         from .volume_views import evaluate
 
         saved = self.saved_options(folder)
-        lookup = volume.Lookup(target, model.peak)
+        lookup = volume.Lookup(target, model.peak, model.device)
         return evaluate(folder, model, lookup, saved["extinction"], saved["forward"], figures, stages)
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from ...fields.distance import DistanceField
 from ...losses import mape
+from ...sampling.random import Source
 from ...tracing.cloud import Cloud, nearest_index
 from .sdf_samples import SOFT, near_surface, uniform
 
@@ -44,16 +45,16 @@ ASKED = 11  # positions at which the field is asked per query near the cloud
 _TETRAHEDRON = ((1.0, -1, -1), (-1, -1, 1), (-1, 1, -1), (1, 1, 1))
 
 
-def queries(cloud: Cloud, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def queries(cloud: Cloud, count: int, source: Source) -> tuple[Tensor, Tensor]:
     """(near [Q, 3], other [R, 3]) float32 in [0, 1]^3, for which the field is asked about `count` times: as far from
     the cloud as its points are from each other, and three times as far; eight times as far, and anywhere."""
     half, quarter = max(32, count * 3 // 4 // ASKED // 2), max(32, count // 16)
 
     def around(number: int, spacings: float) -> Tensor:
-        return near_surface(cloud, number, generator, 2 * spacings * cloud.spacing / cloud.diagonal)
+        return near_surface(cloud, number, source, 2 * spacings * cloud.spacing / cloud.diagonal)
 
     near = torch.cat((around(half, 1), around(half, 3)))
-    return near.clamp(0, 1), torch.cat((around(quarter, 8), uniform(cloud, 3 * quarter, generator))).clamp(0, 1)
+    return near.clamp(0, 1), torch.cat((around(quarter, 8), uniform(cloud, 3 * quarter, source))).clamp(0, 1)
 
 
 def with_gradient(field: DistanceField, x: Tensor, step: float) -> tuple[Tensor, Tensor]:
@@ -64,10 +65,10 @@ def with_gradient(field: DistanceField, x: Tensor, step: float) -> tuple[Tensor,
     return f[0], torch.nn.functional.normalize(f[1:].T @ corners, dim=-1)
 
 
-def loss(field: DistanceField, cloud: Cloud, count: int, progress: float, generator: torch.Generator) -> Tensor:
+def loss(field: DistanceField, cloud: Cloud, count: int, progress: float, source: Source) -> Tensor:
     """The loss of a batch, at `progress` in [0, 1] of a training; NaN where the field is not finite."""
-    q, other = queries(cloud, count, generator)
-    on = cloud.sample(len(q), generator)
+    q, other = queries(cloud, count, source)
+    on = cloud.sample(len(q), source)
     (distance, p), other_distance = cloud.nearest(q), cloud.distance(other)
     step = 0.5 * cloud.spacing
     f, normal = with_gradient(field, q, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from ... import backend
 from ...data.picture_files import Picture
 from ...data.picture_pixels import draw_pixels, lattice_of
 from ...encodings import registry
@@ -23,13 +25,17 @@ from ...sampling.random import stream
 from ...training.checkpoint import load_checkpoint
 from ...training.run_folder import RunFolder
 from ..run_files import load_tensors, restore, typed_options
-from .training import FitTraining, check_options
+from ..runs import free_memory
+from .training import FitTraining, StepResult, check_options, squared_error, train_step
+
+__all__ = ["Config", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "train_step"]
 
 #: what is made for three dimensions alone
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name not in ("sparse", "triplane", "vm", "cp"))
 KINDS = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
 LARGEST_SIDE = 1 << 20
 _ROWS = 256  # of a picture on the disk, that a step reads
+_OF_GPU = 0.4  # of a GPU's free memory, a picture may take
 
 
 @dataclass(frozen=True)
@@ -60,22 +66,28 @@ class Model:
     peak: float
 
     @property
+    def device(self) -> torch.device:
+        """Where the field is."""
+        return self.field.network.weights.device
+
+    @property
     def color_space(self) -> str:
         return "linear" if self.kind == "float32" else "sRGB"
 
     def pixels(self, size: tuple[int, int], part: tuple[int, int, int, int]) -> Tensor:
-        """[h, w, C] float32 in parts of the peak: the pixels (x, y, w, h) of the picture at `size` (W, H)."""
+        """[h, w, C] float32 in parts of the peak, on the model's device: the pixels (x, y, w, h) of the picture at
+        `size` (W, H)."""
         return self._frame(size, part, torch.float32, 1.0)
 
     def stored(self, size: tuple[int, int], part: tuple[int, int, int, int]) -> np.ndarray:
         """The same as those of a file of the picture's kind."""
-        return self._frame(size, part, KINDS[self.kind], self.peak).numpy()
+        return self._frame(size, part, KINDS[self.kind], self.peak).cpu().numpy()
 
     def _frame(self, size, part, dtype: torch.dtype, peak: float) -> Tensor:
         x, y, width, height = part
         scale = torch.tensor([self.size[0] / size[0], self.size[1] / size[1]], dtype=torch.float64) / max(self.size)
-        across = ((torch.arange(x, x + width) + 0.5) * scale[0]).float()
-        down = ((torch.arange(y, y + height) + 0.5) * scale[1]).float()
+        across = ((torch.arange(x, x + width) + 0.5) * scale[0]).float().to(self.device)
+        down = ((torch.arange(y, y + height) + 0.5) * scale[1]).float().to(self.device)
         return picture_frame(self.field.grid, self.field.network, across, down, dtype, peak)
 
     def check_fits(self, picture: Picture) -> None:
@@ -100,8 +112,18 @@ def check(config: Config) -> None:
     check_options(config, "picture", ENCODINGS, rules)
 
 
-def build(config: Config, *, size: tuple[int, int], channels: int, kind: str, peak: float, seed: int = 0) -> Model:
-    """A fresh model; size, kind, peak: as the model has them. Raises `BadInput` on options out of range."""
+def build(
+    config: Config,
+    *,
+    size: tuple[int, int],
+    channels: int,
+    kind: str,
+    peak: float,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """A fresh model on `device`, with the same parameters on any; size, kind, peak: as the model has them. Raises
+    `BadInput` on options out of range."""
     sizes = {name: getattr(config, name) for name in ("levels", "features", "log2_size", "base_resolution")}
     finest = config.finest_resolution or max(max(size) // 2, config.base_resolution)
     grid = registry.config_of(config.encoding, **sizes, finest_resolution=finest)
@@ -110,7 +132,7 @@ def build(config: Config, *, size: tuple[int, int], channels: int, kind: str, pe
         FieldConfig(grid=grid, channels=channels, precision=config.precision),
         torch.Generator().manual_seed(seed),
     )
-    return Model(config, field, size, kind, peak)
+    return Model(config, field.to(device), size, kind, peak)
 
 
 def config_from(values: dict) -> Config:
@@ -143,12 +165,11 @@ def scene_from(path: Path, scene) -> dict:
 
 
 def load(run: str | Path, device="cpu") -> Model:
-    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run of `fit-image`."""
-    if str(device) not in ("cpu", "auto"):
-        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a picture")
+    """The model of a run folder on `device` ("auto": a GPU where there is one), whatever it was fitted on. Raises
+    `BadInput` for what is no whole run of `fit-image`, and for a device that cannot be used."""
     folder = RunFolder.open(run)
-    config = folder.read_config()
-    model = build(config_from(config), **scene_from(folder.config_path, config.get("scene")))
+    config, where = folder.read_config(), backend.device(device)[0]
+    model = build(config_from(config), **scene_from(folder.config_path, config.get("scene")), device=where)
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
@@ -163,38 +184,46 @@ class Training(FitTraining):
         model.check_fits(picture)
         super().__init__(model, seed, model.config.batch or min(max(math.prod(model.size) // 64, 1 << 14), 1 << 17))
         self.picture, self.values = picture, torch.from_numpy(picture.values)
+        if not self.on_disk and _fits(self.values, model.device):
+            self.values = self.values.to(model.device)
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether the picture is read row by row."""
+        return isinstance(self.picture.values, np.memmap)
+
+    def box(self) -> Tensor:
+        """[2, 2]: all of the picture, as it lies in the unit square."""
+        sides = torch.tensor(self.picture.size, device=self.model.device) / max(self.picture.size)
+        return torch.stack([torch.zeros_like(sides), sides])
+
+    def obstacle(self) -> str | None:
+        """Pixels are drawn where the picture is."""
+        if self.on_disk:
+            return "the picture is read from disk"
+        return None if self.values.device == self.model.device else "the picture does not fit into the GPU's memory"
+
+    def forward(self, progress: float, seed: Tensor | None) -> tuple[Tensor, Callable[[], None]]:
+        """As the base has it, of pixels drawn by `seed`."""
+        with self.stage("pixels", seed):
+            x, wanted = draw(self, seed)
+        with self.stage("forward", seed):
+            return squared_error(self.model.field.values(x), wanted)
 
     def shown(self, loss: float) -> dict:
         """PSNR of the pixels trained on."""
         return {"psnr": -10 * math.log10(max(loss, 1e-12))}
 
 
-def draw(training: Training) -> tuple[Tensor, Tensor]:
-    """The step's pixels: positions [M, 2], and values [M, C] in parts of the peak; of a picture on the disk from a few
-    of its rows."""
-    rows = _ROWS if isinstance(training.picture.values, np.memmap) else None
+def _fits(values: Tensor, device: torch.device) -> bool:
+    return device.type != "cuda" or values.nbytes <= _OF_GPU * free_memory(device)
+
+
+def draw(training: Training, schedule: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The step's pixels: positions [M, 2], and values [M, C] in parts of the peak, where the model is; of a picture on
+    the disk from a few of its rows. schedule: [1] float64, the step's seed where only a device knows it."""
+    rows = _ROWS if training.on_disk else None
     lattice = lattice_of(training.picture.size, training.batch, rows)
     seed, scale = stream(training.seed, training.step), 1 / training.model.peak
-    return draw_pixels(training.values, lattice, seed, scale, whole_rows=rows is not None)
-
-
-def train_step(training: Training, progress: float) -> float:
-    """One step, at `progress` in [0, 1] of the budget; returns the mean squared error. Raises `FloatingPointError`,
-    with the model as before the step, where that is not finite."""
-    model, field, stages = training.model, training.model.field, training.stages
-    with stages("pixels"):
-        x, wanted = draw(training)
-    with stages("forward"):
-        found = field.values(x)
-        # The gradient of the mean squared error by hand: autograd would pass over [M, C] six times, in one thread.
-        difference = found.detach() - wanted
-        value = torch.linalg.vector_norm(difference).item() ** 2 / difference.numel()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss of step {training.step} is {value}")
-    with stages("backward"):
-        found.backward(difference.mul_(2 / difference.numel()))
-    with stages("optimiser"):
-        field.grid.add_gradients()
-        training.optimizer.step(lr=model.config.learning_rate * model.config.final_rate**progress)
-    training.step += 1
-    return value
+    drawn = draw_pixels(training.values, lattice, seed, scale, whole_rows=rows is not None, schedule=schedule)
+    return tuple(each.to(training.model.device) for each in drawn)

@@ -28,7 +28,7 @@ def write_compact(path: Path, model: Model) -> None:
     if isinstance(grid, LearnedProbe):
         grid = grid.bake()
     if isinstance(grid, BakedProbe):
-        tensors = {"grid.table": grid.table, "grid.choices": to_bits(grid.choices, grid.grid.log2_probes)}
+        tensors = {"grid.table": grid.table, "grid.choices": to_bits(grid.choices.cpu(), grid.grid.log2_probes)}
     else:
         tensors = {f"grid.{name}": value.detach().bfloat16() for name, value in grid.state_dict().items()}
     tensors |= {k: v for k, v in model.tensors().items() if k.startswith(_NETWORK)}
@@ -37,18 +37,19 @@ def write_compact(path: Path, model: Model) -> None:
     save_checkpoint(path, tensors, {"picture": json.dumps(about)})
 
 
-def read_compact(path: Path) -> Model:
-    """What `write_compact` wrote. Raises `BadInput` for any other file."""
+def read_compact(path: Path, device: torch.device | str = "cpu") -> Model:
+    """What `write_compact` wrote, on `device`. Raises `BadInput` for any other file."""
     tensors, metadata = load_checkpoint(path)
     try:
         about = json.loads(metadata["picture"])
         config = about.pop("config")
     except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
         raise BadInput(f"{path}: holds no picture; the rule: a compact file of `radfield fit-image`") from None
-    model = picture.build(picture.config_from({"app": "picture", "picture": config}), **picture.scene_from(path, about))
+    config = picture.config_from({"app": "picture", "picture": config})
+    model = picture.build(config, **picture.scene_from(path, about), device=device)
     grid = model.field.grid
     if isinstance(grid, LearnedProbe):
-        model.field.grid = BakedProbe.of(path, 2, grid.config, _part(tensors, "grid."))
+        model.field.grid = BakedProbe.of(path, 2, grid.config, _part(tensors, "grid.")).to(device)
     else:
         _take(path, grid.state_dict(), _part(tensors, "grid."))
         grid.loaded()

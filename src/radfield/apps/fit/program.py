@@ -16,7 +16,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from ...errors import BadInput
 from ...training.run_folder import RunFolder
@@ -35,6 +35,7 @@ class FitOptions:
     seconds: float | None = None  # stop after this much training (evaluating and saving not counted)
     steps: int | None = None  # stop after this many steps
     seed: int = 0  # with --steps, the same seed gives the same bits, whatever the number of threads
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     resume: bool = False  # continue the run in the output folder from its checkpoint, to its budget or a new one
     overwrite: bool = False  # replace the run in the output folder
@@ -69,8 +70,8 @@ class Fit(ABC):
         """What config.json keeps of the source: what `build` needs, and what tells it from another."""
 
     @abstractmethod
-    def training_of(self, options: FitOptions, target) -> FitTraining:
-        """Training at its beginning."""
+    def training_of(self, options: FitOptions, target, device="cpu") -> FitTraining:
+        """Training at its beginning, on `device`."""
 
     @abstractmethod
     def described(self, target) -> str:
@@ -78,7 +79,8 @@ class Fit(ABC):
 
     @abstractmethod
     def evaluate(self, folder: RunFolder, model, target, figures: dict, stages: dict) -> dict:
-        """Measures, writes pictures and the report, and returns what was found. figures, stages: of the training."""
+        """Measures where the model is, writes pictures and the report, and returns what was found. figures, stages: of
+        the training."""
 
     def rules(self, options: FitOptions) -> list[tuple[str, object, bool, str]]:
         """The rules of the program's own options, for `runs.check`."""
@@ -89,9 +91,9 @@ class Fit(ABC):
         self._check(options)
         folder = RunFolder.create(options.output, resume=options.resume, overwrite=options.overwrite)
         options = self._resumed(folder, options) if options.resume else with_budget(options, self.default_seconds)
-        _, about = use_device("cpu", options.threads)
+        device, about = use_device(options.device, options.threads)
         target = self.open(options, folder)
-        training = self.training_of(options, target)
+        training = self.training_of(options, target, device)
         config = self.config_of(options, target)
         if options.resume:
             self._check_same(folder, config["scene"], getattr(options, self.source))
@@ -111,14 +113,16 @@ class Fit(ABC):
             figures |= self.evaluate(folder, training.model, target, figures, stages)
         return {"run": str(folder.path), **figures}
 
-    def evaluate_run(self, folder: RunFolder, source: Path | None, about: str, figures: dict, stages: dict) -> dict:
-        """`evaluate` of a run, on its source. source: where that is now, if it moved; about: the device."""
+    def evaluate_run(
+        self, folder: RunFolder, source: Path | None, device, about: str, figures: dict, stages: dict
+    ) -> dict:
+        """`evaluate` of a run, on its source. source: where that is now, if it moved; about: the device in words."""
         saved = self.saved_options(folder)
         place = source or Path(saved[self.source])
         kept = {name: saved[name] for name in self.kept}
         target = self.open(self.options(**{self.source: place}, **kept), folder)
         self._check_same(folder, self.scene_of(target), place)
-        model = self.method.load(folder.path)
+        model = self.method.load(folder.path, device)
         print(f"eval {folder.path.resolve().name}: against its {self.noun}, {about}", file=sys.stderr)
         return self.evaluate(folder, model, target, figures, stages)
 
@@ -143,7 +147,7 @@ class Fit(ABC):
         return Path(getattr(options, self.source)).name
 
     def _check(self, options: FitOptions) -> None:
-        check([*budget_rules(options), *self.rules(options), *device_rules("cpu", options.threads)])
+        check([*budget_rules(options), *self.rules(options), *device_rules(options.device, options.threads)])
         self.method.check(getattr(options, self.name))
         rule = f"the rule: `radfield {self.command} FILE --output RUN`"
         if not getattr(options, self.source) and not options.resume:

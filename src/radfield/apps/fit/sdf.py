@@ -6,7 +6,7 @@ Scene coordinates are the unit cube, in which the mesh's box with a margin is ce
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 import tyro
 from torch import Tensor
 
+from ... import backend
 from ...cameras import Cameras
 from ...encodings import registry
 from ...errors import BadInput
@@ -24,7 +25,6 @@ from ...geometry import SceneTransform
 from ...losses import mape
 from ...renderers import sphere_tracing
 from ...renderers.volume import View
-from ...sampling.random import stream
 from ...tracing.cloud import Cloud
 from ...tracing.surface import Surface
 from ...training.checkpoint import load_checkpoint
@@ -32,8 +32,9 @@ from ...training.run_folder import RunFolder
 from ..run_files import load_tensors, restore, scene_from, typed_options
 from . import level_sets
 from .sdf_samples import MARGIN, SOFT, box, training_batch
-from .training import FitTraining, check_options
+from .training import FitTraining, StepResult, check_options, train_step
 
+__all__ = ["Config", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "train_step"]
 #: sparse voxels drop what has no density, which distances are not
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
 UNSURE = 1.5  # of the space between two points of a cloud, a trained distance is off by on the surface
@@ -68,7 +69,11 @@ class Model:
     background: str = "white"
     cascades: int = 1
     spacing: float | None = None  # of the points of a cloud, in the scene
-    device = torch.device("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the field is, and what is asked of it must be."""
+        return self.field.network.weights.device
 
     @property
     def unsigned(self) -> bool:
@@ -102,13 +107,14 @@ class Model:
     @cached_property
     def space(self) -> sphere_tracing.FreeSpace:
         """Where rays need not ask, of the field as it is when this is first asked."""
-        return sphere_tracing.FreeSpace.of(self.distance)
+        return sphere_tracing.FreeSpace.of(self.distance, self.device)
 
     def render_view(self, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
-        """A shaded picture of a view of `cameras` (in scene coordinates)."""
-        background = torch.ones(3) if background is None else background
+        """A shaded picture of a view of `cameras` (in scene coordinates) on `background` [3], by default white; on the
+        model's device."""
+        background = torch.ones(3, device=self.device) if background is None else background.to(self.device)
         shown = sphere_tracing.FieldDistance(self.field, hit=self.hit)
-        return sphere_tracing.render_view(shown, self.space, self.box, cameras, view, background)
+        return sphere_tracing.render_view(shown, self.space, self.box, cameras.to(self.device), view, background)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the model."""
@@ -134,9 +140,10 @@ def build(
     seed: int = 0,
     unsigned: bool = False,
     spacing: float | None = None,
+    device: torch.device | str = "cpu",
 ) -> Model:
-    """A fresh model; transform, size: as the model has them; spacing: of the points of a cloud, in the scene. Raises
-    `BadInput` on options out of range."""
+    """A fresh model on `device`, with the same parameters on any; transform, size: as the model has them; spacing: of
+    the points of a cloud, in the scene. Raises `BadInput` on options out of range."""
     names = ("levels", "features", "log2_size", "base_resolution", "finest_resolution")
     sizes = {name: getattr(config, name) for name in names}
     if spacing is not None:
@@ -144,7 +151,7 @@ def build(
         sizes["finest_resolution"] = min(config.finest_resolution, finest)
     grid = registry.config_of(config.encoding, **sizes)
     options = distance.Config(grid=grid, precision=config.precision, unsigned=unsigned)
-    field = distance.DistanceField(options, torch.Generator().manual_seed(seed))
+    field = distance.DistanceField(options, torch.Generator().manual_seed(seed)).to(device)
     return Model(config, field, transform, size, background, cascades, spacing)
 
 
@@ -158,12 +165,12 @@ def config_from(values: dict) -> Config:
 
 
 def load(run: str | Path, device="cpu") -> Model:
-    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run of `fit-sdf`."""
-    if str(device) not in ("cpu", "auto"):
-        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a signed distance field")
+    """The model of a run folder on `device` ("auto": a GPU where there is one), whatever it was fitted on. Raises
+    `BadInput` for what is no whole run of `fit-sdf`, and for a device that cannot be used."""
     folder = RunFolder.open(run)
-    config = folder.read_config()
-    model = build(config_from(config), size=_size_from(config), **scene_from(folder), **_kind_from(config))
+    config, where = folder.read_config(), backend.device(device)[0]
+    scene = {"size": _size_from(config), **scene_from(folder), **_kind_from(config)}
+    model = build(config_from(config), **scene, device=where)
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
@@ -216,36 +223,24 @@ class Training(FitTraining):
     def __init__(self, model: Model, surface: Surface | Cloud, seed: int):
         super().__init__(model, seed, model.config.batch)
         self.surface = surface
-        self.box = torch.stack(surface.bounds).float()
 
-    def loss(self, progress: float, generator: torch.Generator) -> Tensor:
-        """Of the batch that the generator draws, at `progress` in [0, 1] of the budget."""
-        field, batch = self.model.field, self.model.config.batch
+    def box(self) -> Tensor:
+        """[2, 3]: the surface's."""
+        return torch.stack(self.surface.bounds).float().to(self.model.device)
+
+    def obstacle(self) -> str | None:
+        """The tree of moved queries is made on the CPU, and which queries count is known there alone."""
+        return "a cloud of points" if isinstance(self.surface, Cloud) else None
+
+    def forward(self, progress: float, seed: Tensor | None) -> tuple[Tensor, Callable[[], None]]:
+        """As the base has it, of points on the surface and around it, drawn by `seed`."""
+        field, batch, source, unsigned = self.model.field, self.batch, self.source(seed), self.model.unsigned
         if isinstance(self.surface, Cloud):
-            with self.stages("forward"):
-                return level_sets.loss(field, self.surface, batch, progress, generator)
-        with self.stages("samples"):
-            x, wanted = training_batch(self.surface, batch, generator, self.model.unsigned)
-        with self.stages("forward"):
-            return mape(field.value(x), wanted, SOFT) if self.model.unsigned else mape(field.value(x), wanted)
-
-
-def train_step(training: Training, progress: float) -> float:
-    """One step, at `progress` in [0, 1] of the budget; returns the loss. Raises `FloatingPointError`, with the model as
-    before the step, where that is not finite."""
-    model, field, stages = training.model, training.model.field, training.stages
-    generator = torch.Generator().manual_seed(stream(training.seed, training.step))
-    with stages("encoding"):
-        if field.grid.refine(progress, lambda: training.box):
-            training.take_parameters()
-    loss = training.loss(progress, generator)
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss of step {training.step} is {value}")
-    with stages("backward"):
-        loss.backward()
-    with stages("optimiser"):
-        field.grid.add_gradients()
-        training.optimizer.step(lr=model.config.learning_rate * model.config.final_rate**progress)
-    training.step += 1
-    return value
+            with self.stage("forward", seed):
+                loss = level_sets.loss(field, self.surface, batch, progress, source)
+            return loss.detach(), loss.backward
+        with self.stage("samples", seed):
+            x, wanted = training_batch(self.surface, batch, source, unsigned)
+        with self.stage("forward", seed):
+            loss = mape(field.value(x), wanted, SOFT) if unsigned else mape(field.value(x), wanted)
+        return loss.detach(), loss.backward

@@ -12,6 +12,8 @@ import math
 import torch
 from torch import Tensor
 
+from ...sampling.random import Source
+from ...sampling.random import uniform as random_numbers
 from ...tracing.cloud import Cloud
 from ...tracing.surface import Surface
 
@@ -27,27 +29,26 @@ def box(surface: Surface | Cloud) -> tuple[Tensor, Tensor]:
     return low - MARGIN * surface.diagonal, high + MARGIN * surface.diagonal
 
 
-def uniform(surface: Surface | Cloud, count: int, generator: torch.Generator) -> Tensor:
-    """[N, 3] float32 points, evenly in `box`."""
-    low, high = box(surface)
-    return (low + (high - low) * torch.rand(count, 3, generator=generator, dtype=torch.float64)).float()
+def uniform(surface: Surface | Cloud, count: int, source: Source) -> Tensor:
+    """[N, 3] float32 points, evenly in `box`, here and below on the device of the random numbers."""
+    share = random_numbers(source, count, 3, dtype=torch.float64)
+    low, high = box(surface)  # on the CPU: numbers, of which no device need be asked
+    return torch.stack([low[i] + (high[i] - low[i]) * share[:, i] for i in range(3)], 1).float()
 
 
-def near_surface(surface: Surface | Cloud, count: int, generator: torch.Generator, scale: float = NEAR) -> Tensor:
+def near_surface(surface: Surface | Cloud, count: int, source: Source, scale: float = NEAR) -> Tensor:
     """[N, 3] float32 points of the surface, moved by logistic noise along each axis; scale: in parts of the radius."""
-    share = torch.rand(count, 3, generator=generator).clamp(1e-6, 1 - 1e-6)
+    share = random_numbers(source, count, 3).clamp(1e-6, 1 - 1e-6)
     noise = torch.log(share / (1 - share)) * math.sqrt(3) / math.pi  # of variance 1
-    return surface.sample(count, generator) + noise * (0.5 * surface.diagonal * scale)
+    return surface.sample(count, source) + noise * (0.5 * surface.diagonal * scale)
 
 
-def training_batch(
-    surface: Surface, count: int, generator: torch.Generator, unsigned: bool = False
-) -> tuple[Tensor, Tensor]:
+def training_batch(surface: Surface, count: int, source: Source, unsigned: bool = False) -> tuple[Tensor, Tensor]:
     """(x [N, 3], distance [N], signed or not) of the mix; what is on the surface has distance 0 without being asked
     for."""
     part = count // 8 if unsigned else count // 4
-    on = surface.sample(part, generator)
-    near = (near_surface(surface, part, generator, scale) for scale in (NEAR, AROUND))
-    asked = torch.cat((*near, uniform(surface, count - 3 * part, generator)))
+    on = surface.sample(part, source)
+    near = (near_surface(surface, part, source, scale) for scale in (NEAR, AROUND))
+    asked = torch.cat((*near, uniform(surface, count - 3 * part, source)))
     distance = surface.distance(asked) if unsigned else surface.signed_distance(asked)
-    return torch.cat((on, asked)), torch.cat((torch.zeros(len(on)), distance))
+    return torch.cat((on, asked)), torch.cat((distance.new_zeros(len(on)), distance))

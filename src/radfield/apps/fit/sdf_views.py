@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...cameras import Cameras, look_at
 from ...meshing.compare import compare, overlap
-from ...meshing.level_set import asked, mesh_of_distance
+from ...meshing.level_set import asked, from_host, mesh_of_distance
 from ...meshing.mesh import Mesh
 from ...meshing.parts import hole_figures
 from ...meshing.unsigned import mesh_of_unsigned
@@ -31,7 +31,7 @@ THRESHOLD = 0.002  # of the F-score, in parts of the diagonal
 
 
 def distances(model: Model, x: Tensor) -> Tensor:
-    """f [M] at scene positions x [M, 3], in parts that fit the memory."""
+    """f [M] at scene positions x [M, 3] on the model's device, in parts that fit the memory."""
     return asked(model.distance, x)
 
 
@@ -39,18 +39,19 @@ def extract(model: Model, resolution: int, progress=None) -> Mesh:
     """The surface in scene coordinates, with `resolution` cells along the longest side of the mesh's box, or as many
     as a cloud's points allow."""
     mesher = mesh_of_unsigned if model.unsigned else mesh_of_distance
-    return mesher(model.distance, model.box, min(resolution, model.most_cells or resolution), progress)
+    distance = from_host(model.distance, model.device)
+    return mesher(distance, model.box, min(resolution, model.most_cells or resolution), progress)
 
 
 def measure(model: Model, surface: Surface) -> dict:
     """Figures against the mesh (`surface`, in scene coordinates). Chamfer and threshold are parts of the diagonal."""
-    x = uniform(surface, OVERLAP_POINTS, torch.Generator().manual_seed(1))
+    x = uniform(surface, OVERLAP_POINTS, torch.Generator().manual_seed(1)).to(model.device)
     inside = distances(model, x) <= 0
     figures = {"iou": overlap(inside, surface.signed_distance(x) <= 0), "chamfer": None, "f_score": None}
     mesh = extract(model, CHAMFER_RESOLUTION)
     if 0 < len(mesh.triangles) <= MOST_TRIANGLES:  # a field that has hardly been trained may be all surface
         threshold = THRESHOLD * surface.diagonal
-        found = compare(Surface.of(mesh.vertices, mesh.triangles), surface, threshold)
+        found = compare(Surface.of(mesh.vertices, mesh.triangles), surface, threshold, device=model.device)
         figures["chamfer"] = found["chamfer"] / surface.diagonal
         figures["f_score"] = found["f_score"]
         figures["chamfer_in_units"] = found["chamfer"] / model.transform.scale
@@ -63,19 +64,19 @@ def measure_unsigned(model: Model, surface: Surface | Cloud) -> dict:
     `distance_error` (of uniform points) and lengths of holes are parts of the diagonal; `uncovered` is the share of the
     mesh's area, or of the points, that has no triangle within two cells. To a cloud's points no surface is nearer than
     about half their spacing, which the threshold is no less than."""
-    x = uniform(surface, OVERLAP_POINTS, torch.Generator().manual_seed(1))
+    x = uniform(surface, OVERLAP_POINTS, torch.Generator().manual_seed(1)).to(model.device)
     figures = {"distance_error": float((distances(model, x) - surface.distance(x)).abs().mean()) / surface.diagonal}
     figures |= dict.fromkeys(("chamfer", "f_score", "uncovered"))
     mesh = extract(model, CHAMFER_RESOLUTION)
     if 0 < len(mesh.triangles) <= MOST_TRIANGLES:
         threshold = max(THRESHOLD * surface.diagonal, getattr(surface, "spacing", 0.0))
         ours = Surface.of(mesh.vertices, mesh.triangles)
-        found = compare(ours, surface, threshold)
+        found = compare(ours, surface, threshold, device=model.device)
         lengths = ("chamfer", "accuracy", "completeness", "threshold")
         figures |= {name: found[name] / surface.diagonal for name in lengths}
         figures["f_score"] = found["f_score"]
         figures["chamfer_in_units"] = found["chamfer"] / model.transform.scale
-        on = surface.sample(OVERLAP_POINTS, torch.Generator().manual_seed(2))
+        on = surface.sample(OVERLAP_POINTS, torch.Generator().manual_seed(2)).to(model.device)
         cell = float((model.box[1] - model.box[0]).max()) / CHAMFER_RESOLUTION
         figures["uncovered"] = float((ours.distance(on) > 2 * cell).double().mean())
         figures["components"] = len(mesh.components().unique())
@@ -133,7 +134,8 @@ def cloud_picture(model: Model, cloud: Cloud, cameras: Cameras, view: int) -> Te
     points = cloud.points.float()
     pixel, depth = cameras.project(torch.full((len(points),), view), points)
     directions = torch.nn.functional.normalize(points - cameras.camera_to_world[view, :3, 3], dim=-1)
-    normal = normals(model.distance, points - BEFORE * directions, UNSIGNED_STEP)
+    distance = from_host(model.distance, model.device)
+    normal = normals(distance, points - BEFORE * directions, UNSIGNED_STEP)
     color = shade(normal, directions)
     reach = max(0, min(4, round(float(cameras.focal[view, 0]) * cloud.spacing / float(depth.median()))))
     order = depth.argsort(descending=True)  # the nearest is drawn last

@@ -7,6 +7,7 @@ trilinear interpolation of the voxels.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -15,17 +16,20 @@ import torch
 import tyro
 from torch import Tensor
 
+from ... import backend
 from ...data.volume_files import Volume
 from ...encodings import registry
 from ...errors import BadInput
 from ...fields.values import Config as FieldConfig
 from ...fields.values import ValueField
 from ...renderers.media import FieldMedium
-from ...sampling.random import stream
+from ...sampling.random import Source, uniform, whole_numbers
 from ...training.checkpoint import load_checkpoint
 from ...training.run_folder import RunFolder
 from ..run_files import load_tensors, restore, typed_options
-from .training import FitTraining, check_options
+from .training import FitTraining, StepResult, check_options, squared_error, train_step
+
+__all__ = ["Config", "Lookup", "Model", "StepResult", "Training", "build", "check", "config_from", "load", "train_step"]
 
 ENCODINGS = tuple(name for name in registry.ENCODINGS if name != "sparse")
 LARGEST_SIDE = 1 << 14
@@ -58,10 +62,15 @@ class Model:
     peak: float
 
     @property
+    def device(self) -> torch.device:
+        """Where the field is, and what is asked of it must be."""
+        return self.field.network.weights.device
+
+    @property
     def box(self) -> Tensor:
-        """[2, 3]: the volume's place in the scene."""
-        sides = torch.tensor(self.size, dtype=torch.float32)
-        return torch.stack([torch.zeros(3), sides / sides.max()])
+        """[2, 3]: the volume's place in the scene, on the model's device."""
+        sides = torch.tensor(self.size, dtype=torch.float32, device=self.device)
+        return torch.stack([torch.zeros_like(sides), sides / sides.max()])
 
     def medium(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(density [M] in parts of the peak, from 0 to 1; albedo [M, 3] or [1, 3]) at scene points [M, 3]."""
@@ -82,13 +91,23 @@ def check(config: Config) -> None:
     check_options(config, "volume", ENCODINGS, rules)
 
 
-def build(config: Config, *, size: tuple[int, int, int], channels: int, peak: float, seed: int = 0) -> Model:
-    """A fresh model; size, peak: as the model has them. Raises `BadInput` on options out of range."""
+def build(
+    config: Config,
+    *,
+    size: tuple[int, int, int],
+    channels: int,
+    peak: float,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+) -> Model:
+    """A fresh model on `device`, with the same parameters on any; size, peak: as the model has them. Raises `BadInput`
+    on options out of range."""
     sizes = {name: getattr(config, name) for name in ("levels", "features", "log2_size", "base_resolution")}
     finest = config.finest_resolution or max(*size, config.base_resolution)
     grid = registry.config_of(config.encoding, **sizes, finest_resolution=finest)
     options = FieldConfig(grid=grid, channels=channels, precision=config.precision)
-    return Model(config, ValueField(3, options, torch.Generator().manual_seed(seed)), size, peak)
+    field = ValueField(3, options, torch.Generator().manual_seed(seed)).to(device)
+    return Model(config, field, size, peak)
 
 
 def config_from(values: dict) -> Config:
@@ -107,17 +126,17 @@ def scene_of(volume: Volume) -> dict:
 
 
 def load(run: str | Path, device="cpu") -> Model:
-    """The model of a run folder; it computes on the CPU. Raises `BadInput` for what is no whole run of `fit-volume`."""
-    if str(device) not in ("cpu", "auto"):
-        raise BadInput(f"device is {str(device)!r}; the rule: auto or cpu for a volume")
+    """The model of a run folder on `device` ("auto": a GPU where there is one), whatever it was fitted on. Raises
+    `BadInput` for what is no whole run of `fit-volume`, and for a device that cannot be used."""
     folder = RunFolder.open(run)
-    config = folder.read_config()
+    config, where = folder.read_config(), backend.device(device)[0]
     scene = config.get("scene") if isinstance(config.get("scene"), dict) else {}
     size, channels, peak = (scene.get(name) for name in ("size", "channels", "peak"))
     right = isinstance(size, list) and len(size) == 3 and all(type(s) is int and 1 <= s <= LARGEST_SIDE for s in size)
     if not right or channels not in (1, 4) or type(peak) not in (int, float) or not 0 < peak < math.inf:
         raise BadInput(f"{folder.config_path}: scene is {scene!r:.80}; the rule: size, channels, peak")
-    model = build(config_from(config), size=tuple(size), channels=channels, peak=float(peak))
+    given = {"size": tuple(size), "channels": channels, "peak": float(peak)}
+    model = build(config_from(config), **given, device=where)
     tensors, _ = load_checkpoint(folder.checkpoint_path)
     restore(model, tensors)
     load_tensors(folder, model.tensors(), tensors)
@@ -126,13 +145,13 @@ def load(run: str | Path, device="cpu") -> Model:
 
 
 class Lookup:
-    """A volume as what is fitted and what is compared with: trilinear between the voxels' centres."""
+    """A volume as what is fitted and what is compared with, on `device`: trilinear between the voxels' centres."""
 
-    def __init__(self, volume: Volume, peak: float):
-        channels = volume.channels().clone()
+    def __init__(self, volume: Volume, peak: float, device: torch.device | str = "cpu"):
+        channels = volume.channels().clone().to(device)
         channels[..., 0] /= peak
         self.grid = channels.permute(3, 0, 1, 2)[None]
-        self.box = volume.box
+        self.box = volume.box.to(device)
         self.full = (channels[..., 0] > 0).flatten().nonzero()[:, 0]
         self.size = volume.size
 
@@ -149,47 +168,33 @@ class Lookup:
         found = self.values(x)
         return found[:, 0], x.new_ones(1, 3) if found.shape[1] == 1 else found[:, 1:]
 
-    def draw(self, count: int, generator: torch.Generator) -> Tensor:
+    def draw(self, count: int, source: Source) -> Tensor:
         """Points [M, 3]: half uniform in the box, half in voxels that have density."""
-        x = torch.rand(count, 3, generator=generator) * self.box[1]
+        x = uniform(source, count, 3) * self.box[1]
         if len(self.full):
             half = count // 2
-            voxel = self.full[torch.randint(len(self.full), (half,), generator=generator)]
+            voxel = self.full[whole_numbers(source, len(self.full), half)]
             width, height, _ = self.size
             place = torch.stack([voxel % width, voxel // width % height, voxel // (width * height)], 1)
-            x[:half] = (place + torch.rand(half, 3, generator=generator)) / max(self.size)
+            x[:half] = (place + uniform(source, half, 3)) / max(self.size)
         return x
 
 
 class Training(FitTraining):
-    """The state of training besides the model."""
+    """The state of training besides the model, which is where `lookup` is."""
 
     def __init__(self, model: Model, lookup: Lookup, seed: int):
         super().__init__(model, seed, model.config.batch)
         self.lookup = lookup
 
+    def box(self) -> Tensor:
+        """[2, 3]: the volume's."""
+        return self.lookup.box
 
-def train_step(training: Training, progress: float) -> float:
-    """One step, at `progress` in [0, 1] of the budget; returns the mean squared error. Raises `FloatingPointError`,
-    with the model as before the step, where that is not finite."""
-    model, field, stages = training.model, training.model.field, training.stages
-    generator = torch.Generator().manual_seed(stream(training.seed, training.step))
-    with stages("encoding"):
-        if field.grid.refine(progress, lambda: training.lookup.box):
-            training.take_parameters()
-    with stages("points"):
-        x = training.lookup.draw(model.config.batch, generator)
-        wanted = training.lookup.values(x)
-    with stages("forward"):
-        found = field.values(x)
-        difference = found.detach() - wanted
-        value = torch.linalg.vector_norm(difference).item() ** 2 / difference.numel()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss of step {training.step} is {value}")
-    with stages("backward"):
-        found.backward(difference.mul_(2 / difference.numel()))
-    with stages("optimiser"):
-        field.grid.add_gradients()
-        training.optimizer.step(lr=model.config.learning_rate * model.config.final_rate**progress)
-    training.step += 1
-    return value
+    def forward(self, progress: float, seed: Tensor | None) -> tuple[Tensor, Callable[[], None]]:
+        """As the base has it, of points drawn by `seed`."""
+        with self.stage("points", seed):
+            x = self.lookup.draw(self.model.config.batch, self.source(seed))
+            wanted = self.lookup.values(x)
+        with self.stage("forward", seed):
+            return squared_error(self.model.field.values(x), wanted)

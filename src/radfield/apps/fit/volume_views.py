@@ -59,7 +59,7 @@ def evaluate(
 ) -> dict:
     """Draws voxels and field with the same random numbers, measures, writes pictures and report; returns what was
     found: PSNR of the pictures in sRGB, of densities in parts of the peak."""
-    cameras = cameras_around(model.box, VIEWS, PIXELS)
+    cameras = cameras_around(model.box.cpu(), VIEWS, PIXELS).to(model.device)
     views, quality, seconds = [], {}, {"field": 0.0, "voxels": 0.0}
     for i in range(VIEWS):
         rays = cameras.image_rays(i)
@@ -67,7 +67,8 @@ def evaluate(
         drawn = {}
         for name, medium in (("field", FieldMedium(model.field)), ("voxels", lookup.medium)):
             began = time.perf_counter()
-            drawn[name] = pictures(medium, model.box, rays, extinction, forward, PATHS)
+            shown = pictures(medium, model.box, rays, extinction, forward, PATHS)
+            drawn[name] = {how: colors.cpu() for how, colors in shown.items()}  # waits for a GPU to be done
             seconds[name] += time.perf_counter() - began
         for how in drawn["field"]:
             ours, truth = (encode_srgb(drawn[name][how]).view(PIXELS, PIXELS, 3) for name in ("field", "voxels"))
@@ -88,6 +89,6 @@ def evaluate(
 
 
 def _density_psnr(model: Model, lookup: Lookup) -> float:
-    x = torch.rand(_POINTS, 3, generator=torch.Generator().manual_seed(1)) * model.box[1]
+    x = torch.rand(_POINTS, 3, generator=torch.Generator().manual_seed(1)).to(model.device) * model.box[1]
     error = (model.medium(x)[0] - lookup.medium(x)[0]).square().mean().item()
     return -10 * math.log10(max(error, 1e-12))

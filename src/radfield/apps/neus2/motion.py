@@ -36,6 +36,7 @@ CENTRE = (0.5, 0.5, 0.5)
 SOFT, RATE, FINAL = 40.0, 1e-2, 0.05  # sharpness at first; learning rate and the part of it at the end
 STEP = 4.0  # steps along rays, in those of a renderer: a soft surface needs no finer ones
 SAMPLES = 1 << 14  # per step: nine numbers are found, which needs fewer than a surface
+FEWEST_RAYS, MOST_RAYS = 256, 1 << 15
 _UPDATES = 4  # of the occupancy grid, as the surface becomes sharper
 
 
@@ -46,6 +47,10 @@ class Motion:
     turn: Tensor = field(default_factory=lambda: torch.tensor([1.0, 0, 0, 0, 1, 0]))
     shift: Tensor = field(default_factory=lambda: torch.zeros(3))
 
+    def to(self, device: torch.device) -> Motion:
+        """A copy on `device`."""
+        return Motion(*(each.detach().clone().to(device) for each in (self.turn, self.shift)))
+
     def now(self) -> tuple[Tensor, Tensor]:
         """(R, t), differentiable by turn and shift."""
         return rotation_of(self.turn), self.shift
@@ -53,7 +58,7 @@ class Motion:
     def transform(self) -> SceneTransform:
         """As a similarity of scene coordinates."""
         with torch.no_grad():
-            r, t = (each.double() for each in self.now())
+            r, t = (each.double().cpu() for each in self.now())
         u, _, v = torch.linalg.svd(r)  # a rotation in double, too
         r, c = u @ v, torch.tensor(CENTRE, dtype=torch.float64)
         return SceneTransform(1.0, tuple(map(tuple, r.tolist())), tuple((c + t - r @ c).tolist()))
@@ -94,9 +99,9 @@ def _rigid(rotation: Tensor) -> Tensor:
 
 
 def find_motion(training: Training, motion: Motion, steps: int, shown=None) -> list[float]:
-    """Moves `motion` to where the training's views, in the coordinates of its scene, show the model's surface; returns
-    the losses. The model is as before afterwards, but for its occupancy grid. Raises `BadInput` where no ray meets the
-    surface."""
+    """Moves `motion`, on the model's device, to where the training's views, in the coordinates of its scene, show the
+    model's surface; returns the losses. The model is as before afterwards, but for its occupancy grid. Raises
+    `BadInput` where no ray meets the surface."""
     model, losses = training.model, []
     sharp = float(model.field.log_sharpness.detach())
     soft = min(math.log(SOFT) / 10, sharp)
@@ -127,7 +132,7 @@ def _motion_step(training: Training, motion: Motion, step: int, optimizer: Adam)
     rays = camera_rays(training.cameras, pixels.view, pixels.pixel, check=False)
     with torch.no_grad():
         r, t = motion.now()
-    centre = torch.tensor(CENTRE)
+    centre = torch.tensor(CENTRE, device=model.device)
     moved = Rays((rays.origins - centre) @ r.T + centre + t, rays.directions @ r.T)
     lengths = {"step": model.render.step * STEP, "cone": 0.0, "max_step": model.render.step * STEP}
     samples = march(moved, model.grid, **lengths, jitter_seed=seed, buffers=training.buffers)
@@ -143,14 +148,14 @@ def _motion_step(training: Training, motion: Motion, step: int, optimizer: Adam)
     given = seen.sigma.grad, seen.rgb.grad, 0.0, tape.f, tape.normal, seen.answers["rgb"]
     found = neus_alpha.gradients(*given, *shape)
     g = surface_passes.position_gradient(model.field, tape, found["grad_f"], found["grad_logits"])
-    training.rays = min(max(int(samples.ray_count * SAMPLES / len(samples)), 256), 1 << 15)
+    training.rays = min(max(int(samples.ray_count * SAMPLES / len(samples)), FEWEST_RAYS), MOST_RAYS)
     _chain(motion, optimizer, g, samples.x.T, r, t)
     return error
 
 
 def _chain(motion: Motion, optimizer: Adam, g: Tensor, x: Tensor, r: Tensor, t: Tensor) -> None:
     """From the gradients g [3, M] by moved positions x [3, M] to those of turn and shift."""
-    centre = torch.tensor(CENTRE)[:, None]
+    centre = torch.tensor(CENTRE, device=x.device)[:, None]
     before = r.T @ (x - centre - t[:, None])  # x - c before the motion
     by_rotation, by_translation = g @ before.T, g.sum(1)
     leaves = [each.detach().clone().requires_grad_() for each in (motion.turn, motion.shift)]

@@ -45,6 +45,7 @@ class Options:
     meshes: bool = True  # write meshes/NNN.ply
     resolution: int = 256  # of the meshes: cells along the scene's side
     seed: int = 0  # with --steps, the same seed gives the same bits
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # where to compute; auto: on the GPU where there is one
     threads: int | None = None  # threads to use; all by default
     resume: bool = False  # go on at the first frame that is not there
     holdout: int = 8  # every so many-th image is held out, where a capture names no split
@@ -63,14 +64,15 @@ def run(options: Options) -> dict:
             ("later", options.later, 0 < options.later <= 10, "above 0, at most 10"),
             ("motion-steps", options.motion_steps, 1 <= options.motion_steps <= 100_000, "from 1 to 100000"),
             ("resolution", options.resolution, 8 <= options.resolution <= 2048, "from 8 to 2048"),
-            *device_rules("cpu", options.threads),
+            *device_rules(options.device, options.threads),
         ]
     )
     neus2.check(options.neus2)
     options, captures = with_budget(options, 120.0), _captures(options.folder)
-    use_device("cpu", options.threads)
+    device, about = use_device(options.device, options.threads)
     frames = _begin(options, captures)
-    sequence = _Sequence(options, frames)
+    print(f"train-frames {options.folder.resolve().name}: {len(captures)} frames, {about}", file=sys.stderr)
+    sequence = _Sequence(options, frames, device)
     for index in range(len(frames), len(captures)):
         try:
             sequence.frame(index, captures[index])
@@ -113,17 +115,17 @@ def _begin(options: Options, captures: list[Path]) -> list[dict]:
 
 
 class _Sequence:
-    """The state between frames: the model, the first frame's transform, the motion so far."""
+    """The state between frames: the model on `device`, the first frame's transform, the motion so far."""
 
-    def __init__(self, options: Options, frames: list[dict]):
+    def __init__(self, options: Options, frames: list[dict], device):
         from ...geometry import SceneTransform
 
-        self.options, self.frames = options, frames
+        self.options, self.frames, self.device = options, frames, device
         self.model, self.transform = None, None
         self.change = SceneTransform()  # from the first frame's scene coordinates to those of the surface
         if frames:
             last = RunFolder.open(self._folder(len(frames) - 1))
-            self.model = neus2.load(last.path)
+            self.model = neus2.load(last.path, device)
             self.transform = SceneTransform.from_dict(_value(frames[0], "transform"))
             self.change = SceneTransform.from_dict(_value(frames[-1], "scene_motion"))
 
@@ -142,12 +144,12 @@ class _Sequence:
             self.transform = scene.transform
             background = neus2.report_background(options.neus2, scene)
             place = {"cascades": scene.cascades, "transform": scene.transform, "background": background}
-            self.model = neus2.build(options.neus2, **place, seed=options.seed)
+            self.model = neus2.build(options.neus2, **place, seed=options.seed, device=self.device)
         if self.model.outside is not None:
             raise BadInput(f"{capture}: has no masks; the rule: frames with masks, or --neus2.outside none")
         scene, loss = in_transform(scene, composed(self.change, self.transform)), None
         if not first:
-            training, motion = self._training(scene, index, still=False), Motion()
+            training, motion = self._training(scene, index, still=False), Motion().to(self.device)
             with _shown(f"motion {capture.name}", options.motion_steps) as shown:
                 losses = find_motion(training, motion, options.motion_steps, shown)
             loss = sum(losses[-10:]) / len(losses[-10:])
@@ -165,7 +167,7 @@ class _Sequence:
         where the cameras see it."""
         from ...sampling.occupancy import OccupancyGrid
 
-        self.model.grid = OccupancyGrid(self.model.grid.config)
+        self.model.grid = OccupancyGrid(self.model.grid.config, self.device)
         self.model.__dict__.pop("_unseen", None)  # of the cameras before
         return neus2.Training(self.model, scene, self.options.seed + index, still=still)
 
@@ -229,9 +231,10 @@ class _Sequence:
         """The surface in this frame's world; None, with a warning, where there is none."""
         from ...errors import warn
         from ...meshing.files import write_mesh
-        from ...meshing.level_set import mesh_of_distance
+        from ...meshing.level_set import from_host, mesh_of_distance
 
-        mesh = mesh_of_distance(self.model.distance, self.model.box, self.options.resolution)
+        distance = from_host(self.model.distance, self.device)
+        mesh = mesh_of_distance(distance, self.model.box, self.options.resolution)
         if not len(mesh.triangles):
             warn(f"{self._folder(index)}: {self.model.empty}")
             return None

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ...camera_rays import camera_rays
-from ...data.pixels import Pixels, sample_pixels
+from ...cameras import Cameras
+from ...data.pixels import Pixels, drawable, sample_pixels
 from ...data.scene import Images, Scene
 from ...errors import BadInput
 from ...gaussians.scene import GaussianScene
@@ -34,20 +35,30 @@ class RayBatch:
     background: Tensor
 
 
-def check_images(config: Config, scene: Scene, device: torch.device) -> None:
-    """Raises `BadInput` where random pixels are asked for of images that are not in memory, or on a GPU."""
-    if config.rays and device.type == "cuda":
-        raise BadInput(f"--splat.rays is {config.rays} on {device}; the rule: --device cpu, where pixels are drawn")
+def check_images(config: Config, scene: Scene) -> None:
+    """Raises `BadInput` where random pixels are asked for of images that are not in memory."""
     if config.rays and not isinstance(scene.train.images, Images):
         raise BadInput(f"--splat.rays is {config.rays} and the images are on disk; the rule: a larger --memory-gb")
 
 
-def draw(images: Images, cameras, config: Config, background: Tensor, seed: int, step: int) -> RayBatch:
-    """The rays of a step, the same for the same (seed, step); pixels that are ignored are not drawn."""
-    pixels = sample_pixels(images, config.rays, seed=seed, step=step, background=background)
-    rays = camera_rays(cameras, pixels.view, pixels.pixel, check=False)
-    near = torch.full_like(pixels.alpha, config.near)
-    return RayBatch(pixels, Rays(rays.origins.contiguous(), rays.directions.contiguous(), near), background)
+class RaySampler:
+    """What random rays are drawn from: the pixels of `images` by `cameras`, all on `device`. positions: [up to 8, 3],
+    centres of views spread evenly over all, from which density control measures distances."""
+
+    def __init__(self, config: Config, images: Images, cameras: Cameras, device: torch.device | str = "cpu"):
+        self.config, self.images, self.cameras = config, images.to(device), cameras.to(device)
+        self.spans = drawable(self.images)
+        last, count = len(cameras) - 1, min(len(cameras), MOST_POSITIONS)
+        views = torch.linspace(0, last, count, device=device).long()
+        self.positions = self.cameras.camera_to_world[views, :3, 3]
+
+    def draw(self, background: Tensor, seed: int, step: int) -> RayBatch:
+        """The rays of a step, the same for the same (seed, step); pixels that are ignored are not drawn."""
+        given = {"seed": seed, "step": step, "background": background, "spans": self.spans}
+        pixels = sample_pixels(self.images, self.config.rays, **given)
+        rays = camera_rays(self.cameras, pixels.view, pixels.pixel, check=False)
+        near = torch.full_like(pixels.alpha, self.config.near)
+        return RayBatch(pixels, Rays(rays.origins.contiguous(), rays.directions.contiguous(), near), background)
 
 
 def see(gaussians: GaussianScene, batch: RayBatch, config: Config, tree: TrainingTree) -> Traced:
@@ -55,9 +66,3 @@ def see(gaussians: GaussianScene, batch: RayBatch, config: Config, tree: Trainin
     tracing = tracing_of(config)
     options = {"tracing": tracing, "bvh": tree.of(gaussians, tracing)}
     return trace(gaussians, batch.rays, background=batch.background, **options)
-
-
-def positions(cameras) -> Tensor:
-    """[up to 8, 3], centres of views spread evenly over all: what density control measures distances from."""
-    views = torch.linspace(0, len(cameras) - 1, min(len(cameras), MOST_POSITIONS)).long()
-    return cameras.camera_to_world[views, :3, 3]

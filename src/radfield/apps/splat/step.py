@@ -111,16 +111,15 @@ def _view_step(training: Training, leaves: GaussianScene, progress: float) -> _S
 
 def _ray_step(training: Training, leaves: GaussianScene, progress: float) -> _Step:
     """Along random rays."""
-    config, stages, cameras = training.model.config, training.stages, training.cameras[1]
+    config, stages, sampler = training.model.config, training.stages, training.ray_sampler
     with stages("pixels"):
-        seed = stream(training.seed, _RAYS)
-        batch = random_rays.draw(training.views.images, cameras, config, _background(training), seed, training.step)
+        batch = sampler.draw(_background(training), stream(training.seed, _RAYS), training.step)
     with stages("forward"):
         training.cap.check_traced(len(leaves), config.rays, 1)
         seen = random_rays.see(leaves, batch, config, training.tree)
         image = _exposed(training, seen.color, seen.opacity, batch.background, batch.pixels.view)
         loss = (image - batch.pixels.color).abs().mean()
-    return _Step(image, batch.pixels.color, loss, random_rays.positions(cameras))
+    return _Step(image, batch.pixels.color, loss, sampler.positions)
 
 
 def _see(training: Training, leaves: GaussianScene, view: int, level: int, background: Tensor) -> Seen:

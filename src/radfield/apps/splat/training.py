@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class Training:
         free = free_memory(self.device) if self.device.type == "cuda" else None
         self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
-        random_rays.check_images(config, scene, self.device)
+        random_rays.check_images(config, scene)
         gut.check_device(config, self.device)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
@@ -70,6 +71,11 @@ class Training:
         if not self._asked:
             self._asked, self._device = True, device_step.steps_of(self)
         return self._device
+
+    @functools.cached_property
+    def ray_sampler(self) -> random_rays.RaySampler:
+        """What random rays (`--splat.rays`) are drawn from."""
+        return random_rays.RaySampler(self.model.config, self.views.images, self.cameras[1], self.device)
 
     def result(self, figures: dict) -> StepResult:
         """Of what a device told."""
