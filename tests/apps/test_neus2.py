@@ -177,6 +177,13 @@ def test_levels_finer_than_the_photographs_are_not_trained(scene):
     assert torch.equal(few, training.model.distance(x))  # a run that is loaded uses all: they count for nothing
 
 
+def test_the_colors_grid_has_its_own_rate(scene):
+    training = training_of(scene, color_rate=2.5)
+    tables = {each.table.data_ptr(): k for k, each in enumerate(training.model.field.grids)}
+    groups = {group["parameter"].data_ptr(): group["scale"] for group in training.optimizer.groups}
+    assert [groups[pointer] for pointer in tables] == [1, 2.5]
+
+
 def test_sharpness_is_held_back_at_first(scene):
     found = []
     for sharpen in (0.5, 0.0):

@@ -26,8 +26,7 @@ class Config:
     color_levels: int = later(5, before=0)
     color_base_resolution: int = later(64)  # resolution of its coarsest level
     color_finest_resolution: int = later(1024)  # resolution of its finest level
-    color_log2_size: int = later(18)  # log2 of the entries of its hashed levels
-    color_rate: float = later(1.0)  # its learning rate, in parts of the learning rate
+    color_rate: float = later(3.0, before=1.0)  # its learning rate, in parts of the learning rate
     radius: float = 0.2  # of the sphere that training starts from, in parts of the scene's side
     precision: str = "bf16"  # "f32" computes in 32 bits throughout
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start
@@ -105,6 +104,7 @@ def check(config: Config) -> None:
             config.color_finest_resolution >= config.color_base_resolution,
             "at least color-base-resolution",
         ),
+        ("color_rate", 0 < config.color_rate < math.inf, "positive"),
         ("near", 0 <= config.near < math.inf, "not negative"),
         ("occupancy_interval", config.occupancy_interval >= 1, "at least 1"),
         ("uniform_cells", config.uniform_cells >= 0, "not negative"),

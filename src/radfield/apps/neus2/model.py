@@ -158,7 +158,7 @@ def build(
 def _color_grid(config: Config) -> hash_grid.Config | None:
     if not config.color_levels:
         return None
-    sizes = {"levels": config.color_levels, "features": config.features, "log2_size": config.color_log2_size}
+    sizes = {"levels": config.color_levels, "features": config.features, "log2_size": config.log2_size}
     ends = {"base_resolution": config.color_base_resolution, "finest_resolution": config.color_finest_resolution}
     return registry.config_of("hash", **sizes, **ends)
 
