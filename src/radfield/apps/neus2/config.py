@@ -35,7 +35,7 @@ class Config:
     batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
-    eikonal: float = 0.01  # weight of (|gradient| - 1)^2, per sample
+    eikonal: float = 0.002  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
     sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
@@ -51,7 +51,7 @@ class Config:
     curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
     visual_hull: bool = later(True, before=False)  # leave out for ever what masks say is empty
-    area: float = later(0.003, before=0.0)  # weight of the surface's area, which decides where no photograph looks
+    area: float = later(0.001, before=0.0)  # weight of the surface's area, which decides where no photograph looks
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
     uniform_cells: int = 1 << 17  # cells evaluated per update of the occupancy grid, taking turns over all cells
