@@ -26,7 +26,7 @@ class Config:
     color_levels: int = later(5, before=0)
     color_base_resolution: int = later(64)  # resolution of its coarsest level
     color_finest_resolution: int = later(1024)  # resolution of its finest level
-    color_rate: float = later(3.0, before=1.0)  # its learning rate, in parts of the learning rate
+    color_rate: float = later(3.0, before=1.0)  # learning rate of that grid, in parts of learning-rate
     radius: float = 0.2  # of the sphere that training starts from, in parts of the scene's side
     precision: str = "bf16"  # "f32" computes in 32 bits throughout
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start

@@ -22,7 +22,7 @@ class Config:
     """The method's options."""
 
     encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = later("hash")  # of positions: encodings/registry.py
-    saliency: Annotated[bool, tyro.conf.arg(prefix_name=False)] = later(False)  # a learned mask over it (HollowNeRF)
+    saliency: Annotated[bool, tyro.conf.arg(prefix_name=False)] = later(False)  # a learned mask over the encoding
     levels: int = 8  # levels of the encoding
     features: int = 4  # features per level: 1, 2, 4 or 8
     log2_size: int = 18  # log2 of the entries of a hashed level
