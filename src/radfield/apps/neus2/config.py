@@ -35,7 +35,7 @@ class Config:
     batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
-    eikonal: float = 0.002  # weight of (|gradient| - 1)^2, per sample
+    eikonal: float = 0.0005  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
     sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
