@@ -20,7 +20,6 @@ from radfield.training import device_steps
 
 #: as small as emulated kernels, every access of which is checked, ask for
 SMALL = neus2.Config(
-    visual_hull=True,
     levels=3,
     features=2,
     log2_size=8,
@@ -30,11 +29,12 @@ SMALL = neus2.Config(
     occupied_cells=64,
     occupancy_interval=3,
 )
+SEED = 22  # of whose first steps' two rays each some meet the object: what misses it says nothing
 
 
 def training_of(scene, config=SMALL, device="cpu"):
     where = {"cascades": scene.cascades, "transform": scene.transform, "background": "white"}
-    training = neus2.Training(neus2.build(config, **where, device=device), scene, 5)
+    training = neus2.Training(neus2.build(config, **where, device=device), scene, SEED)
     training.step = 3  # the first step evaluates every cell; this one some
     return training
 
@@ -54,7 +54,12 @@ def figures(scene, config=SMALL, device="cpu", rays=2):
 
 @emulated
 @pytest.mark.parametrize(
-    "options", [{"mask": 0.1}, pytest.param({"precision": "f32", "anneal": 0.5}, marks=pytest.mark.slow)]
+    "options",
+    [
+        {"mask": 0.1, "around": 1.0, "radius": 0.5},  # much of what masks say is empty is inside at first
+        pytest.param({"precision": "f32", "anneal": 0.5}, marks=pytest.mark.slow),
+        pytest.param({"visual_hull": False}, marks=pytest.mark.slow),
+    ],
 )
 def test_emulated_kernels_train_as_the_cpu_does(scene, emulated_ops, options):
     config = dataclasses.replace(SMALL, **options)
@@ -64,7 +69,7 @@ def test_emulated_kernels_train_as_the_cpu_does(scene, emulated_ops, options):
     assert emulated_ops >= {"grid_jacobian_forward", "grid_jacobian_pull", "grid_jacobian_push", "slope_adam"}
     assert emulated_ops >= {"neus_alpha_forward", "neus_alpha_backward", "mlp_backward", "composite_backward"}
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=1e-4)
-    assert len({round(float(value), 6) for value in found}) == 9
+    assert float(expected[::3].min()) > 1e-3  # rays meet the object at every step
 
 
 @on_gpu

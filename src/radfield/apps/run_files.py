@@ -14,16 +14,37 @@ from ..training.run_folder import RunFolder
 BACKGROUNDS = {"white": 1.0, "black": 0.0}
 
 
-def typed_options(kind: type, options, *, partial: bool = False, **given):
-    """The dataclass `kind` of a dict of its fields, those in `given` excepted; `partial`: some may be missing."""
+_AS_NOW = object()
+
+
+def later(default, *, before=_AS_NOW):
+    """A dataclass's field for an option of a method that came when there were runs already. before: the value that says
+    what was done until then, which those runs are given; where it is not given, the default."""
+    return dataclasses.field(default=default, metadata={"before": default if before is _AS_NOW else before})
+
+
+def typed_options(kind: type, options, **given):
+    """The dataclass `kind` of what config.json has as its options, `given` excepted: a dict. What an older run does not
+    have are options that came `later`. Raises `BadInput` for anything else."""
     fields = {f.name: f for f in dataclasses.fields(kind) if f.name not in given}
-    if not isinstance(options, dict) or not (set(options) <= set(fields) if partial else set(options) == set(fields)):
+    if not isinstance(options, dict):
         raise BadInput("config.json holds no options of its method; the rule: a run that `radfield train` made")
+    options = {n: f.metadata["before"] for n, f in fields.items() if "before" in f.metadata} | options
+    for names, what in ((set(fields) - set(options), "has no"), (set(options) - set(fields), "has an unknown")):
+        if names:
+            rule = "the options of this version, or those of one that it can read"
+            raise BadInput(f"config.json {what} option {', '.join(sorted(names)):.80}; the rule: {rule}")
     for name, value in options.items():
         default = fields[name].default
         if type(value) is not type(default) and not (isinstance(default, float) and type(value) is int):
             raise BadInput(f"config.json: {name} is {value!r}; the rule: a {type(default).__name__}")
     return kind(**options, **given)
+
+
+def options_of_group(kind: type, options: dict, name: str):
+    """The dataclass `kind` of the group `name`, which is taken out of `options`. Runs that do not have it are from
+    before there was such a group: they have its defaults."""
+    return typed_options(kind, options.pop(name)) if name in options else kind()
 
 
 def scene_from(folder: RunFolder) -> dict:

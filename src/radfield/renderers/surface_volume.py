@@ -94,9 +94,10 @@ class Seen:
         near = self.tape.normal[:, first : first + len(self.extra.partner)]
         return self.tape.normal[:, self.extra.partner] - near
 
-    def around(self) -> Tensor:
-        """[E - P] the distances at the extra points that are no neighbours."""
-        return self.tape.f[len(self.tape.f) - len(self.extra.x) + len(self.extra.partner) :]
+    def around(self) -> tuple[Tensor, Tensor]:
+        """The extra points that are no neighbours, [E - P, 3], and the distances there, [E - P]."""
+        count = len(self.extra.partner)
+        return self.extra.x[count:], self.tape.f[len(self.tape.f) - len(self.extra.x) + count :]
 
     def composited(self, stop: float) -> Composited:
         """What the rays see, in front of black; differentiable."""
@@ -200,7 +201,7 @@ def backward(
 ) -> float:
     """Adds the gradients of both fields' parameters, after the loss's own backward pass left those of sigma and rgb;
     eikonal: the gradient of each stretch; bend: [3, P] that of `seen.bend()`; away: [E - P] that of the distances
-    `seen.around()`. Returns the gradient by the sharpness."""
+    of `seen.around()`. Returns the gradient by the sharpness."""
     grad_sigma, grad_rgb = seen.sigma.grad, seen.rgb.grad
     if seen.outside is not None:
         row = seen.outside.index

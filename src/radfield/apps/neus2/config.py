@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ...data.scene import Scene
 from ...errors import BadInput
 from ...fields.neural_surface import ENCODINGS
-from ..run_files import BACKGROUNDS, typed_options
+from ..run_files import BACKGROUNDS, later, typed_options
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,10 @@ class Config:
     finest_resolution: int = 1024  # resolution of the finest level across the scene
     # levels of a hash grid that the colour has for itself, with features and entries as the other's; 0: none. What
     # the surface shows then need not pass through what its shape is made of
-    color_levels: int = 5
-    color_base_resolution: int = 64  # resolution of its coarsest level
-    color_finest_resolution: int = 1024  # resolution of its finest level
+    color_levels: int = later(5, before=0)
+    color_base_resolution: int = later(64)  # resolution of its coarsest level
+    color_finest_resolution: int = later(1024)  # resolution of its finest level
+    color_rate: float = later(3.0, before=1.0)  # learning rate of that grid, in parts of learning-rate
     radius: float = 0.2  # of the sphere that training starts from, in parts of the scene's side
     precision: str = "bf16"  # "f32" computes in 32 bits throughout
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start
@@ -34,11 +35,11 @@ class Config:
     batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
-    eikonal: float = 0.01  # weight of (|gradient| - 1)^2, per sample
+    eikonal: float = 0.0005  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
     sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
-    cells_per_pixel: float = 1.0  # levels finer than this, where the object is, are not trained
+    cells_per_pixel: float = later(1.0, before=1e6)  # levels finer than this, where the object is, are not trained
     first_levels: float = 0.4  # part of the levels that are trained at first
     all_levels: float = 0.25  # part of the budget after which all are
     # at 0.9 of the budget the sharpness is at least this, in pixels of the photographs per scene unit; 0: as learned
@@ -49,9 +50,8 @@ class Config:
     neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
     curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
-    # leave out for ever what masks say is empty: helps the DTU scan; on the synthetic solids it cuts too much away
-    visual_hull: bool = False
-    area: float = 0.003  # weight of the surface's area, which decides where no photograph looks
+    visual_hull: bool = later(True, before=False)  # leave out for ever what masks say is empty
+    area: float = later(0.001, before=0.0)  # weight of the surface's area, which decides where no photograph looks
     near: float = 0.0  # nothing nearer to a camera is seen or trained, in scene units
     occupancy_interval: int = 16  # steps between two updates of the occupancy grid
     uniform_cells: int = 1 << 17  # cells evaluated per update of the occupancy grid, taking turns over all cells
@@ -104,6 +104,7 @@ def check(config: Config) -> None:
             config.color_finest_resolution >= config.color_base_resolution,
             "at least color-base-resolution",
         ),
+        ("color_rate", 0 < config.color_rate < math.inf, "positive"),
         ("near", 0 <= config.near < math.inf, "not negative"),
         ("occupancy_interval", config.occupancy_interval >= 1, "at least 1"),
         ("uniform_cells", config.uniform_cells >= 0, "not negative"),

@@ -111,7 +111,7 @@ class DeviceSteps(device_steps.RaySteps):
         loss, error = self._loss(seen.composited(on_cpu.STOP), pixels, kept.rays)
         loss.backward()
         bend = now[_CURVATURE].float() * on_cpu.curvature_gradient(seen.bend(), points.count) if paired else None
-        away = self._area(seen)
+        away = self._away(seen)
         by_sharpness = surface_budget.backward(model.field, seen, config.eikonal, bend, away)
         training.grad_sharpness.copy_(10 * sharpness * by_sharpness)  # s = e^(10 v)
         stretch = seen.stretch().view(1)
@@ -151,13 +151,13 @@ class DeviceSteps(device_steps.RaySteps):
         used = torch.arange(len(part), device=self.device) < count
         return surface_budget.Points(anywhere, torch.where(used, near, 0.5), partner, count)
 
-    def _area(self, seen: surface_budget.Seen) -> Tensor | None:
-        """The gradient of the area's term, which grows with the curvature's weight; [E], or None without one."""
-        config = self.training.model.config
-        if not (self.captured[1] and config.area and config.curvature):
-            return None
-        part = (self.now[_CURVATURE] / config.curvature).float()
-        return config.area * part * on_cpu.area_gradient(seen.tape.f[: seen.points.anywhere.shape[1]])
+    def _away(self, seen: surface_budget.Seen) -> Tensor | None:
+        """As `step.point_gradient`; the weight of the area's term grows with the curvature's."""
+        config, anywhere = self.training.model.config, seen.points.anywhere
+        area = 0.0
+        if self.captured[1] and config.area and config.curvature:
+            area = config.area * (self.now[_CURVATURE] / config.curvature).float()
+        return on_cpu.point_gradient(self.training, anywhere.T, seen.tape.f[: anywhere.shape[1]], area)
 
     def _loss(self, result, pixels, kept: Tensor) -> tuple[Tensor, Tensor]:
         """As `step.frame_loss`, of the first `kept` rays: means over all rays, of which the others are right, in parts

@@ -8,6 +8,9 @@ loss = mean over rays of sum_channels huber(color - seen, 0.1) / 5
        + area mean over random points of e^(-|f| / BAND)         (Long et al. 2022, "SparseNeuS", eq. 10: what no ray
                                            meets has no surface; the mean is 2 BAND times the area, so that what closes
                                            a surface where no ray meets it is as small as it can be)
+       + EMPTY mean over random points that masks say are empty of max(-f, 0) / BAND     (no ray has samples there, and
+                                           without them nothing would say that the inside ends: f < 0 in the whole of
+                                           the visual hull, falling along all rays, is as opaque as a surface)
 
 The mask's term has its own gradient, (W - m) / (W (1 - W)); NeuS2's published code has another.
 Letters: N rays, M samples.
@@ -27,6 +30,7 @@ from ...data.resident import draw_pixels
 from ...errors import BadInput
 from ...losses import huber, mse
 from ...renderers import surface_volume, volume
+from ...sampling import occupancy_reference
 from ...sampling.march import march
 from ...sampling.random import stream
 from ..ngp.config import background_color
@@ -44,6 +48,7 @@ _FLAT = 0.05  # differences of normals below this count as their squares
 BAND = 0.02  # of distances, in scene units, in which a point counts as next to the surface
 _MANY_RAYS = 1 << 14  # of which none meets a surface that is there
 _AROUND = 8.0  # training steps through what surrounds the cube, in render steps
+EMPTY = 0.03  # weight of an inside where masks say that nothing is
 RGB = 3 / 5  # the sum over channels, divided by 5
 
 
@@ -84,8 +89,7 @@ def train_step(training: Training, progress: float) -> StepResult:
     with stages("backward"):
         weight = config.eikonal / max(len(seen.stretch), 1)
         bend = curvature * curvature_gradient(seen.bend()) if curvature else None
-        area = config.area * smoothing(progress)
-        away = area * area_gradient(seen.around()) if area else None
+        away = point_gradient(training, *seen.around(), config.area * smoothing(progress))
         by_sharpness = surface_volume.backward(model.field, seen, weight, bend, away)
         training.grad_sharpness.fill_(10 * seen.sharpness * by_sharpness)  # s = e^(10 v)
     with stages("optimiser"):
@@ -166,6 +170,22 @@ def curvature_gradient(bend: Tensor, count: Tensor | None = None) -> Tensor:
 def area_gradient(f: Tensor) -> Tensor:
     """[E]: by distances f [E] of random points, of the mean of e^(-|f| / BAND)."""
     return f.sign() * (f.abs() / -BAND).exp() / (-BAND * max(len(f), 1))
+
+
+def point_gradient(training: Training, x: Tensor, f: Tensor, area: float | Tensor) -> Tensor | None:
+    """[E]: by distances f [E] at random points x [E, 3], of the terms that are of these: the area's, whose weight is
+    `area`, and the one of emptiness. None where there is neither."""
+    terms = [] if isinstance(area, float) and not area else [area * area_gradient(f)]
+    if training.empty is not None:
+        first = torch.zeros(len(x), dtype=torch.int64, device=x.device)
+        cell = occupancy_reference.cell_of(x, first, training.model.grid.config.resolution)
+        terms.append(EMPTY * empty_gradient(f, training.empty[cell]))
+    return sum(terms[1:], terms[0]) if terms else None
+
+
+def empty_gradient(f: Tensor, empty: Tensor) -> Tensor:
+    """[E]: by distances f [E] of random points, of the mean over all of max(-f, 0) / BAND where `empty` [E] bool."""
+    return ((f < 0) & empty).to(f.dtype) / (-BAND * max(len(f), 1))
 
 
 def levels_in_use(config: Config, progress: float, most: int) -> int:

@@ -50,8 +50,7 @@ class Training(FieldTraining):
         self.buffers = SampleBuffers(4 * model.config.batch_samples)  # most of what is marched may be hidden
         self.more_buffers = SampleBuffers(4 * model.config.batch_samples)  # for what surrounds the unit cube
         self.grad_sharpness = torch.zeros(1, device=model.device)
-        if still:
-            give_up_cells(model, scene)
+        self.empty = give_up_cells(model, scene) if still else None
         self.cameras = scene.train.cameras.to(model.device)
         self.detail = detail_of(scene.train.cameras)
         self.take_parameters()
@@ -63,7 +62,7 @@ class Training(FieldTraining):
         table = {"parameter": field.grid.table.data, "grad": field.grid.grad_into, "shadow": field.grid.stored()}
         groups = [{**table, "mode": "skip", "scale": registry.ENCODINGS[config.encoding].rate}]
         if field.color_grid is not None:
-            groups += field.color_grid.adam_groups()
+            groups += [{**group, "scale": config.color_rate} for group in field.color_grid.adam_groups()]
         groups += network_groups(config, field)
         groups.append({"parameter": field.log_sharpness.data, "grad": self.grad_sharpness})
         if self.model.outside is not None:
@@ -105,18 +104,23 @@ def detail_of(cameras: Cameras) -> float:
     return float((cameras.focal.mean(-1) / distance).median())
 
 
-def give_up_cells(model: Model, scene: Scene) -> None:
-    """Has the occupancy grid leave out for ever what no camera sees, and what masks say is empty."""
+def give_up_cells(model: Model, scene: Scene) -> Tensor | None:
+    """Has the occupancy grid leave out for ever what no camera sees, and what masks say is empty. Returns [G^3] bool,
+    the cells of the unit cube that masks say are empty; None where they are not asked."""
     grid = model.grid
     grid.mark_invisible(scene.train.cameras)
     if not (scene.has_alpha and model.config.visual_hull):
-        return
+        return None
     first = grid.values[: grid.config.resolution**3]
     cells = (first != occupancy.UNSEEN).nonzero()[:, 0].cpu()
     cameras = scene.train.cameras.to(torch.device("cpu"))
-    empty = visual_hull.empty_cells(cameras, scene.train.images, cells, grid.config.resolution)
-    first[cells[empty].to(first.device)] = occupancy.UNSEEN
+    given_up = cells[visual_hull.empty_cells(cameras, scene.train.images, cells, grid.config.resolution)]
+    empty = torch.zeros(len(first), dtype=torch.bool)
+    empty[given_up] = True
+    empty = empty.to(first.device)
+    first[empty] = occupancy.UNSEEN
     grid.refresh()
+    return empty
 
 
 def has_surface(model: Model) -> bool:

@@ -14,15 +14,15 @@ from ...data.scene import Scene
 from ...encodings import registry
 from ...errors import BadInput
 from ...training import per_image
-from ..run_files import BACKGROUNDS, typed_options
+from ..run_files import BACKGROUNDS, later, options_of_group, typed_options
 
 
 @dataclass(frozen=True)
 class Config:
     """The method's options."""
 
-    encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = "hash"  # of positions: see encodings/registry.py
-    saliency: Annotated[bool, tyro.conf.arg(prefix_name=False)] = False  # a learned mask over the encoding (HollowNeRF)
+    encoding: Annotated[str, tyro.conf.arg(prefix_name=False)] = later("hash")  # of positions: encodings/registry.py
+    saliency: Annotated[bool, tyro.conf.arg(prefix_name=False)] = later(False)  # a learned mask over the encoding
     levels: int = 8  # levels of the encoding
     features: int = 4  # features per level: 1, 2, 4 or 8
     log2_size: int = 18  # log2 of the entries of a hashed level
@@ -87,9 +87,7 @@ def config_from(values: dict) -> Config:
     options = values.get("ngp")
     if values.get("app") != "ngp" or not isinstance(options, dict):
         raise BadInput("config.json holds no options of the method ngp; the rule: a run that `radfield train` made")
-    # runs from before there were corrections per image, or a choice of encodings
-    options = {"per_image": {}, "encoding": "hash", "saliency": False, **options}
-    corrections = typed_options(per_image.Config, options.pop("per_image"), partial=True)
-    config = typed_options(Config, options, per_image=corrections)
+    options = dict(options)
+    config = typed_options(Config, options, per_image=options_of_group(per_image.Config, options, "per_image"))
     check(config)
     return config

@@ -11,7 +11,7 @@ from ...data.scene import Scene
 from ...errors import BadInput
 from ...gaussians import densify, mcmc
 from ...training import per_image
-from ..run_files import BACKGROUNDS, typed_options
+from ..run_files import BACKGROUNDS, later, options_of_group, typed_options
 
 _POSITIVE = ("mean_rate", "final_rate", "scale_rate", "quaternion_rate", "opacity_rate", "color_rate", "near")
 _POSITIVE += ("exposure_rate", "camera_rate")
@@ -26,19 +26,19 @@ class Config:
     # how views are drawn, in training and afterwards: by rasterising; by tracing rays, which is slower, takes any lens
     # as it is (the whole sphere, too) and has no blur of its own; or, on a CPU, by rasterising what rays meet (3DGUT),
     # in the order of the centres or sorted for each ray: any lens but the whole sphere, and no blur either
-    renderer: Literal["raster", "trace", "3dgut", "3dgut-sorted"] = "raster"
+    renderer: Literal["raster", "trace", "3dgut", "3dgut-sorted"] = later("raster")
     # traced rays per step, of random pixels of all training views, compared without SSIM; 0: all pixels of one view
-    rays: int = 0
+    rays: int = later(0)
     max_gaussians: int = 300_000  # never more
-    memory_gb: float = 0.0  # of memory for training Gaussians, never more; 0: 0.4 of the machine's
+    memory_gb: float = later(0.0)  # of memory for training Gaussians, never more; 0: 0.4 of the machine's
     # where the first Gaussians are: at the capture's sparse points, on the surfaces that a short NeRF finds, or
     # anywhere; auto: at the points where there are at least 1000, else nerf
-    initial: Literal["auto", "points", "nerf", "random"] = "auto"
+    initial: Literal["auto", "points", "nerf", "random"] = later("auto")
     initial_gaussians: int = 50_000  # how many to begin with; of sparse points as many as there are
-    nerf_steps: int = 200  # steps of the short NeRF
-    densification: Literal["default", "mcmc"] = "default"  # how Gaussians are added and removed
+    nerf_steps: int = later(200)  # steps of the short NeRF
+    densification: Literal["default", "mcmc"] = later("default")  # how Gaussians are added and removed
     sh_degree: int = 3  # of the view-dependent colours, 0 to 4; rises in steps over the first part of the budget
-    sh_rise: float = 0.5  # that part
+    sh_rise: float = later(0.5)  # that part
     background: str = "random"  # behind training views: random, white or black
     coarse: float = 0.3  # until this part of the budget images are smaller: a quarter of the side, then half of it
     refine_until: float = 0.6  # until this part of the budget Gaussians are added and removed
@@ -53,11 +53,12 @@ class Config:
     color_rate: float = 2.5e-3  # learning rate of colours; of what depends on the view a twentieth
     # weight of the loss by which Gaussians turn like their neighbours on a grid, once their number is fixed, so that a
     # .sog file of them is smaller, by about a twentieth at a cost of 0.2 to 0.4 dB with 1; 0: none
-    self_organise: float = 0.0
-    exposure: bool = False  # learn a gain per image and channel, for photographs exposed automatically
-    exposure_rate: float = 3e-3  # learning rate of the exposures' logarithms
-    cameras: bool = False  # refine the poses of the training views
-    camera_rate: float = 1e-3  # learning rate of their turns (radians) and shifts (scene units)
+    self_organise: float = later(0.0)
+    # learn a gain per image and channel, for photographs exposed automatically
+    exposure: bool = later(False)
+    exposure_rate: float = later(3e-3)  # learning rate of the exposures' logarithms
+    cameras: bool = later(False)  # refine the poses of the training views
+    camera_rate: float = later(1e-3)  # learning rate of their turns (radians) and shifts (scene units)
     antialiased: bool = False  # opacities follow the size on the image (Mip-Splatting)
     max_alpha: float = 0.99  # ceiling of a Gaussian's alpha
     near: float = 0.01  # nothing nearer to a camera is seen, in scene units
@@ -120,7 +121,7 @@ def config_from(values: dict) -> Config:
         raise BadInput("config.json holds no options of the method splat; the rule: a run of that method")
     options = dict(options)
     kinds = {"densify": densify.Config, "mcmc": mcmc.Config}
-    groups = {name: typed_options(kind, options.pop(name, {}), partial=True) for name, kind in kinds.items()}
-    config = typed_options(Config, options, partial=True, **groups)
+    groups = {name: options_of_group(kind, options, name) for name, kind in kinds.items()}
+    config = typed_options(Config, options, **groups)
     check(config)
     return config
