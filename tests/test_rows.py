@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from radfield.errors import BadInput
 from radfield.backend import backend_for
+from radfield.errors import BadInput
 from radfield.rows import FEWEST_NUMBERS, columns_of, rows_above_zero, streams_of, take_rows
 
 
