@@ -29,6 +29,7 @@ from common import report
 from torch import Tensor
 
 from radfield.apps.fit import fit_sdf, sdf, sdf_views
+from radfield.cameras import look_at
 from radfield.data.picture_files import write_picture
 from radfield.meshing.compare import compare
 from radfield.meshing.files import write_mesh
@@ -196,8 +197,6 @@ def pictures(model: sdf.Model, shape: Mesh, mesh: Mesh) -> np.ndarray:
 
 def looking(up: float) -> Tensor:
     """The pose of a camera above the scene, or below."""
-    from radfield.cameras import look_at
-
     centre, towards = torch.full((3,), 0.5, dtype=torch.float64), torch.tensor([0, 0, 1.0], dtype=torch.float64)
     direction = torch.nn.functional.normalize(torch.tensor([[0.8, -0.55, 0.75 * up]], dtype=torch.float64), dim=-1)
     return look_at(centre + sdf_views.DISTANCE * direction, centre, towards).float()
