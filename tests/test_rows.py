@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from radfield.backend import backend_for
 from radfield.errors import BadInput
-from radfield.rows import FEWEST_NUMBERS, streams_of, take_rows
+from radfield.rows import FEWEST_NUMBERS, columns_of, rows_above_zero, streams_of, take_rows
 
 
 @pytest.mark.parametrize("channels", [1, 3, 7])
@@ -21,6 +22,30 @@ def test_rows_are_taken_as_an_index_takes_them(channels, some):
         assert torch.equal(*found)
     with pytest.raises(BadInput, match=r"values has dtype torch.float64"):
         take_rows(torch.zeros(3, channels, dtype=torch.float64), torch.tensor([0]))
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_rows_that_lie_together_are_taken_as_others_are(channels):
+    """Runs of rows of every length around a vector's, at every place."""
+    kept = torch.cat([torch.arange(length + 1) < length for length in range(70)])
+    values = torch.randn(len(kept), channels).requires_grad_()
+    rows = kept.nonzero()[:, 0]
+    taken = take_rows(values, rows)
+    assert torch.equal(taken, values[rows])
+    (found,) = torch.autograd.grad(taken.sum(), values)
+    assert torch.equal(found, kept[:, None].float().expand(-1, channels))
+
+
+@pytest.mark.skipif(backend_for(torch.zeros(1)) != "cpu", reason="native alone")
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.97, 1.0])
+def test_those_above_zero_are_found_and_their_columns_taken(share):
+    for count in (0, 1, 33, 3000):
+        generator = torch.Generator().manual_seed(count)
+        values = torch.rand(5, count, generator=generator) - (1 - share)
+        values[0, ::7] = torch.nan
+        rows = rows_above_zero(values[0])
+        assert torch.equal(rows, (values[0] > 0).nonzero()[:, 0])
+        assert torch.equal(columns_of(values[1:], rows), values[1:, rows])
 
 
 @pytest.mark.parametrize("channels", [2, 3, 64, 70])

@@ -16,5 +16,17 @@ struct RowsPut {
   const int64_t* rows;
   int64_t N, C, M;
 };
+struct RowsAboveZero {
+  int64_t* rows;
+  int64_t* count;
+  const float* values;
+  int64_t N;
+};
+struct ColumnsTake {
+  float* taken;
+  const float* values;
+  const int64_t* rows;
+  int64_t C, M, N;
+};
 
 }  // namespace radfield

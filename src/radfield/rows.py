@@ -27,6 +27,18 @@ PUT = Op(
     In("streams", "f32", "C M"),
     _ROWS,
 )
+ABOVE_ZERO = Op(
+    "rows_above_zero",
+    Out("rows", "i64", "N", "rising; `count` of them are written"),
+    Out("count", "i64", "1"),
+    In("values", "f32", "N"),
+)
+COLUMNS = Op(
+    "columns_take",
+    Out("taken", "f32", "C M"),
+    In("values", "f32", "C N"),
+    In("rows", "i64", "M", "rising"),
+)
 
 
 def streams_of(values: Tensor) -> Tensor:
@@ -41,6 +53,21 @@ def _worth_it(values: Tensor) -> bool:
     if values.ndim != 2 or values.dtype != torch.float32 or not values.is_contiguous() or values.mT.is_contiguous():
         return False
     return values.shape[1] <= MOST_CHANNELS and values.numel() >= FEWEST_NUMBERS
+
+
+def rows_above_zero(values: Tensor) -> Tensor:
+    """`(values > 0).nonzero()[:, 0]` [M] int64 of `values` [N] float32, on a CPU."""
+    rows, count = memory.empty(tuple(values.shape), torch.int64), torch.empty(1, dtype=torch.int64)
+    ABOVE_ZERO(rows=rows, count=count, values=values)
+    return rows[: int(count)]
+
+
+def columns_of(values: Tensor, rows: Tensor) -> Tensor:
+    """`values[:, rows]` [C, M] contiguous, of streams `values` [C, N] float32 and `rows` [M] int64, rising, below N. On
+    a CPU, no gradient."""
+    taken = memory.empty((len(values), len(rows)), torch.float32)
+    COLUMNS(taken=taken, values=values, rows=rows)
+    return taken
 
 
 def _taken(values: Tensor, rows: Tensor | None) -> Tensor:

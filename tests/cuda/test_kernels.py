@@ -218,7 +218,7 @@ CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
 CPU_ONLY += ("gaussian_eval3d_pack", "gaussian_eval3d_forward", "gaussian_eval3d_backward")
 # on a GPU rows are turned into streams by torch
 CPU_ONLY += tuple(f"gaussian_{name}_rows_{way}" for name in ("project", "color") for way in ("forward", "backward"))
-CPU_ONLY += ("rows_take", "rows_put")
+CPU_ONLY += ("rows_take", "rows_put", "rows_above_zero", "columns_take")
 
 
 def test_every_other_op_has_cuda_kernels():

@@ -63,8 +63,9 @@ class Band:
     @staticmethod
     def of(distance: Answer, lattice: Lattice, near, progress=None) -> Band:
         """Asks `distance` (of points [M, 3]) at the points of blocks that are `near` the sheet (as `marching_cubes` has
-        it). A cell that the sheet passes has no corner further from it than its diagonal."""
-        reach = 3**0.5 * lattice.spacing * _SLACK
+        it). A cell that the sheet passes has no corner further from it than its diagonal, and as far as corners are
+        moved aside."""
+        reach = (3**0.5 + ASIDE) * lattice.spacing * _SLACK
         blocks = blocks_near(lattice, near)
         names, values, cells = [torch.zeros(0, dtype=torch.int64)], [torch.zeros(0)], []
         for begin in range(0, len(blocks), BLOCKS_PER_CALL):

@@ -68,7 +68,7 @@ def _triangles(band: Band, cases: Tensor) -> Mesh:
     found = [torch.zeros(0, 3, dtype=torch.int64)]
     for cells, case in zip(band.cells.split(_CELLS_PER_CALL), cases.split(_CELLS_PER_CALL), strict=True):
         some = case.nonzero()[:, 0]
-        edges = table()[case[some]]  # [cells, MOST, 3]
+        edges = table(sheet=True)[case[some]]  # [cells, n, 3]
         row, which = (edges[..., 0] >= 0).nonzero().T
         found.append(band.edges_of(cells[some[row]]).gather(1, edges[row, which]))
     names, triangles = torch.cat(found).unique(return_inverse=True)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..rows import columns_of, rows_above_zero
 from ..tensors import streams
 from .gaussian_camera import Camera
 from .gaussian_projection import ROWS_BACKWARD, ROWS_FORWARD, Projected, backward, by_rows, camera_fields, project
@@ -58,8 +59,9 @@ class _ProjectPacked(torch.autograd.Function):
         names = "means", "quaternions", "scales", "opacities"
         whole = streams(means, 9)
         ROWS_FORWARD(**_parts(whole), **dict(zip(names, values, strict=True)), **camera)
-        rows = _seen(_parts(whole)["radius"], radius_clip)
-        seen = _parts(torch.index_select(whole, 1, rows, out=streams(rows, len(whole))))
+        radius = _parts(whole)["radius"]
+        rows = _seen(radius, radius_clip) if radius_clip > 0 else rows_above_zero(radius[0])
+        seen = _parts(columns_of(whole, rows))
         ctx.save_for_backward(rows, seen["radius"], *values)
         ctx.camera = camera
         outputs = seen["mean2d"].T, seen["conic"].T, seen["depth"], seen["radius"].T, seen["opacity"], rows
