@@ -63,6 +63,24 @@ def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops):
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
 
 
+@emulated
+@pytest.mark.parametrize("renderer", ("3dgut", "3dgut-sorted"))
+def test_emulated_3dgut_trains_as_the_cpu_does(scene, emulated_ops, renderer):
+    config = dataclasses.replace(TINY, renderer=renderer, initial_gaussians=60)
+
+    def run():
+        training = training_of(scene, config)
+        return [splat.train_step(training, progress).loss for progress in (0.0, 0.1, 0.1)]
+
+    expected = run()
+    with backend.use(backend.EMULATED), pytest.warns(RadfieldWarning, match=f"no CUDA graph .*renderer '{renderer}'"):
+        found = run()
+    assert emulated_ops >= {f"gaussian_eval3d_{part}" for part in ("pack", "forward", "backward")}
+    assert emulated_ops >= {"gaussian_unscented_forward", "gaussian_trace_gather"}
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
+    assert len({round(loss, 6) for loss in found}) == 3
+
+
 @pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
 def test_a_gpu_trains_as_the_cpu_does(scene):
     found = losses(scene, backend.device("cuda")[0])
@@ -154,13 +172,15 @@ def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
     said = []
     monkeypatch.setattr(device_step, "warn", said.append)
     with backend.use(backend.EMULATED):
-        for options in ({"densification": "mcmc"}, {"exposure": True}, {"renderer": "trace"}):
+        for options in ({"densification": "mcmc"}, {"exposure": True}, {"renderer": "trace"}, {"renderer": "3dgut"}):
             assert training_of(scene, dataclasses.replace(TINY, **options)).device_steps() is None
     reasons = [line.split("(")[1].split(")")[0] for line in said]
-    assert reasons == ["densification 'mcmc'", "corrections per image", "ray tracing"]
+    assert reasons == ["densification 'mcmc'", "corrections per image", "ray tracing", "renderer '3dgut'"]
 
 
-@pytest.mark.parametrize(("densification", "renderer"), [("default", "raster"), ("mcmc", "raster"), ("mcmc", "trace")])
+@pytest.mark.parametrize(
+    ("densification", "renderer"), [("default", "raster"), ("mcmc", "raster"), ("mcmc", "trace"), ("mcmc", "3dgut-sorted")]
+)
 def test_no_tensor_is_made_without_a_device(scene, densification, renderer):
     """Also where Gaussians are added, moved and removed, and their opacities reset."""
     refined = {"cameras": True, "exposure": True} if renderer == "raster" else {}

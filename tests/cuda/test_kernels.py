@@ -107,6 +107,10 @@ KERNELS = {
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
     ],
     "renderers/gaussian_color.cu": [f"gaussian_color_{way}<{n}>" for way in ("forward", "backward") for n in (1, 4, 5)],
+    "renderers/gaussian_eval3d.cu": [
+        "gaussian_eval3d_pack",
+        *(f"gaussian_eval3d_{way}<{most}>" for way in ("forward", "backward") for most in (0, 16, 64)),
+    ],
     **{
         f"renderers/gaussian_{stem}.cu": [
             f"gaussian_{kind}_forward",
@@ -212,10 +216,8 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked, and 3DGUT, whose
-#: sorted way back adds to rows that differ from pixel to pixel
+#: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked
 CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
-CPU_ONLY += ("gaussian_eval3d_pack", "gaussian_eval3d_forward", "gaussian_eval3d_backward")
 # on a GPU rows are turned into streams by torch
 CPU_ONLY += tuple(f"gaussian_{name}_rows_{way}" for name in ("project", "color") for way in ("forward", "backward"))
 CPU_ONLY += ("rows_take", "rows_put")

@@ -22,7 +22,8 @@ ellipse, and those that `project` leaves out, such as what reaches around the ca
 `eps`, no `antialiased`): Gaussians smaller than a pixel may fall between pixels.
 
 The reference draws every Gaussian on every pixel (or on those that `drawn` says). The way back goes front to back, too,
-and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order.
+and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order. (On CUDA the
+rows of sorted hits are added up by atomics, so that their bits are not the same every time.)
 
 Letters: G Gaussians, N = rows * columns rays, K entries of T tiles (gaussian_tiles.py).
 """
@@ -37,7 +38,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import memory
-from ..backend import native, on_cuda
+from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..rays import Rays
@@ -97,6 +99,28 @@ BACKWARD = Op(
     In("grad_transmittance", "f32", "rows columns", optional=True),
     *_LISTS,
 )
+
+
+@PACK.cuda
+def _(a):
+    a.aligned("records", 16)
+    return Launch("gaussian_eval3d_pack", blocks(a.G))
+
+
+@FORWARD.cuda
+def _(a):
+    return _of_tiles("gaussian_eval3d_forward", a)
+
+
+@BACKWARD.cuda
+def _(a):
+    return _of_tiles("gaussian_eval3d_backward", a)
+
+
+def _of_tiles(kernel: str, a) -> Launch:
+    """A block per tile, for buffers of none, up to 16, or up to 64 hits."""
+    a.aligned("records", 16)
+    return Launch(f"{kernel}<{next(most for most in (0, 16, MOST_K) if a.k <= most)}>", (a.T,))
 
 
 @dataclass(frozen=True)
@@ -235,8 +259,6 @@ def rasterise_eval3d(
         raise BadInput(f"rasterise_eval3d: {bad} rays have no direction; the rule: unit vectors")
     if not near >= 0:
         raise BadInput(f"rasterise_eval3d: near is {near}; the rule: at least 0")
-    if on_cuda(particles.means):
-        raise BadInput("rasterise_eval3d: the Gaussians are on a GPU; the rule: on the CPU, where it has kernels")
     if native(particles.means):
         color, depth, transmittance = _native(particles, projected, rays, (width, height), near, options)
     else:
@@ -255,7 +277,7 @@ def _native(particles: Particles, projected: Projected, rays: Rays, size, near: 
     differentiate = torch.is_grad_enabled() and any(value.requires_grad for value in particles)
     tiles, _ = make_tiles(projected, colors, *size, differentiate=differentiate)
     streams = particle_streams(*particles[:4])
-    records = memory.empty((len(particles.opacities), 16), torch.float32)
+    records = memory.empty((len(particles.opacities), 16), torch.float32, colors.device)
     PACK(records=records, **streams, colors=colors)
     lists = {
         "origins": feature_major(rays.origins.detach()),

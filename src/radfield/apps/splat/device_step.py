@@ -27,6 +27,7 @@ from ...renderers.gaussian_camera import Camera
 from ...renderers.gaussian_tiles import EntryBudget
 from ...training import device_steps
 from ...training.graph import Replayed
+from . import gut
 from . import step as on_cpu
 
 MOST_LENSES = 8  # of a capture's views: so many graphs a size of images
@@ -40,6 +41,8 @@ def obstacle(training) -> str | None:
     if not isinstance(training.views, ViewReader):
         return "views that are rendered when they are asked for"
     images = training.views.images
+    if config.renderer in gut.BUFFERS:
+        return f"renderer {config.renderer!r}"
     if config.renderer != "raster" or config.rays:
         return "ray tracing"
     if config.densification != "default":

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from ...cameras import Cameras
-from ...errors import BadInput
 from ...gaussians.memory_cap import MemoryCap
 from ...gaussians.scene import GaussianScene, Seen
 from ...renderers.gaussian_camera import Camera
@@ -24,16 +23,10 @@ from .config import Config
 BUFFERS = {"3dgut": 0, "3dgut-sorted": SORTED_K}
 
 
-def check_device(config: Config, device: torch.device) -> None:
-    """Raises `BadInput` where what is to be drawn by 3DGUT lies on a GPU."""
-    if config.renderer in BUFFERS and device.type == "cuda":
-        found = f"--splat.renderer is {config.renderer} on {device}"
-        raise BadInput(f"{found}; the rule: --device cpu, where it has kernels")
-
-
 def _see(
     gaussians: GaussianScene, cameras: Cameras, view: int, background: Tensor, config: Config, cap: MemoryCap | None
 ) -> Drawn:
+    cameras, background = (value.to(gaussians.means.device) for value in (cameras, background))
     camera = dataclasses.replace(Camera.of(cameras, view, near=config.near), unscented=True)
     options = Eval3d(k=BUFFERS[config.renderer], max_alpha=config.max_alpha)
     return see_eval3d(
@@ -52,9 +45,8 @@ def see_gut(
 
 def render_view(model, cameras: Cameras, view: int, background: Tensor | None = None) -> View:
     """As `splat.Model.render_view`, of a model whose renderer is one of `BUFFERS`."""
-    check_device(model.config, model.device)
     if background is None:
-        background = torch.full((3,), BACKGROUNDS[model.background])
+        background = torch.full((3,), BACKGROUNDS[model.background], device=model.device)
     with torch.no_grad():
         drawn = _see(model.gaussians, cameras, view, background, model.config, None)
     return View(drawn.color, drawn.alpha, drawn.depth / drawn.alpha.clamp_min(1e-6))
