@@ -107,6 +107,15 @@ KERNELS = {
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
     ],
     "renderers/gaussian_color.cu": [f"gaussian_color_{way}<{n}>" for way in ("forward", "backward") for n in (1, 4, 5)],
+    "renderers/gaussian_color_rows.cu": [
+        "gaussian_color_rows_clear",
+        *(f"gaussian_color_rows_{way}<{n}>" for way in ("forward", "backward") for n in (1, 4, 5)),
+    ],
+    "renderers/gaussian_projection_rows.cu": [
+        *("gaussian_project_rows_clear", "gaussian_project_rows_forward"),
+        *(f"gaussian_project_rows_backward<{b}>" for b in ("false", "true")),
+    ],
+    "rows.cu": ["rows_clear", "rows_put", "rows_take"],
     "renderers/gaussian_eval3d.cu": [
         "gaussian_eval3d_pack",
         *(f"gaussian_eval3d_{way}<{most}>" for way in ("forward", "backward") for most in (0, 16, 64)),
@@ -218,9 +227,6 @@ def test_errors_of_the_source_name_kernel_file_and_line():
 
 #: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked
 CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
-# on a GPU rows are turned into streams by torch
-CPU_ONLY += tuple(f"gaussian_{name}_rows_{way}" for name in ("project", "color") for way in ("forward", "backward"))
-CPU_ONLY += ("rows_take", "rows_put")
 
 
 def test_every_other_op_has_cuda_kernels():

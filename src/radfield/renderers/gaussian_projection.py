@@ -33,7 +33,7 @@ one of them is nearer than `near` to the plane of a perspective lens or on the o
 lens, and where none is within a tenth of the image's size of it (3DGUT's rule: such a Gaussian lies close by, beside
 the view, and its seven points say little of the part in sight).
 
-Parameters that lie as streams, and on a CPU those that lie Gaussian by Gaussian, are read as they lie.
+Parameters that lie as streams, and (but for sigma points) those that lie Gaussian by Gaussian, are read as they lie.
 
 Letters: G Gaussians, B parts of them; N rows of arrays that hold these Gaussians.
 """
@@ -47,7 +47,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import memory
-from ..backend import backend_for, by_gsplat, native
+from ..backend import by_gsplat, native
 from ..cameras import DISTORTION
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
@@ -143,6 +143,21 @@ def _(a):
     return Launch(f"gaussian_project_backward<{flag(a.grad_camera)}>", (a.B,) if a.grad_camera else blocks(a.G))
 
 
+@ROWS_FORWARD.cuda_in("gaussian_projection_rows.cu")
+def _(a):
+    return Launch("gaussian_project_rows_forward", blocks(a.G))
+
+
+@ROWS_BACKWARD.cuda_in("gaussian_projection_rows.cu")
+def _(a):
+    grid = (a.B,) if a.grad_camera else blocks(a.G)
+    named = blocks(a.N if a.rows else 0)  # and so all others are to be cleared
+    return (
+        Launch("gaussian_project_rows_clear", named),
+        Launch(f"gaussian_project_rows_backward<{flag(a.grad_camera)}>", grid),
+    )
+
+
 @UNSCENTED_FORWARD.cuda_in("gaussian_unscented.cu")
 def _(a):
     return Launch("gaussian_unscented_forward", blocks(a.G, threads=128), (128,))
@@ -155,8 +170,8 @@ def _(a):
 
 
 def by_rows(means: Tensor, camera: dict) -> bool:
-    """Whether Gaussians with these `means` [G, 3] are projected from rows: where they lie so, on a CPU."""
-    return "model" not in camera and means.is_contiguous() and means.is_cpu and backend_for(means) == "cpu"
+    """Whether Gaussians with these `means` [G, 3] are projected from rows, by native ops: where they lie so."""
+    return "model" not in camera and means.is_contiguous() and native(means)
 
 
 class _Project(torch.autograd.Function):
@@ -217,7 +232,7 @@ def project(
     means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, antialiased: bool = False
 ) -> Projected:
     """Projects `means` [G, 3], `quaternions` [G, 4] (w, x, y, z; any length), `scales` [G, 3] (not their logarithms)
-    and `opacities` [G], all float32; views with stride (1, G), and on a CPU contiguous rows, are not copied.
+    and `opacities` [G], all float32; views with stride (1, G), and contiguous rows, are not copied.
 
     Gradients, once: to all four and to the camera (see there), from mean2d, conic, depth and opacity. Raises `BadInput`
     on another dtype or shape.
