@@ -179,7 +179,8 @@ def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("densification", "renderer"), [("default", "raster"), ("mcmc", "raster"), ("mcmc", "trace"), ("mcmc", "3dgut-sorted")]
+    ("densification", "renderer"),
+    [("default", "raster"), ("mcmc", "raster"), ("mcmc", "trace"), ("mcmc", "3dgut-sorted")],
 )
 def test_no_tensor_is_made_without_a_device(scene, densification, renderer):
     """Also where Gaussians are added, moved and removed, and their opacities reset."""

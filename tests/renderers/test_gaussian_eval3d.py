@@ -124,7 +124,8 @@ def test_agrees_with_the_reference(lens, k):
 
 @pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
 @pytest.mark.parametrize(
-    ("k", "count", "size", "order"), [(0, 70, (19, 18), 0), (4, 70, (18, 19), 1), (16, 40, (17, 9), 7), (40, 300, (9, 8), 7)]
+    ("k", "count", "size", "order"),
+    [(0, 70, (19, 18), 0), (4, 70, (18, 19), 1), (16, 40, (17, 9), 7), (40, 300, (9, 8), 7)],
 )
 def test_emulated_kernels_agree_with_the_reference(k, count, size, order):
     """Rays that end, buffers that run over and such that do not, more entries than a batch has, tiles that reach beyond
