@@ -22,8 +22,8 @@ ellipse, and those that `project` leaves out, such as what reaches around the ca
 `eps`, no `antialiased`): Gaussians smaller than a pixel may fall between pixels.
 
 The reference draws every Gaussian on every pixel (or on those that `drawn` says). The way back goes front to back, too,
-and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order. (On CUDA the
-rows of sorted hits are added up by atomics, so that their bits are not the same every time.)
+and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order. On CUDA
+the rows of sorted hits are added up by atomics: their bits are not the same every time.
 
 Letters: G Gaussians, N = rows * columns rays, K entries of T tiles (gaussian_tiles.py).
 """

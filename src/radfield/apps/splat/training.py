@@ -18,8 +18,8 @@ from ...training.per_image import PerImage
 from ...training.run_folder import RunFolder
 from ...training.stages import Stages
 from ..runs import free_memory
-from . import random_rays
 from . import initial as splat_initial
+from . import random_rays
 from .tracing import TrainingTree
 
 LEVELS = (1, 2, 4)  # by how much images are smaller
