@@ -18,6 +18,12 @@ FACTORED = [("Triplane", 4, B), ("Triplane", 1, "float"), ("VM", 8, B), ("CP", 8
 VOXELS = [(1, B, "false"), (8, B, "false"), (8, "float", "false"), (4, "float", "true")]
 MMA = ("false", "true")
 FRAMES = ("false, 2, float", f"true, 4, {B}", f"true, 8, {B}")
+#: the encodings of positions in one pass
+GRID = "radfield::GridEncoding"
+ONE_PASS = (
+    "SimplexEncoding<4>",
+    *(f"FactoredEncoding<radfield::{kind}Kind, {f}>" for kind, f in (("Triplane", 4), ("VM", 8))),
+)
 SORT = ("count", "scan", "scatter")
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
@@ -170,9 +176,10 @@ KERNELS = {
     "tracing/particle_bvh.cu": ["particle_bounds", *(f"particle_bvh_refit_{p}" for p in ("clear", "leaves", "nodes"))],
     "renderers/fused.cu": [
         *(f"render_fused_pack<{mma}>" for mma in ("false", "true", "2")),
-        f"render_fused<2, false, false, 4, 4, {H}>",
-        "render_fused<false, false, false, 2, 4, float>",
-        *(f"render_fused<true, {b}, {b}, 4, 4, {B}>" for b in ("false", "true")),
+        f"render_fused<2, false, false, {GRID}<4>, 4, {H}>",
+        f"render_fused<false, false, false, {GRID}<2>, 4, float>",
+        *(f"render_fused<true, {b}, {b}, {GRID}<4>, 4, {B}>" for b in ("false", "true")),
+        *(f"render_fused<true, false, false, radfield::{encoding}, 4, {B}>" for encoding in ONE_PASS),
     ],
     "sampling/march.cu": [
         *(f"march_count<{a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
