@@ -21,7 +21,7 @@ FRAMES = ("false, 2, float", f"true, 4, {B}", f"true, 8, {B}")
 #: the encodings of positions in one pass
 GRID = "radfield::GridEncoding"
 ONE_PASS = (
-    "SimplexEncoding<4>",
+    *("SimplexEncoding<4>", "ProbeEncoding<2>"),
     *(f"FactoredEncoding<radfield::{kind}Kind, {f}>" for kind, f in (("Triplane", 4), ("VM", 8))),
 )
 SORT = ("count", "scan", "scatter")

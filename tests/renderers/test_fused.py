@@ -10,7 +10,7 @@ from cuda_emulator.backend import SCHEDULES, emulator
 from radfield import backend
 from radfield.camera_rays import image_rays
 from radfield.cameras import Cameras, look_at
-from radfield.encodings import factored, hash_grid, registry, simplex
+from radfield.encodings import factored, hash_grid, learned_probe, registry, simplex
 from radfield.encodings.dense_grid import Config as DenseConfig
 from radfield.errors import BadInput
 from radfield.fields.radiance import Config, RadianceField, build
@@ -29,6 +29,7 @@ GRIDS = {
 OTHERS = {
     "simplex": (simplex.Config(levels=3, features=2, log2_size=8, base_resolution=4), 1),
     "permutohedral": (simplex.Config(2, 4, log2_size=8, base_resolution=4, ordering="permutohedral"), 1),
+    "probe": (learned_probe.Config(3, 2, log2_entries=6, log2_codebook=5, probes=4, base_resolution=4), 1),
     "triplane": (factored.TriplaneConfig(2, 4, base_resolution=4), 3),
     "vm": (factored.VMConfig(components=16, resolution=7), 2),
     "cp": (factored.CPConfig(components=8, resolution=9), 3),
@@ -136,7 +137,8 @@ def test_in_16_bits_and_from_far_away_memory(monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "precision", "boxed"),
     [
-        *(("simplex", "f32", False), ("permutohedral", "bf16", False), ("triplane", "bf16", False)),
+        *(("simplex", "f32", False), ("permutohedral", "bf16", False), ("probe", "f32", False)),
+        *(("probe", "bf16", False), ("triplane", "bf16", False)),
         *(("triplane", "f32", True), ("dense", "f32", True), ("vm", "f32", False), ("cp", "f32", False)),
     ],
 )
@@ -253,7 +255,7 @@ def test_refuses_another_width():
 
 def test_other_fields_take_the_separate_ops():
     x, grids = torch.zeros(1, 3), ("hash", "dense", "tiled", "nearest")
-    more = ("simplex", "permutohedral", "triplane", "vm", "cp")
+    more = ("simplex", "permutohedral", "probe", "triplane", "vm", "cp")
     for name, taken in (("cpu", grids), *([(backend.EMULATED, (*grids, *more))] if EMULATES else [])):
         with backend.use(name):
             assert fused.applies(field_of(), x)

@@ -2,6 +2,7 @@
 // grid_field_device.h takes. Only device compilers take this file.
 #pragma once
 #include "../encodings/factored_device.h"
+#include "../encodings/learned_probe_device.h"
 #include "../encodings/simplex_device.h"
 #include "grid_field_device.h"
 
@@ -19,6 +20,28 @@ struct SimplexEncoding {
   RADFIELD_FN static void find(const Args& a, const float (&point)[D], int l, float (&values)[F]) {
     const float none[D] = {};
     add_vertices<false>(values, DeviceSimplex<D>(a, l, point), (const T*)a.table, none);
+  }
+};
+
+// Arguments have the codebooks' U bytes of choices beside the grid's.
+template <int FEATURES>
+struct ProbeEncoding {
+  static constexpr int F = FEATURES;
+
+  template <class Args>
+  RADFIELD_FN static int groups(const Args& a) { return (int)a.L; }
+
+  template <class T, class Args, int D>
+  RADFIELD_FN static void find(const Args& a, const float (&point)[D], int l, float (&values)[F]) {
+    const struct {
+      const uint8_t* choices;
+      int64_t log2_codebook, log2_probes, L, Q;
+    } books = {a.choices, a.log2_codebook, a.log2_probes, a.L, a.U};
+    const GridLevel level = grid_level(a.levels, a.scales, l);
+    const Codebook book = codebook_of(books, l);
+    const auto cell = probe_cell(point, level, (int)a.smoothstep, book);
+    add_probed<D, F>(values, cell, level, book, (const T*)a.table + level.offset * F,
+                     [&](int c) { return corner_weight(cell, c); });
   }
 };
 

@@ -1,7 +1,7 @@
 """Rendering in one pass, for inference: each ray is marched, and each of its samples encoded, asked of both networks
 and composited, without anything but the rays' results being in memory (after Mueller et al. 2022, Instant-NGP,
-appendix E.2). For the radiance field with a hash, dense or tiled grid; on CUDA also with a simplex encoding, planes
-and lines.
+appendix E.2). For the radiance field with a hash, dense or tiled grid; on CUDA also with a simplex encoding, a
+learned probe, planes and lines.
 
 On CUDA it is one kernel. A block holds 32 rays, one per lane of its first warp, and asks the networks for one sample of
 each at a time, 32 being a tile of the MLP's kernels; a ray that has ended gives its lane to the next that nobody has
@@ -27,6 +27,7 @@ from ..encodings.dense_grid import DenseGrid
 from ..encodings.encoding import Encoding
 from ..encodings.factored import CP, VM, Triplane
 from ..encodings.hash_grid import HashGrid, entry_bytes
+from ..encodings.learned_probe import LearnedProbe
 from ..encodings.simplex import Simplex
 from ..fields.radiance import RadianceField
 from ..networks.grid_mlp import takes
@@ -53,6 +54,7 @@ RENDER = Op(
     In("levels", "i64", "L 4"),
     In("scales", "f32", "L", optional=True),
     In("maps", "f32", "L W", "CUDA, of a simplex encoding: in the place of scales", optional=True),
+    In("choices", "u8", "U", "CUDA, of a learned probe", optional=True),
     In("box", "f32", "2 3", "CUDA: the part of space that the encoding spans", optional=True),
     In("density_parameters", "f32", "P"),
     In("density_layers", "i64", "A 4"),
@@ -62,6 +64,8 @@ RENDER = Op(
     InOut("color_packed", "f32", "J", "scratch"),
     Scalar("smoothstep", "int"),
     Scalar("encoding", "int", "CUDA: of _ENCODINGS"),
+    Scalar("log2_codebook", "int", "of a learned probe; so the next"),
+    Scalar("log2_probes", "int"),
     Scalar("activation", "int", "of both networks' hidden layers"),
     Scalar("bias", "int"),
     Scalar("widest", "int", "the most inputs or outputs of a layer of both, padded to 16"),
@@ -93,6 +97,7 @@ _ENCODINGS = (
     _OnCuda(HashGrid, "GridEncoding<"),
     _OnCuda(DenseGrid, "GridEncoding<"),
     _OnCuda(Simplex, "SimplexEncoding<"),
+    _OnCuda(LearnedProbe, "ProbeEncoding<"),
     _OnCuda(Triplane, "FactoredEncoding<radfield::TriplaneKind, ", 3),
     _OnCuda(VM, "FactoredEncoding<radfield::VMKind, ", 2),
     _OnCuda(CP, "FactoredEncoding<radfield::CPKind, ", 3),
@@ -139,9 +144,12 @@ def _tables(grid: Encoding, device: torch.device) -> dict:
         "levels": tables["levels"],
         "scales": tables.get("scales"),
         "maps": tables.get("maps"),
+        "choices": grid.choices() if isinstance(grid, LearnedProbe) else None,
         "box": grid.box if getattr(grid, "_boxed", False) else None,
         "smoothstep": tables.get("smoothstep", 0),
         "encoding": _encoding(grid) or 0,
+        "log2_codebook": tables.get("log2_codebook", 0),
+        "log2_probes": tables.get("log2_probes", 0),
     }
 
 
