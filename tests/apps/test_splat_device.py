@@ -67,14 +67,9 @@ def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops):
 @pytest.mark.parametrize("renderer", ("3dgut", "3dgut-sorted"))
 def test_emulated_3dgut_trains_as_the_cpu_does(scene, emulated_ops, renderer):
     config = dataclasses.replace(TINY, renderer=renderer, initial_gaussians=60)
-
-    def run():
-        training = training_of(scene, config)
-        return [splat.train_step(training, progress).loss for progress in (0.0, 0.1, 0.1)]
-
-    expected = run()
-    with backend.use(backend.EMULATED), pytest.warns(RadfieldWarning, match=f"no CUDA graph .*renderer '{renderer}'"):
-        found = run()
+    expected = losses(scene, config=config)
+    with backend.use(backend.EMULATED):
+        found = losses(scene, config=config)
     assert emulated_ops >= {f"gaussian_eval3d_{part}" for part in ("pack", "forward", "backward")}
     assert emulated_ops >= {"gaussian_unscented_forward", "gaussian_trace_gather"}
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
@@ -88,9 +83,10 @@ def test_a_gpu_trains_as_the_cpu_does(scene):
 
 
 @emulated
-def test_no_step_waits_for_the_device(scene):
+@pytest.mark.parametrize("renderer", ("raster", "3dgut-sorted"))
+def test_no_step_waits_for_the_device(scene, renderer):
     """But where Gaussians are added and removed, where room is made, and where figures are read."""
-    config = dataclasses.replace(TINY, refine_interval=100)
+    config = dataclasses.replace(TINY, refine_interval=100, renderer=renderer)
     with backend.use(backend.EMULATED):
         training, places = training_of(scene, config), []
         for _ in range(3):
@@ -108,10 +104,12 @@ def test_no_step_waits_for_the_device(scene):
 
 
 @emulated
-def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
+@pytest.mark.parametrize(("renderer", "count"), [("raster", 120), ("3dgut", 40)])
+def test_a_captured_step_is_the_same_steps(scene, monkeypatch, renderer, count):
     """Replays, which run none of the step's Python, train as steps do: views, backgrounds and rates come from the
     device; after a refinement all is captured anew. Bits are the same, since no sum is by atomics."""
-    config, found = dataclasses.replace(TINY, refine_interval=1, background="random"), {}
+    config = dataclasses.replace(TINY, refine_interval=1, background="random", renderer=renderer)
+    config, found = dataclasses.replace(config, initial_gaussians=count), {}
     for captures in (False, True):
         with backend.use(backend.EMULATED), monkeypatch.context() as patch:
             training = training_of(scene, config)
@@ -172,10 +170,10 @@ def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
     said = []
     monkeypatch.setattr(device_step, "warn", said.append)
     with backend.use(backend.EMULATED):
-        for options in ({"densification": "mcmc"}, {"exposure": True}, {"renderer": "trace"}, {"renderer": "3dgut"}):
+        for options in ({"densification": "mcmc"}, {"exposure": True}, {"renderer": "trace"}):
             assert training_of(scene, dataclasses.replace(TINY, **options)).device_steps() is None
     reasons = [line.split("(")[1].split(")")[0] for line in said]
-    assert reasons == ["densification 'mcmc'", "corrections per image", "ray tracing", "renderer '3dgut'"]
+    assert reasons == ["densification 'mcmc'", "corrections per image", "ray tracing"]
 
 
 @pytest.mark.parametrize(

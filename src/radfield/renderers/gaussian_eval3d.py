@@ -48,7 +48,7 @@ from ..tracing.particle_bvh import Kernel, particle_streams
 from .gaussian_color import HARMONIC_0, gaussian_color
 from .gaussian_projection import MIN_ALPHA, Camera, Projected, project
 from .gaussian_raster import MIN_TRANSMITTANCE
-from .gaussian_tiles import Tiles, make_tiles
+from .gaussian_tiles import EntryBudget, Tiles, make_tiles
 from .gaussian_trace_ops import GATHER
 from .gaussian_trace_reference import blend_in_order, meetings
 
@@ -246,21 +246,23 @@ def rasterise_eval3d(
     *,
     near: float = 0.0,
     options: Eval3d = UNSORTED,
+    budget: EntryBudget | None = None,
 ) -> Drawn:
     """Draws `particles`, which `project` has seen as `projected`, along the `rays` of the image's pixels, row by row,
-    over `background` [3] (black by default). Nothing at a distance up to `near` is hit.
+    over `background` [3] (black by default). Nothing at a distance up to `near` is hit. budget: for CUDA kernels, room
+    for the tiles' entries; directions are not looked at then, so that the host need not wait.
 
     Gradients, once: to all five of the particles, and the background. Raises `BadInput` for shapes that do not fit and
     rays without direction.
     """
     if len(rays) != width * height:
         raise BadInput(f"rasterise_eval3d: there are {len(rays)} rays; the rule: {width} x {height}, one per pixel")
-    if bad := int((~((rays.directions.detach().square().sum(1) - 1).abs() < 0.01)).sum()):
+    if budget is None and (bad := int((~((rays.directions.detach().square().sum(1) - 1).abs() < 0.01)).sum())):
         raise BadInput(f"rasterise_eval3d: {bad} rays have no direction; the rule: unit vectors")
     if not near >= 0:
         raise BadInput(f"rasterise_eval3d: near is {near}; the rule: at least 0")
     if native(particles.means):
-        color, depth, transmittance = _native(particles, projected, rays, (width, height), near, options)
+        color, depth, transmittance = _native(particles, projected, rays, (width, height), near, options, budget)
     else:
         order = (projected.radius > 0).all(1).nonzero()[:, 0]
         order = order[projected.depth.detach()[order].argsort(stable=True)]
@@ -271,11 +273,11 @@ def rasterise_eval3d(
     return Drawn(color, 1 - transmittance, depth, projected)
 
 
-def _native(particles: Particles, projected: Projected, rays: Rays, size, near: float, options: Eval3d):
+def _native(particles: Particles, projected: Projected, rays: Rays, size, near: float, options: Eval3d, budget):
     projected = Projected(*(value.detach() for value in projected))
     colors = particles.colors.detach().contiguous()
     differentiate = torch.is_grad_enabled() and any(value.requires_grad for value in particles)
-    tiles, _ = make_tiles(projected, colors, *size, differentiate=differentiate)
+    tiles, _ = make_tiles(projected, colors, *size, differentiate=differentiate, budget=budget)
     streams = particle_streams(*particles[:4])
     records = memory.empty((len(particles.opacities), 16), torch.float32, colors.device)
     PACK(records=records, **streams, colors=colors)
@@ -302,6 +304,7 @@ def see_eval3d(
     near: float = 0.0,
     options: Eval3d = UNSORTED,
     cap: MemoryCap | None = None,
+    budget: EntryBudget | None = None,
 ) -> Drawn:
     """What `camera` sees of `scene` along `rays`, those of its pixels row by row (`traced_view.view_rays`); the other
     arguments are those of `rasterise_eval3d`, and `cap` is asked whether there is memory. Differentiable by the scene's
@@ -322,4 +325,5 @@ def see_eval3d(
     colors = gaussian_color(scene.means.T, scene.base, scene.rest, projected.radius, position, degree=scene.degree).T
     particles = Particles(scene.means, scene.quaternions, scales, opacities, colors)
     size = camera.width, camera.height
-    return rasterise_eval3d(particles, projected, rays, *size, background, near=near, options=options)
+    drawing = {"near": near, "options": options, "budget": budget}
+    return rasterise_eval3d(particles, projected, rays, *size, background, **drawing)

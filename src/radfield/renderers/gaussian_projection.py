@@ -40,6 +40,7 @@ Letters: G Gaussians, B parts of them; N rows of arrays that hold these Gaussian
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -285,7 +286,7 @@ def _lens_fields(camera: Camera) -> dict:
         axis, angle, shift = camera.shutter_motion()
         shutter = torch.cat((axis, shift)).float().to(device)
     return {
-        "distortion": torch.tensor(camera.distortion or (0.0,) * len(DISTORTION), device=device),
+        "distortion": _distortion(camera.distortion or (0.0,) * len(DISTORTION), device),
         "shutter": shutter,
         "model": MODELS.index(camera.model),
         "distorted": any(camera.distortion),
@@ -293,3 +294,9 @@ def _lens_fields(camera: Camera) -> dict:
         "angle": angle / (2 * math.pi),
         "direction": 0 if camera.shutter is None else DIRECTIONS.index(camera.shutter.direction),
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _distortion(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[9] on `device`, copied there once: no step that is captured copies from the host."""
+    return torch.tensor(values, device=device)
