@@ -114,6 +114,7 @@ def _(a):
 
 @BACKWARD.cuda
 def _(a):
+    a.aligned("partial", 16)
     return _of_tiles("gaussian_eval3d_backward", a)
 
 

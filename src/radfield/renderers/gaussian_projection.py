@@ -286,7 +286,7 @@ def _lens_fields(camera: Camera) -> dict:
         axis, angle, shift = camera.shutter_motion()
         shutter = torch.cat((axis, shift)).float().to(device)
     return {
-        "distortion": _distortion(camera.distortion or (0.0,) * len(DISTORTION), device),
+        "distortion": _distortion(tuple(camera.distortion) or (0.0,) * len(DISTORTION), device),
         "shutter": shutter,
         "model": MODELS.index(camera.model),
         "distorted": any(camera.distortion),

@@ -1,4 +1,4 @@
-// Both rasterisers' walks along the list of a tile. A block is a tile, a thread a pixel; two warps are a block of 8 x 8
+// The rasterisers' walks along the list of a tile. A block is a tile, a thread a pixel; two warps are a block of 8 x 8
 // pixels and pass over the entries that do not reach it. Records come to shared memory in batches, VECTORS float4 of each.
 #pragma once
 #include "../cuda/device.h"

@@ -66,6 +66,6 @@ def render_view(model, cameras: Cameras, view: int, background: Tensor | None = 
     if background is None:
         background = torch.full((3,), BACKGROUNDS[model.background], device=model.device)
     with torch.no_grad():
-        view_of = _view(model.gaussians, cameras, view, model.config.near)
-        drawn = _see(model.gaussians, *view_of, background.to(model.device), model.config)
+        camera, rays = _view(model.gaussians, cameras, view, model.config.near)
+        drawn = _see(model.gaussians, camera, rays, background.to(model.device), model.config)
     return View(drawn.color, drawn.alpha, drawn.depth / drawn.alpha.clamp_min(1e-6))
