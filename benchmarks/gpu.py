@@ -129,7 +129,7 @@ def op_items(job: Job, device: torch.device, capture: Path) -> Iterator[tuple[st
     """Every op, as programs call it; at last those that no workload calls."""
     size, done = gpu_ops.Size(), set(job.skip)
     if job.tiny:
-        small = {"levels": 3, "log2_size": 8, "base_resolution": 16, "finest_resolution": 64, "resolution": 32}
+        small = {"levels": 3, "log2_size": 8, "base_resolution": 16, "finest_resolution": 64, "resolution": 48}
         size = gpu_ops.Size(1 << 10, 32, 60, 6, small, _TINY)
 
     @functools.cache

@@ -1,11 +1,11 @@
 """Workloads of gpu_ops.py besides trainings and encodings: frames in one pass, known geometry, sorting onto a grid, and
-what the nerfacc stand-in adds. `size` is a gpu_ops.Size."""
+what the stand-ins for nerfacc and gsplat add. `size` is a gpu_ops.Size."""
 
 from __future__ import annotations
 
 import torch
 
-from radfield.compat import nerfacc
+from radfield.compat import gsplat, nerfacc
 from radfield.compat.nerfacc.segments import segment_scan
 from radfield.encodings import registry
 from radfield.fields import distance, values
@@ -89,4 +89,22 @@ def stand_in(device: torch.device, size) -> None:
     estimator.sampling(rays.origins, rays.directions, render_step_size=0.02)
 
 
-MORE = {"frames": frames, "known geometry": known_geometry, "sorting": sorting, "nerfacc's": stand_in}
+def gaussians_by_rows(device: torch.device, size) -> None:
+    """gsplat's: Gaussians that lie one after another, of which one camera sees a part, by harmonics and by colours."""
+    random, n, side = torch.Generator().manual_seed(0), size.gaussians, size.side
+    pose, lens = torch.eye(4, device=device)[None], torch.tensor([[[1.1, 0, 0.5], [0, 1.1, 0.5], [0, 0, 1]]]) * side
+    pose[0, 2, 3], lens[0, 2, 2] = 2.0, 1.0
+    shapes = {"means": (n, 3), "quats": (n, 4), "scales": (n, 3), "opacities": (n,)}
+    values = {k: torch.randn(shape, generator=random) for k, shape in shapes.items()}
+    values["scales"], values["opacities"] = 0.01 * values["scales"].exp(), values["opacities"].sigmoid()
+    for degree, shape in ((3, (n, 16, 3)), (None, (n, 3))):
+        leaves = {k: v.to(device).requires_grad_() for k, v in values.items()}
+        colors = torch.rand(shape, generator=random).to(device).requires_grad_()
+        seen = gsplat.rasterization(
+            **leaves, colors=colors, viewmats=pose, Ks=lens.to(device), width=side, height=side, sh_degree=degree
+        )
+        seen[0].sum().backward()
+
+
+MORE = {"frames": frames, "known geometry": known_geometry, "sorting": sorting}
+MORE |= {"nerfacc's": stand_in, "gsplat's": gaussians_by_rows}

@@ -241,7 +241,9 @@ def workloads(device: torch.device, size: Size, scene: Callable[[], Scene]) -> d
     found |= {"pictures and triangles": lambda: pictures_and_triangles(device, size)}
     found |= {name: lambda workload=workload: workload(device, size) for name, workload in MORE.items()}
     found |= {"ngp": lambda: nerf(scene(), device, size), "neus2": lambda: surface(scene(), device, size)}
-    found |= {f"splat {r}": lambda r=r: gaussians(scene(), device, size, r) for r in ("raster", "trace")}
+    found |= {
+        f"splat {r}": lambda r=r: gaussians(scene(), device, size, r) for r in ("raster", "trace", "3dgut-sorted")
+    }
     return found
 
 

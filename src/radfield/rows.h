@@ -1,6 +1,6 @@
 // Values that lie row by row, as streams, and back (rows.py).
 #pragma once
-#include <stdint.h>
+#include "maths.h"
 
 namespace radfield {
 

@@ -2,7 +2,7 @@
 
     streams_c = values[rows, c]
 
-A few columns, on a CPU: torch's own transposed copy takes several times as long.
+A few columns: on a CPU torch's own transposed copy takes several times as long.
 
 Letters: N rows of values, M of them taken, C channels.
 """
@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import memory
-from .backend import backend_for
+from .backend import native
+from .cuda.plan import Launch, blocks
 from .op import In, Op, Out
 
 MOST_CHANNELS = 64
@@ -41,10 +42,20 @@ COLUMNS = Op(
 )
 
 
+@TAKE.cuda
+def _(a):
+    return Launch("rows_take", blocks(a.M))
+
+
+@PUT.cuda
+def _(a):
+    return Launch("rows_clear", blocks(a.N if a.rows else 0)), Launch("rows_put", blocks(a.M))
+
+
 def streams_of(values: Tensor) -> Tensor:
     """[C, M] contiguous of `values` [M, C], which may be a view of such streams: then no copy. No gradient."""
     values = values.detach()
-    if _worth_it(values) and backend_for(values) == "cpu":
+    if _worth_it(values) and native(values):
         return _taken(values, None)
     return values.T.contiguous()
 
@@ -71,7 +82,7 @@ def columns_of(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def _taken(values: Tensor, rows: Tensor | None) -> Tensor:
-    streams = memory.empty((values.shape[1], len(values if rows is None else rows)), torch.float32)
+    streams = memory.empty((values.shape[1], len(values if rows is None else rows)), torch.float32, values.device)
     TAKE(streams=streams, values=values, rows=rows)
     return streams
 
@@ -85,7 +96,7 @@ class _Take(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        values = memory.empty(ctx.shape, torch.float32)
+        values = memory.empty(ctx.shape, torch.float32, grad.device)
         if not len(grad):
             values.zero_()
         PUT(values=values, streams=grad.T.contiguous(), rows=ctx.rows)
@@ -94,10 +105,9 @@ class _Take(torch.autograd.Function):
 
 def take_rows(values: Tensor, rows: Tensor | None = None) -> Tensor:
     """`values[rows]` [M, C], with stride (1, M) where the native op makes it, of `values` [N, C] float32; `rows` [M]
-    int64, rising, below N, or None for all. Gradients, once. On a CPU; elsewhere an index in torch. Raises `BadInput`
-    on another dtype."""
+    int64, rising, below N, or None for all. Gradients, once. Raises `BadInput` on another dtype."""
     if rows is None and values.mT.is_contiguous():
         return values
-    if backend_for(values) == "cpu":
+    if native(values):
         return _Take.apply(values, rows)
     return values if rows is None else values[rows]

@@ -65,6 +65,18 @@ def test_emulated_rays_train_as_the_cpu_does(scene, emulated_ops, rays):
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
 
 
+@emulated
+def test_emulated_3dgut_trains_as_the_cpu_does(scene, emulated_ops):
+    config = dataclasses.replace(TINY, renderer="3dgut-sorted", initial_gaussians=50)
+    expected = losses(scene, config=config)
+    with backend.use(backend.EMULATED):
+        found = losses(scene, config=config)
+    assert emulated_ops >= {f"gaussian_eval3d_{part}" for part in ("pack", "forward", "backward")}
+    assert emulated_ops >= {"gaussian_unscented_forward", "gaussian_trace_gather"}
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-3, atol=0)
+    assert len({round(loss, 6) for loss in found}) == 3
+
+
 @on_gpu
 @pytest.mark.filterwarnings("ignore:no CUDA graph")
 @pytest.mark.parametrize("options", [{}, {"renderer": "trace", "rays": 512}])
@@ -75,9 +87,10 @@ def test_a_gpu_trains_as_the_cpu_does(scene, options):
 
 
 @emulated
-def test_no_step_waits_for_the_device(scene):
+@pytest.mark.parametrize("renderer", ("raster", "3dgut-sorted"))
+def test_no_step_waits_for_the_device(scene, renderer):
     """But where Gaussians are added and removed, where room is made, and where figures are read."""
-    config = dataclasses.replace(TINY, refine_interval=100)
+    config = dataclasses.replace(TINY, refine_interval=100, renderer=renderer)
     with backend.use(backend.EMULATED):
         training, places = training_of(scene, config), []
         for _ in range(3):
@@ -95,24 +108,30 @@ def test_no_step_waits_for_the_device(scene):
 
 
 @emulated
-def test_a_captured_step_is_the_same_steps(scene, monkeypatch):
+@pytest.mark.parametrize(
+    ("renderer", "progress", "replayed"),
+    # the fifth step adds and removes some; the sixth has larger images
+    [("raster", (0.0,) * 5 + (0.7,) * 4, (2, 3, 4, 7, 8)), ("3dgut", (0.0,) * 4, (2, 3))],
+)
+def test_a_captured_step_is_the_same_steps(scene, monkeypatch, renderer, progress, replayed):
     """Replays, which run none of the step's Python, train as steps do: views, backgrounds and rates come from the
     device; after a refinement all is captured anew. Bits are the same, since no sum is by atomics."""
-    config, found = dataclasses.replace(TINY, refine_interval=1, background="random"), {}
+    config = dataclasses.replace(TINY, refine_interval=1, background="random", renderer=renderer)
+    found = {}
     for captures in (False, True):
         with backend.use(backend.EMULATED), monkeypatch.context() as patch:
             training = training_of(scene, config)
             if captures:
                 replays_of(training, patch)
             results, captured = [], []
-            for i in range(9):
-                splat.train_step(training, 0.0 if i < 5 else 0.7)  # the fifth step adds and removes some
+            for at in progress:
+                splat.train_step(training, at)
                 results += training.device_steps().read() or (), len(training.model.gaussians)
                 captured.append(any(graph.captured for graph in training.device_steps().graphs.values()))
-            assert captured == [captures and i in (2, 3, 4, 7, 8) for i in range(9)]
+            assert captured == [captures and i in replayed for i in range(len(progress))]
             found[captures] = results, training.model.gaussians
     (once, ours), (again, theirs) = found[False], found[True]
-    assert once == again and len(set(once[1::2])) > 1
+    assert once == again and (len(set(once[1::2])) > 1) == (renderer == "raster")
     assert all(torch.equal(a, b) for a, b in zip(ours.tensors().values(), theirs.tensors().values(), strict=True))
 
 
@@ -167,7 +186,13 @@ def test_steps_that_have_to_wait_say_so(scene, monkeypatch):
 
 @pytest.mark.parametrize(
     ("densification", "renderer", "rays"),
-    [("default", "raster", 0), ("mcmc", "raster", 0), ("mcmc", "trace", 0), ("default", "trace", 64)],
+    [
+        ("default", "raster", 0),
+        ("mcmc", "raster", 0),
+        ("mcmc", "trace", 0),
+        ("mcmc", "3dgut-sorted", 0),
+        ("default", "trace", 64),
+    ],
 )
 def test_no_tensor_is_made_without_a_device(scene, densification, renderer, rays):
     """Also where Gaussians are added, moved and removed, and their opacities reset."""

@@ -3,8 +3,11 @@
 import gsplat_reference as reference
 import pytest
 import torch
+from checks import EMULATES
+from cuda_emulator.backend import emulator
 from gsplat_reference import HEIGHT, NAMES, WIDTH, leaves, scene
 
+from radfield import backend
 from radfield.compat.gsplat import rasterization
 from radfield.compat.gsplat.checks import WrongCall
 from radfield.errors import BadInput
@@ -71,6 +74,19 @@ def compare(values, reference_options=None, tolerance=2e-3, **options):
 def test_all_modes_are_the_published_formulas(mode, packed):
     background = torch.rand(2, 3, generator=torch.Generator().manual_seed(3))
     compare(scene(), {"mode": mode}, render_mode=mode, packed=packed, backgrounds=background)
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_are_read_by_cuda_kernels(packed):
+    """Parameters lie Gaussian by Gaussian here: no op makes streams of them."""
+    values, ran = scene(N=25, C=1), set()
+    values["colors"] = torch.randn(25, 9, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(5)) * 0.3
+    with backend.use(backend.EMULATED), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "emulator", lambda op, *given: (ran.add(op.name), emulator(op, *given)))
+        compare(values, {"degree": 2}, sh_degree=2, packed=packed)
+    rows = {f"gaussian_{name}_rows_{way}" for name in ("project", "color") for way in ("forward", "backward")}
+    assert ran >= rows and not any(name.startswith(("gaussian_project_f", "gaussian_color_f")) for name in ran)
 
 
 def test_antialiased_opacities_are_compensated():

@@ -14,11 +14,12 @@ from radfield.data.target import target_image
 from radfield.encodings import frequency, hash_grid, spherical_harmonics
 from radfield.fields import distance, values
 from radfield.gaussians import plas
+from radfield.gaussians.scene import GaussianScene
 from radfield.image_loss import image_loss
 from radfield.networks import mlp
 from radfield.networks.grid_mlp import grid_mlp
 from radfield.rays import Rays
-from radfield.renderers import gaussian_tiles, media, sphere_tracing
+from radfield.renderers import gaussian_eval3d, gaussian_tiles, media, sphere_tracing
 from radfield.renderers.composite import composite, composite_raw
 from radfield.renderers.gaussian_camera import Camera
 from radfield.renderers.gaussian_color import gaussian_color
@@ -125,11 +126,17 @@ def test_occupancy_and_march(called):
     assert set(called) == {f"occupancy_{name}" for name in expected} | {"march_count"}
 
 
-@pytest.mark.parametrize("model", ["perspective", "fisheye"])
-def test_gaussians(called, monkeypatch, model):
+@pytest.mark.parametrize(
+    ("model", "by_rows", "kind"),
+    [("perspective", True, "project_rows"), ("perspective", False, "project"), ("fisheye", True, "unscented")],
+)
+def test_gaussians(called, monkeypatch, model, by_rows, kind):
     monkeypatch.setattr(gaussian_tiles, "int", lambda value: 5, raising=False)  # numbers that only the device knows
     shapes = {"means": (9, 3), "quaternions": (9, 4), "scales": (9, 3), "opacities": (9,)}
-    values = {name: torch.rand(shape, device=META).requires_grad_() for name, shape in shapes.items()}
+    values = {name: torch.rand(shape, device=META) for name, shape in shapes.items()}
+    if not by_rows:
+        values = {name: value.mT.contiguous().mT if value.ndim == 2 else value for name, value in values.items()}
+    values = {name: value.requires_grad_() for name, value in values.items()}
     base, rest = (torch.rand(rows, 9, device=META).requires_grad_() for rows in (3, 9))
     view = Camera(torch.eye(4), (9.0, 9.0), (4.0, 4.0), 8, 8, model=model).to(META)
     drawn = project(**values, camera=view)
@@ -138,10 +145,25 @@ def test_gaussians(called, monkeypatch, model):
     gradients = torch.autograd.grad(image.sum(), [*values.values(), base, rest])
     target, _ = target_image(torch.zeros(8, 8, 4, dtype=torch.uint8, device=META), torch.zeros(3, device=META), (4, 4))
     assert {v.device for v in (*gradients, target)} == {META}
-    kind = "project" if model == "perspective" else "unscented"
     passes = {f"{name}_{way}" for name in (kind, "color", "raster") for way in ("forward", "backward")}
     lists = {"pack", "sort", "tiles_count", "tiles_fill", "tiles_trim", "raster_gather"}
     assert set(called) == {f"gaussian_{name}" for name in passes | lists} | {"target_image"}
+
+
+@pytest.mark.parametrize("options", (gaussian_eval3d.UNSORTED, gaussian_eval3d.SORTED))
+def test_gaussians_by_their_response_in_space(called, options):
+    shapes = {"means": 3, "quaternions": 4, "log_scales": 3, "opacity_logits": None, "base": 3, "rest": 9}
+    values = {k: torch.rand(9 if n is None else (n, 9), device=META).requires_grad_() for k, n in shapes.items()}
+    view = Camera(torch.eye(4), (9.0, 9.0), (4.0, 4.0), 8, 8, unscented=True).to(META)
+    room, black = gaussian_tiles.EntryBudget(20, META), torch.zeros(3, device=META)
+    drawn = gaussian_eval3d.see_eval3d(
+        GaussianScene(**values), view, some_rays(64), black, options=options, budget=room
+    )
+    gradients = torch.autograd.grad(drawn.color.sum() + drawn.depth.sum(), list(values.values()))
+    assert {v.device for v in (*drawn[:3], *gradients)} == {META}
+    passes = {f"eval3d_{part}" for part in ("pack", "forward", "backward")} | {"color_forward", "color_backward"}
+    lists = {"pack", "sort", "tiles_count", "tiles_fill", "tiles_trim", "trace_gather", "unscented_forward"}
+    assert set(called) == {f"gaussian_{name}" for name in passes | lists}
 
 
 def test_adam(called):

@@ -18,6 +18,12 @@ FACTORED = [("Triplane", 4, B), ("Triplane", 1, "float"), ("VM", 8, B), ("CP", 8
 VOXELS = [(1, B, "false"), (8, B, "false"), (8, "float", "false"), (4, "float", "true")]
 MMA = ("false", "true")
 FRAMES = ("false, 2, float", f"true, 4, {B}", f"true, 8, {B}")
+#: the encodings of positions in one pass
+GRID = "radfield::GridEncoding"
+ONE_PASS = (
+    *("SimplexEncoding<4>", "ProbeEncoding<2>"),
+    *(f"FactoredEncoding<radfield::{kind}Kind, {f}>" for kind, f in (("Triplane", 4), ("VM", 8))),
+)
 SORT = ("count", "scan", "scatter")
 #: what is compiled of each file: the specialisations that differ in code, training's among them
 KERNELS = {
@@ -107,6 +113,19 @@ KERNELS = {
         *(f"compact_streams<uint{bits}_t>" for bits in (16, 32)),
     ],
     "renderers/gaussian_color.cu": [f"gaussian_color_{way}<{n}>" for way in ("forward", "backward") for n in (1, 4, 5)],
+    "renderers/gaussian_color_rows.cu": [
+        "gaussian_color_rows_clear",
+        *(f"gaussian_color_rows_{way}<{n}>" for way in ("forward", "backward") for n in (1, 4, 5)),
+    ],
+    "renderers/gaussian_projection_rows.cu": [
+        *("gaussian_project_rows_clear", "gaussian_project_rows_forward"),
+        *(f"gaussian_project_rows_backward<{b}>" for b in ("false", "true")),
+    ],
+    "rows.cu": ["rows_clear", "rows_put", "rows_take"],
+    "renderers/gaussian_eval3d.cu": [
+        "gaussian_eval3d_pack",
+        *(f"gaussian_eval3d_{way}<{most}>" for way in ("forward", "backward") for most in (0, 16, 64)),
+    ],
     **{
         f"renderers/gaussian_{stem}.cu": [
             f"gaussian_{kind}_forward",
@@ -157,9 +176,10 @@ KERNELS = {
     "tracing/particle_bvh.cu": ["particle_bounds", *(f"particle_bvh_refit_{p}" for p in ("clear", "leaves", "nodes"))],
     "renderers/fused.cu": [
         *(f"render_fused_pack<{mma}>" for mma in ("false", "true", "2")),
-        f"render_fused<2, false, false, 4, 4, {H}>",
-        "render_fused<false, false, false, 2, 4, float>",
-        *(f"render_fused<true, {b}, {b}, 4, 4, {B}>" for b in ("false", "true")),
+        f"render_fused<2, false, false, {GRID}<4>, 4, {H}>",
+        f"render_fused<false, false, false, {GRID}<2>, 4, float>",
+        *(f"render_fused<true, {b}, {b}, {GRID}<4>, 4, {B}>" for b in ("false", "true")),
+        *(f"render_fused<true, false, false, radfield::{encoding}, 4, {B}>" for encoding in ONE_PASS),
     ],
     "sampling/march.cu": [
         *(f"march_count<{a}, {b}>" for a in ("false", "true") for b in ("false", "true")),
@@ -212,13 +232,10 @@ def test_errors_of_the_source_name_kernel_file_and_line():
         compiler.compile_cubin('#line 1 "broken.cu"\n\nint x = y;', "broken.cu", ("f",), "sm_75")
 
 
-#: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked, and 3DGUT, whose
-#: sorted way back adds to rows that differ from pixel to pixel
+#: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked
 CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
-CPU_ONLY += ("gaussian_eval3d_pack", "gaussian_eval3d_forward", "gaussian_eval3d_backward")
-# on a GPU rows are turned into streams by torch
-CPU_ONLY += tuple(f"gaussian_{name}_rows_{way}" for name in ("project", "color") for way in ("forward", "backward"))
-CPU_ONLY += ("rows_take", "rows_put", "rows_above_zero", "columns_take")
+#: and which rows of a list are in sight, which torch finds there
+CPU_ONLY += ("rows_above_zero", "columns_take")
 
 
 def test_every_other_op_has_cuda_kernels():

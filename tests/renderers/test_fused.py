@@ -10,7 +10,7 @@ from cuda_emulator.backend import SCHEDULES, emulator
 from radfield import backend
 from radfield.camera_rays import image_rays
 from radfield.cameras import Cameras, look_at
-from radfield.encodings import hash_grid, registry, simplex
+from radfield.encodings import factored, hash_grid, learned_probe, registry, simplex
 from radfield.encodings.dense_grid import Config as DenseConfig
 from radfield.errors import BadInput
 from radfield.fields.radiance import Config, RadianceField, build
@@ -25,14 +25,25 @@ GRIDS = {
     "tiled": hash_grid.Config(2, 8, base_resolution=8, growth=1.0, entries="tiled"),
 }
 
+#: those that CUDA alone takes; of how many grids a feature is the product
+OTHERS = {
+    "simplex": (simplex.Config(levels=3, features=2, log2_size=8, base_resolution=4), 1),
+    "permutohedral": (simplex.Config(2, 4, log2_size=8, base_resolution=4, ordering="permutohedral"), 1),
+    "probe": (learned_probe.Config(3, 2, log2_entries=6, log2_codebook=5, probes=4, base_resolution=4), 1),
+    "triplane": (factored.TriplaneConfig(2, 4, base_resolution=4), 3),
+    "vm": (factored.VMConfig(components=16, resolution=7), 2),
+    "cp": (factored.CPConfig(components=8, resolution=9), 3),
+}
+
 
 def field_of(cascades=1, kind="hash", **options):
     """Denser here and thinner there: some rays end, some go through."""
     generator = torch.Generator().manual_seed(1)
-    options = {"grid": GRIDS[kind], "width": 16, "degree": 2, **options}
+    grid, factors = OTHERS[kind] if kind in OTHERS else (GRIDS[kind], 1)
+    options = {"grid": grid, "width": 16, "degree": 2, **options}
     field = RadianceField(Config(**options), cascades, generator)
     with torch.no_grad():
-        field.grid.table.copy_(20 * torch.randn(field.grid.table.shape, generator=generator))
+        field.grid.table.copy_(20 ** (1 / factors) * torch.randn(field.grid.table.shape, generator=generator))
     field.grid.loaded()
     return field
 
@@ -120,6 +131,29 @@ def test_in_16_bits_and_from_far_away_memory(monkeypatch):
     config = volume.Config(step=1 / 24, stop=1e-2)
     found, expected = both(field_of(precision="bf16"), *scene(), config, backend.EMULATED)
     assert_agree(found[:2], expected[:2], rtol=0, atol=3e-2)
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(
+    ("kind", "precision", "boxed"),
+    [
+        *(("simplex", "f32", False), ("permutohedral", "bf16", False), ("probe", "f32", False)),
+        *(("probe", "bf16", False), ("triplane", "bf16", False)),
+        *(("triplane", "f32", True), ("dense", "f32", True), ("vm", "f32", False), ("cp", "f32", False)),
+    ],
+)
+def test_other_encodings_in_one_kernel(kind, precision, boxed):
+    """Also those that span a part of the cube."""
+    emulator.order = 7
+    cascades, factors = 2 if kind == "vm" else 1, OTHERS.get(kind, (None, 1))[1]
+    field = field_of(cascades, kind, precision=precision)
+    if boxed:
+        field.grid.resize(box=torch.tensor([[0.1, 0.25, 0.05], [0.9, 0.8, 0.85]]))
+        assert not fused.applies(field, torch.zeros(1, 3))
+    config = volume.Config(step=1 / 16, stop=1e-6)
+    found, expected = both(field, *scene(cascades, 0.3 if factors == 1 else 0.8, 35), config, backend.EMULATED)
+    assert_agree(found[:2], expected[:2], rtol=0, atol=1e-4 if precision == "f32" else 3e-2)
+    assert 0.05 < expected[1].mean() < 0.99
 
 
 def test_agrees_with_plain_torch():
@@ -220,18 +254,24 @@ def test_refuses_another_width():
 
 
 def test_other_fields_take_the_separate_ops():
-    x = torch.zeros(1, 3)
-    for name in ("cpu", *([backend.EMULATED] if EMULATES else [])):
+    x, grids = torch.zeros(1, 3), ("hash", "dense", "tiled", "nearest")
+    more = ("simplex", "permutohedral", "probe", "triplane", "vm", "cp")
+    for name, taken in (("cpu", grids), *([(backend.EMULATED, (*grids, *more))] if EMULATES else [])):
         with backend.use(name):
             assert fused.applies(field_of(), x)
-            assert not fused.applies(field_of(grid=simplex.Config(levels=2, log2_size=8)), x)
             assert not fused.applies(field_of(appearance=2), x)
+            sizes = {"levels": 2, "log2_size": 8, "base_resolution": 16, "finest_resolution": 128}
+            for kind in registry.ENCODINGS:
+                field = build(Config(grid=registry.config_of(kind, **sizes)))
+                assert fused.applies(field, x) == (kind in taken), kind
+            windowed = field_of(kind="simplex")
+            windowed.grid.window = 0.5
+            assert not fused.applies(windowed, x)
+            wrapped = field_of(kind="dense")
+            wrapped.grid.outside = "wrap"
+            assert not fused.applies(wrapped, x)
     with backend.use("reference"):
         assert not fused.applies(field_of(), x)
-    sizes = {"levels": 2, "log2_size": 8, "base_resolution": 16, "finest_resolution": 128}
-    for name in registry.ENCODINGS:
-        field = build(Config(grid=registry.config_of(name, **sizes)))
-        assert fused.applies(field, x) == (name in ("hash", "dense", "tiled", "nearest")), name
     shrunk = field_of(kind="dense")
     shrunk.grid._boxed = True  # as it is once its box is smaller than the cube
     assert not fused.applies(shrunk, x)

@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+from checks import EMULATES
+from cuda_emulator.backend import emulator
 from renderers_traced import gaussian_scene
 
 from radfield import backend
 from radfield.cameras import Cameras, look_at
+from radfield.cuda import library
 from radfield.errors import BadInput
 from radfield.gaussians.scene import GaussianScene
 from radfield.rays import Rays
@@ -18,6 +21,7 @@ from radfield.renderers.gaussian_color import gaussian_color_reference
 from radfield.renderers.gaussian_eval3d import (
     SORTED,
     UNSORTED,
+    Drawn,
     Eval3d,
     Particles,
     eval3d_reference,
@@ -67,6 +71,11 @@ def listed(tiles: Tiles, count: int) -> torch.Tensor:
     return found.view(-1, count)
 
 
+def on_cpu(drawn: Drawn) -> Drawn:
+    """The same there."""
+    return Drawn(*(v.cpu() for v in drawn[:3]), Projected(*(v.cpu() for v in drawn.projected)))
+
+
 class Reference:
     """What float64 says of the lists that the native code has: `color` [N, 3], `depth`, `transmittance`; `close`: rays
     of which a response, transmittance or order lies at a threshold."""
@@ -76,7 +85,8 @@ class Reference:
         rays = view_rays(there, 0)
         self.leaves = gaussians.map(lambda value: value.detach().double().requires_grad_())
         self.color, self.depth, self.transmittance = _by_float64(self.leaves, there, projected, rays, near, options)
-        tiles, _ = make_tiles(projected, torch.zeros(3, len(gaussians)), width, height)
+        with backend.use("cpu"):
+            tiles, _ = make_tiles(projected, torch.zeros(3, len(gaussians)), width, height)
         drawn = listed(tiles, len(gaussians))
         found = _by_float64(self.leaves, there, projected, rays, near, options, drawn)
         self.cut = float((self.color - found[0]).detach().abs().max())  # what the lists leave out
@@ -109,9 +119,34 @@ def _by_float64(leaves, there, projected, rays, near, options, drawn=None):
 
 @pytest.mark.parametrize(("lens", "k"), [("perspective", 0), ("perspective", 3), ("distorted", 16), ("fisheye", 16)])
 def test_agrees_with_the_reference(lens, k):
-    gaussians, there, options = gaussian_scene(120, seed=k, size=-2.1), cameras(lens, 37, 26, focal=30.0), Eval3d(k)
-    leaves, near = gaussians.map(lambda value: value.detach().clone().requires_grad_()), 2.3
-    ours = seen(leaves, there, options, near=near)
+    agrees(gaussian_scene(120, seed=k, size=-2.1), cameras(lens, 37, 26, focal=30.0), Eval3d(k))
+
+
+@pytest.mark.skipif(not EMULATES, reason="the emulator is for Linux on x86-64")
+@pytest.mark.parametrize(
+    ("k", "count", "size", "order"),
+    [(0, 70, (19, 18), 0), (4, 70, (18, 19), 1), (16, 40, (17, 9), 7), (40, 300, (9, 8), 7)],
+)
+def test_emulated_kernels_agree_with_the_reference(k, count, size, order):
+    """Rays that end, buffers that run over and such that do not, more entries than a batch has, tiles that reach beyond
+    the image."""
+    emulator.order = order
+    gaussians = gaussian_scene(count, seed=k + 1, size=-1.2)
+    gaussians.opacity_logits[::2] = 4.0
+    with backend.use(backend.EMULATED):
+        agrees(gaussians, cameras("perspective", *size, focal=0.9 * size[0]), Eval3d(k))
+
+
+@pytest.mark.skipif(library.unavailable() is not None, reason="needs a GPU that CUDA kernels run on")
+@pytest.mark.parametrize("k", [0, 4, 16, 40])
+def test_agrees_with_the_reference_on_cuda(k):
+    agrees(gaussian_scene(120, seed=k, size=-2.1), cameras("fisheye", 37, 26, focal=30.0), Eval3d(k), "cuda")
+
+
+def agrees(gaussians, there, options, device="cpu", near=2.3):
+    """Values and gradients of what is drawn on `device` with the reference's in float64."""
+    leaves = gaussians.map(lambda value: value.detach().to(device, copy=True).requires_grad_())
+    ours = on_cpu(seen(leaves, there.to(device), options, near=near))
     theirs = Reference(gaussians, there, ours.projected, near, options)
     keep = ~theirs.close
     assert float(keep.float().mean()) > 0.97 and float(ours.alpha.detach().mean()) > 0.3
@@ -124,7 +159,7 @@ def test_agrees_with_the_reference(lens, k):
     sum((w * v).sum() for w, v in zip(weights, flat, strict=True)).backward()
     sum((w.double() * v).sum() for w, v in zip(weights, wanted, strict=True)).backward()
     for name in NAMES:
-        found, value = getattr(leaves, name).grad, getattr(theirs.leaves, name).grad
+        found, value = getattr(leaves, name).grad.cpu(), getattr(theirs.leaves, name).grad
         assert float((found - value).abs().max()) < 2e-4 * float(value.abs().max()), name
 
 

@@ -29,6 +29,11 @@ RADFIELD_FN int64_t thread_number() { return (int64_t)blockIdx.x * blockDim.x + 
 RADFIELD_FN int64_t rows_in_use(const int64_t* count, int64_t M) { return count && *count < M ? *count : M; }
 RADFIELD_FN int lane_number() { return (int)(threadIdx.x % WARP); }
 
+// p[0..n-1] = 0, by all threads of the grid.
+RADFIELD_FN void clear_numbers(float* p, int64_t n) {
+  for (int64_t i = thread_number(); i < n; i += (int64_t)gridDim.x * blockDim.x) p[i] = 0.0f;
+}
+
 // One value of a stream of fp32, bf16 or fp16, as fp32.
 RADFIELD_FN float read(const float* p) { return *p; }
 RADFIELD_FN float read(const bf16* p) { return to_float(*p); }

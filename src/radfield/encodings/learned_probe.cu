@@ -2,7 +2,7 @@
 // fixed order.
 #include "learned_probe.h"
 
-#include "hash_grid_device.h"
+#include "learned_probe_device.h"
 
 namespace radfield {
 
@@ -11,10 +11,8 @@ template <int D>
 RADFIELD_FN ProbeCell<D, float, int32_t> probe_cell_of(const float* x, int64_t M, int64_t i, const GridLevel& level,
                                                        int interpolation, const Codebook& book) {
   float point[D];
-  uint32_t factor[D];
   read_point(point, x, M, i);
-  for (int d = 0; d < D; ++d) factor[d] = axis_factor(level, d);
-  return locate_probe<D, int32_t>(point, level, factor, interpolation, book);
+  return probe_cell(point, level, interpolation, book);
 }
 
 // TANGENT: the derivative of the features along a.tangent.
@@ -26,14 +24,10 @@ __global__ void learned_probe_forward(const LearnedProbeForward a) {
   const Codebook book = codebook_of(a, l);
   const T* const table = (const T*)a.table + level.offset * F;
   const auto cell = probe_cell_of<D>(a.x, a.M, i, level, a.smoothstep, book);
-  float tangent[D], values[F], sum[F] = {};
+  float tangent[D], sum[F] = {};
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
-#pragma unroll
-  for (int c = 0; c < 1 << D; ++c) {
-    read_vector(values, table + (int64_t)probed_entry(cell, c, level, book) * F);
-    const float w = TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c);
-    for (int f = 0; f < F; ++f) sum[f] = fma(values[f], w, sum[f]);
-  }
+  add_probed<D, F>(sum, cell, level, book, table,
+                   [&](int c) { return TANGENT ? tangent_weight(cell, c, tangent) : corner_weight(cell, c); });
   Out* const out = (Out*)a.features + l * F * a.M;
   for (int f = 0; f < F; ++f) write(out + f * a.M + i, sum[f]);
 }

@@ -3,43 +3,23 @@
 #include "simplex.h"
 
 #include "../training/adam_device.h"
-#include "hash_grid_device.h"
+#include "simplex_device.h"
 
 namespace radfield {
 
-// A sample's simplex in a level.
-template <int D>
-struct DeviceSimplex {
-  SimplexCell<D, float, int32_t> cell;
-  const float* map;
-  int64_t offset;
-  int32_t mask;  // of the entry number: all bits where the level is dense
-
-  template <class Args>
-  RADFIELD_FN DeviceSimplex(const Args& a, int64_t l, int64_t i) {
-    const int64_t* const level = a.levels + 4 * l;
-    float point[D];
-    uint32_t factor[D];
-    map = a.maps + l * D * (D + 1), offset = level[0], mask = level[3] ? (int32_t)level[1] - 1 : -1;
-    read_point(point, a.x, a.M, i);
-    for (int d = 0; d < D; ++d) factor[d] = vertex_factor<D>(d, level[3], (uint32_t)level[2]);
-    cell = locate_simplex<D, int32_t>(point, map, factor, level[3] == 1);
-  }
-  // Where the F features of vertex k stand in the table.
-  template <int F>
-  RADFIELD_FN int64_t at(int k) const { return (offset + (cell.entry[k] & mask)) * F; }
-  // Its weight; or the weight's derivative along a tangent.
-  template <bool TANGENT>
-  RADFIELD_FN float weight(int k, const float (&tangent)[D]) const {
-    return TANGENT ? vertex_weight_along(cell, k, tangent, map) : vertex_weight(cell, k);
-  }
-};
+// Of sample i.
+template <int D, class Args>
+RADFIELD_FN DeviceSimplex<D> simplex_of(const Args& a, int64_t l, int64_t i) {
+  float point[D];
+  read_point(point, a.x, a.M, i);
+  return DeviceSimplex<D>(a, l, point);
+}
 
 // grad += the gradients g of sample i's features in level l.
 template <int D, int F, bool TANGENT, class Sum, class Args>
 RADFIELD_FN void spread_to_vertices(const Args& a, int64_t l, int64_t i, const float (&g)[F], const float (&tangent)[D],
                                     Sum* grad) {
-  const DeviceSimplex<D> simplex(a, l, i);
+  const DeviceSimplex<D> simplex = simplex_of<D>(a, l, i);
   float added[F];
 #pragma unroll
   for (int k = 0; k <= D; ++k) {
@@ -53,15 +33,10 @@ template <int D, int F, class T, class Out, bool TANGENT>
 __global__ void simplex_forward(const SimplexForward a) {
   const int64_t i = thread_number(), l = blockIdx.y;
   if (i >= rows_in_use(a.count, a.M)) return;
-  const DeviceSimplex<D> simplex(a, l, i);
-  float tangent[D] = {}, sum[F] = {}, values[F];
+  const DeviceSimplex<D> simplex = simplex_of<D>(a, l, i);
+  float tangent[D] = {}, sum[F] = {};
   if (TANGENT) read_point(tangent, a.tangent, a.M, i);
-#pragma unroll
-  for (int k = 0; k <= D; ++k) {
-    read_vector(values, (const T*)a.table + simplex.template at<F>(k));
-    const float w = simplex.template weight<TANGENT>(k, tangent);
-    for (int f = 0; f < F; ++f) sum[f] = fma(values[f], w, sum[f]);
-  }
+  add_vertices<TANGENT>(sum, simplex, (const T*)a.table, tangent);
   Out* const out = (Out*)a.features + l * F * a.M;
   for (int f = 0; f < F; ++f) write(out + f * a.M + i, sum[f]);
 }
@@ -82,7 +57,7 @@ __global__ void simplex_backward_x(const SimplexBackwardX a) {
   if (i >= a.M) return;
   float sum[D] = {}, dots[D + 1], values[F], g[F];
   for (int64_t l = 0; !TANGENT && l < a.L; ++l) {
-    const DeviceSimplex<D> simplex(a, l, i);
+    const DeviceSimplex<D> simplex = simplex_of<D>(a, l, i);
     if (!read_gradient(g, (const G*)a.grad_features + l * F * a.M + i, a.M)) continue;
 #pragma unroll
     for (int k = 0; k <= D; ++k) {

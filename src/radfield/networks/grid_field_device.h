@@ -29,22 +29,39 @@ RADFIELD_FN float as_stored(float value) {
   return read(&kept);
 }
 
-// The grid's features of the tile, rows of the network's inputs. What is behind them, up to `rows`, is 0.
-template <int F, class T, class Args, int D>
+// An encoding whose features lie in groups of F: find(a, point, g, values) adds those of group g to values of 0. This one
+// is the grids of hash_grid.h; others are in encodings_device.h.
+template <int FEATURES>
+struct GridEncoding {
+  static constexpr int F = FEATURES;
+
+  template <class Args>
+  RADFIELD_FN static int groups(const Args& a) { return (int)a.L; }
+
+  template <class T, class Args, int D>
+  RADFIELD_FN static void find(const Args& a, const float (&point)[D], int l, float (&values)[F]) {
+    uint32_t factor[D];
+    const GridLevel level = grid_level(a.levels, a.scales, l);
+    for (int d = 0; d < D; ++d) factor[d] = axis_factor(level, d);
+    const auto cell = locate<D, int32_t>(point, level, factor, a.smoothstep);
+    add_corners<D, F>(values, cell, level, (const T*)a.table + level.offset * F,
+                      [&](int c) { return corner_weight(cell, c); });
+  }
+};
+
+// The encoding's features of the tile, rows of the network's inputs. What is behind them, up to `rows`, is 0.
+template <class Encoding, class T, class Args, int D>
 RADFIELD_FN void load_features(const Args& a, const TilePoints<D>& points, float* x, int rows) {
-  for_rows((int)a.L, [&](int l, int s) {
-    float sum[F] = {}, point[D];
+  constexpr int F = Encoding::F;
+  const int groups = Encoding::groups(a), channels = groups * F;
+  for_rows(groups, [&](int g, int s) {
+    float values[F] = {}, point[D];
     if (points.used[s]) {
-      uint32_t factor[D];
-      const GridLevel level = grid_level(a.levels, a.scales, l);
-      for (int d = 0; d < D; ++d) point[d] = points.x[d][s], factor[d] = axis_factor(level, d);
-      const auto cell = locate<D, int32_t>(point, level, factor, a.smoothstep);
-      add_corners<D, F>(sum, cell, level, (const T*)a.table + level.offset * F,
-                        [&](int c) { return corner_weight(cell, c); });
+      for (int d = 0; d < D; ++d) point[d] = points.x[d][s];
+      Encoding::template find<T>(a, point, g, values);
     }
-    for (int f = 0; f < F; ++f) x[(l * F + f) * STRIDE + s] = as_stored<T>(sum[f]);
+    for (int f = 0; f < F; ++f) x[(g * F + f) * STRIDE + s] = as_stored<T>(values[f]);
   });
-  const int channels = (int)a.L * F;
   for_rows(rows - channels, [&](int c, int s) { x[(channels + c) * STRIDE + s] = 0.0f; });
 }
 

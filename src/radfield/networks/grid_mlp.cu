@@ -24,7 +24,7 @@ __global__ void __launch_bounds__(128) grid_mlp_forward(const GridMlpForward a, 
       for (int d = 0; d < D; ++d) points[0].x[d][s] = i + s < a.M ? a.x[d * a.M + i + s] : 0.0f;
     }
     __syncthreads();
-    load_features<F, T>(a, points[0], memory.x, memory.inputs);
+    load_features<GridEncoding<F>, T>(a, points[0], memory.x, memory.inputs);
     __syncthreads();
     run_layers<MMA>(a, shape[0], memory.x, memory.h, [&](int o, int at, float value) {
       if (i + at < a.M) write_stream(a.y, a.y_type, o * a.M + i + at, value);

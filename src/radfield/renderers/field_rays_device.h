@@ -47,7 +47,7 @@ RADFIELD_FN void walk_rays(const Args& a, float* scratch, int64_t rows) {
       for (int c = 0; c < 3; ++c) tile.points.x[c][s] = found ? point[c] : 0.0f;
     }
     if (!__syncthreads_or(found)) return;
-    load_features<F, T>(a, tile.points, memory.x, memory.inputs);
+    load_features<GridEncoding<F>, T>(a, tile.points, memory.x, memory.inputs);
     if constexpr (BESIDE) {
       __syncthreads();
       for_rows(BESIDE, [&](int c, int at) {

@@ -2,7 +2,7 @@
 #include "fused.h"
 
 #include "../encodings/spherical_harmonics.h"
-#include "../networks/grid_field_device.h"
+#include "../networks/encodings_device.h"
 #include "../sampling/march_device.h"
 #include "composite.h"
 
@@ -75,8 +75,11 @@ struct FusedRay {
     float q[3];
     ray.point_at(step_time<CONE>(march.constants.stepping, ray, step, 0.5f), q);
     const float scale = inverse_side((int32_t)a.cascades - 1);
-    for (int c = 0; c < 3; ++c)
-      tile.points.x[c][s] = a.cascades == 1 ? q[c] : (q[c] - 0.5f) * scale + 0.5f, tile.d[c][s] = ray.d[c];
+    for (int c = 0; c < 3; ++c) {
+      const float x = a.cascades == 1 ? q[c] : (q[c] - 0.5f) * scale + 0.5f;
+      tile.points.x[c][s] = a.box ? (x - a.box[c]) / (a.box[3 + c] - a.box[c]) : x;
+      tile.d[c][s] = ray.d[c];
+    }
   }
   // Composites the sample and goes one step on.
   RADFIELD_FN void see(const FusedTile& tile, int s) {
@@ -105,7 +108,8 @@ RADFIELD_FN void fused_harmonics(const RenderFused& a, const FusedTile& tile, fl
   for_rows(rows - behind, [&](int c, int s) { x[(behind + c) * STRIDE + s] = 0.0f; });
 }
 
-template <int MMA, bool CONE, bool CASCADES, int F, int DEGREE, class T>
+// Encoding: of the positions, as load_features takes it.
+template <int MMA, bool CONE, bool CASCADES, class Encoding, int DEGREE, class T>
 __global__ void __launch_bounds__(128) render_fused(const RenderFused a, float* scratch, int64_t rows) {
   SHARED_ARRAY(TileShape, shape, [2]);
   SHARED_ARRAY(Constants, constants, [1]);
@@ -128,7 +132,7 @@ __global__ void __launch_bounds__(128) render_fused(const RenderFused a, float* 
       if (found) ray.put(tile, s);
     }
     if (!__syncthreads_or(found)) return;
-    load_features<F, T>(a, tile.points, x, shape[0].layer[0].rows);
+    load_features<Encoding, T>(a, tile.points, x, shape[0].layer[0].rows);
     fused_harmonics<DEGREE, T>(a, tile, seen, shape[1].layer[0].rows);
     __syncthreads();
     run_layers<MMA>(density_network(a), shape[0], x, h, [&](int o, int at, float value) {

@@ -20,6 +20,9 @@ struct RenderFused {
   int64_t table_type;
   const int64_t* levels;
   const float* scales;
+  const float* maps;
+  const uint8_t* choices;
+  const float* box;
   const float* density_parameters;
   const int64_t* density_layers;
   float* density_packed;
@@ -27,6 +30,9 @@ struct RenderFused {
   const int64_t* color_layers;
   float* color_packed;
   int64_t smoothstep;
+  int64_t encoding;
+  int64_t log2_codebook;
+  int64_t log2_probes;
   int64_t activation;
   int64_t bias;
   int64_t widest;
@@ -40,7 +46,7 @@ struct RenderFused {
   double cone;
   double max_step;
   double stop;
-  int64_t N, B, S, E, F, L, P, A, Q, I, K, J;
+  int64_t N, B, S, E, F, L, W, U, P, A, Q, I, K, J;
 };
 
 // What the march reads.

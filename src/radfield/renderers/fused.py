@@ -1,6 +1,7 @@
 """Rendering in one pass, for inference: each ray is marched, and each of its samples encoded, asked of both networks
 and composited, without anything but the rays' results being in memory (after Mueller et al. 2022, Instant-NGP,
-appendix E.2). For the radiance field with a hash, dense or tiled grid.
+appendix E.2). For the radiance field with a hash, dense or tiled grid; on CUDA also with a simplex encoding, a
+learned probe, planes and lines.
 
 On CUDA it is one kernel. A block holds 32 rays, one per lane of its first warp, and asks the networks for one sample of
 each at a time, 32 being a tile of the MLP's kernels; a ray that has ended gives its lane to the next that nobody has
@@ -15,12 +16,19 @@ density and colour networks, of A and K layers; B words of the bitfield, S of ne
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from ..backend import by_tinycudann, on_cuda
 from ..cuda.plan import Launch, flag
-from ..encodings.hash_grid import OPS, HashGrid, entry_bytes
+from ..encodings.dense_grid import DenseGrid
+from ..encodings.encoding import Encoding
+from ..encodings.factored import CP, VM, Triplane
+from ..encodings.hash_grid import HashGrid, entry_bytes
+from ..encodings.learned_probe import LearnedProbe
+from ..encodings.simplex import Simplex
 from ..fields.radiance import RadianceField
 from ..networks.grid_mlp import takes
 from ..networks.mlp import ACTIVATIONS, MLP, kernel_of, products, tiles
@@ -44,7 +52,10 @@ RENDER = Op(
     In("near_blocks", "i32", "S"),
     In("table", "f32 bf16 f16", "E F", "its dtype is that of what goes from one network to the next"),
     In("levels", "i64", "L 4"),
-    In("scales", "f32", "L"),
+    In("scales", "f32", "L", optional=True),
+    In("maps", "f32", "L W", "CUDA, of a simplex encoding: in the place of scales", optional=True),
+    In("choices", "u8", "U", "CUDA, of a learned probe", optional=True),
+    In("box", "f32", "2 3", "CUDA: the part of space that the encoding spans", optional=True),
     In("density_parameters", "f32", "P"),
     In("density_layers", "i64", "A 4"),
     InOut("density_packed", "f32", "Q", "scratch"),
@@ -52,6 +63,9 @@ RENDER = Op(
     In("color_layers", "i64", "K 4"),
     InOut("color_packed", "f32", "J", "scratch"),
     Scalar("smoothstep", "int"),
+    Scalar("encoding", "int", "CUDA: of _ENCODINGS"),
+    Scalar("log2_codebook", "int", "of a learned probe; so the next"),
+    Scalar("log2_probes", "int"),
     Scalar("activation", "int", "of both networks' hidden layers"),
     Scalar("bias", "int"),
     Scalar("widest", "int", "the most inputs or outputs of a layer of both, padded to 16"),
@@ -70,28 +84,73 @@ TILE_ROWS = 32  # of an image that a CPU's tasks take at a time
 _BLOCKS = 2048  # at most: enough to fill any GPU, few enough to reuse the weights that each has in its cache
 
 
+class _OnCuda(NamedTuple):
+    """An encoding as CUDA takes it (networks/encodings_device.h): its type, to which F is added, and how many rows of
+    `levels` a group of F features has."""
+
+    module: type[Encoding]
+    kernel: str
+    rows: int = 1
+
+
+_ENCODINGS = (
+    _OnCuda(HashGrid, "GridEncoding<"),
+    _OnCuda(DenseGrid, "GridEncoding<"),
+    _OnCuda(Simplex, "SimplexEncoding<"),
+    _OnCuda(LearnedProbe, "ProbeEncoding<"),
+    _OnCuda(Triplane, "FactoredEncoding<radfield::TriplaneKind, ", 3),
+    _OnCuda(VM, "FactoredEncoding<radfield::VMKind, ", 2),
+    _OnCuda(CP, "FactoredEncoding<radfield::CPKind, ", 3),
+)
+
+
 @RENDER.cuda
 def _(a):
     a.aligned("table", entry_bytes(a, "table"))
-    mma = products(a.kernel)
-    kinds = f"{mma}, {flag(a.cone > 0)}, {flag(a.cascades > 1)}, {a.F}, {a.degree}, {a.cxx('table')}"
-    rows = sum(-(-size // 16) * 16 for size in (a.L * a.F, a.features + a.degree**2)) + 2 * a.widest
+    mma, known = products(a.kernel), _ENCODINGS[a.encoding]
+    encoding = f"radfield::{known.kernel}{a.F}>"
+    kinds = f"{mma}, {flag(a.cone > 0)}, {flag(a.cascades > 1)}, {encoding}, {a.degree}, {a.cxx('table')}"
+    inputs = a.L // known.rows * a.F, a.features + a.degree**2
+    rows = sum(-(-size // 16) * 16 for size in inputs) + 2 * a.widest
     pack = Launch(f"render_fused_pack<{mma}>", (-(-max(a.P, a.I) // 256) if a.N else 0,))
     return pack, tiles(f"render_fused<{kinds}>", rows, min(-(-a.N // 32), _BLOCKS))
 
 
 def applies(field, origins: Tensor) -> bool:
-    """Whether `field` is rendered in one pass: a radiance field as it is, on a grid that the op takes, without
+    """Whether `field` is rendered in one pass: a radiance field as it is, of an encoding that the op takes, without
     appearance."""
     if type(field) is not RadianceField or field.config.appearance or by_tinycudann():
         return False
     networks = (field.density_network.config, field.color_network.config)
     plain = all(n.skip is None and n.output_activation == "none" for n in networks)
     same = networks[0].activation == networks[1].activation and networks[0].bias == networks[1].bias
-    grid = field.grid
     if on_cuda(origins):
-        return plain and same and type(grid) is HashGrid and grid.grid.ops is OPS and grid.outside == "clamp"
-    return plain and same and takes(grid, origins)
+        return plain and same and _encoding(field.grid) is not None
+    return plain and same and takes(field.grid, origins)
+
+
+def _encoding(grid: Encoding) -> int | None:
+    """Which of `_ENCODINGS` it is; None: of none, or with a window or a policy that kernels do not know."""
+    if grid.outside != "clamp" or getattr(grid, "window", None) is not None:
+        return None
+    return next((i for i, known in enumerate(_ENCODINGS) if type(grid) is known.module), None)
+
+
+def _tables(grid: Encoding, device: torch.device) -> dict:
+    """The encoding's arguments."""
+    stored, tables = grid.stored(), grid.grid.tables(device)
+    return {
+        "table": grid.table.detach() if stored is None else stored,
+        "levels": tables["levels"],
+        "scales": tables.get("scales"),
+        "maps": tables.get("maps"),
+        "choices": grid.choices() if isinstance(grid, LearnedProbe) else None,
+        "box": grid.box if getattr(grid, "_boxed", False) else None,
+        "smoothstep": tables.get("smoothstep", 0),
+        "encoding": _encoding(grid) or 0,
+        "log2_codebook": tables.get("log2_codebook", 0),
+        "log2_probes": tables.get("log2_probes", 0),
+    }
 
 
 @torch.no_grad()
@@ -115,8 +174,7 @@ def render_fused(
     check_width("render_fused", width, rays)
     n, device, cuda = len(rays), rays.origins.device, on_cuda(rays.origins)
     color, opacity, depth = (torch.empty(*shape, device=device) for shape in ((3, n), (n,), (n,)))
-    hash_grid, networks = field.grid, {"density": field.density_network, "color": field.color_network}
-    stored, config = hash_grid.stored(), field.density_network.config
+    networks, config = {"density": field.density_network, "color": field.color_network}, field.density_network.config
     RENDER(
         color=color,
         opacity=opacity,
@@ -129,8 +187,7 @@ def render_fused(
         far=None if rays.far is None else rays.far.contiguous(),
         bitfield=grid.bitfield.view(torch.int32),
         near_blocks=grid.near_blocks,
-        table=hash_grid.table.detach() if stored is None else stored,
-        **hash_grid.grid.tables(device),
+        **_tables(field.grid, device),
         **{f"{name}_{k}": v for name, network in networks.items() for k, v in _weights(network, device).items()},
         activation=ACTIVATIONS[config.activation][0],
         bias=config.bias,

@@ -12,6 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from .. import memory
 from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out
 from ..tensors import feature_major, streams
@@ -32,6 +33,22 @@ BACKWARD = Op(
     *_STORED,
     *_SEEN,
 )
+
+_THREADS = 128
+
+
+@FORWARD.cuda
+def _(a):
+    return Launch(f"gaussian_color_rows_forward<{a.degree + 1}>", blocks(a.G, threads=_THREADS), (_THREADS,))
+
+
+@BACKWARD.cuda
+def _(a):
+    named = blocks(a.N if a.rows else 0)  # and so all others are to be cleared
+    return (
+        Launch("gaussian_color_rows_clear", named),
+        Launch(f"gaussian_color_rows_backward<{a.degree + 1}>", blocks(a.G, threads=_THREADS), (_THREADS,)),
+    )
 
 
 def gaussian_color_rows_reference(means, coefficients, radius, position, *, degree: int, rows=None) -> Tensor:
@@ -61,8 +78,9 @@ class _ColorRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):
         colors, means, coefficients = ctx.saved_tensors
-        grad_means = memory.empty(tuple(means.shape), torch.float32)
-        grad_coefficients = memory.empty(tuple(coefficients.shape), torch.float32)
+        grad_means, grad_coefficients = (
+            memory.empty(tuple(v.shape), torch.float32, v.device) for v in (means, coefficients)
+        )
         if not len(grad):
             grad_means.zero_(), grad_coefficients.zero_()
         BACKWARD(
@@ -82,10 +100,10 @@ def gaussian_color_rows(
     means: Tensor, coefficients: Tensor, radius: Tensor, position: Tensor, *, degree: int, rows: Tensor | None = None
 ) -> Tensor:
     """Colours [G, 3] seen from `position` [3]: `means` [N, 3], `coefficients` [N, K, 3] and `radius` [G, 2] of
-    `project`; Gaussian g is row `rows[g]` ([G] int64, rising, below N), or row g. float32, on a CPU. Gradients, once:
-    to means, coefficients and position.
+    `project`; Gaussian g is row `rows[g]` ([G] int64, rising, below N), or row g. float32. Gradients, once: to means,
+    coefficients and position.
 
-    Raises `BadInput` on another dtype, shape or device, or a degree that is not from 0 to 4 or has more coefficients.
+    Raises `BadInput` on another dtype or shape, or a degree that is not from 0 to 4 or has more coefficients.
     """
     least, shape = (rest_rows(degree) + 3) // 3, tuple(coefficients.shape)
     if len(shape) != 3 or shape[1] < least or shape[2] != 3:

@@ -23,9 +23,7 @@ RADFIELD_SIMD void pack_vector(const GaussianEval3dPack& a, int64_t i, int n) {
   const TracedParticle<vf> p = traced_particle(g, met);
   vf words[EVAL3D_RECORD], color[3];
   load_rows(a.colors, a.G, i, n, color);
-  for (int k = 0; k < 3; ++k) words[EVAL3D_MEAN + k] = p.mean[k], words[EVAL3D_COLOR + k] = select(met, color[k], vf{});
-  for (int k = 0; k < 9; ++k) words[EVAL3D_WHITEN + k] = p.whiten[k];
-  words[EVAL3D_OPACITY] = p.opacity;
+  space_record(p, met, color, words);
   for (int part = 0; part < EVAL3D_RECORD; part += W) {
     vi rows[W];
     to_rows(words, part, rows);
@@ -56,21 +54,18 @@ RADFIELD_SIMD void for_inside(const BlockRays& r, int v, Body body) {
     if (r.inside[v * W + lane] != 0.0f) body(r.at[v * W + lane], lane);
 }
 
-// W rays, and what is left of their light.
+// W rays, and what they have seen.
 struct Rays {
-  vf o[3], d[3], transmittance;
+  vf o[3], d[3];
+  SpaceState<vf> state;
 };
 RADFIELD_SIMD Rays rays_of(const BlockRays& r, int v) {
   Rays out;
   for (int c = 0; c < 3; ++c) out.o[c] = load(r.o[c] + v * W), out.d[c] = load(r.d[c] + v * W);
-  out.transmittance = load(r.inside + v * W);
+  out.state = SpaceState<vf>{{}, {}, load(r.inside + v * W)};
   return out;
 }
 
-template <class Struct>
-RADFIELD_SIMD const float* record_at(const Struct& a, int32_t entry) {
-  return a.records + EVAL3D_RECORD * (int64_t)((uint32_t)a.entries[entry] >> 4);
-}
 RADFIELD_SIMD SpaceGaussian<vf> same_gaussian(const float* record) {
   return space_gaussian<vf>([&](int i) { return splat(record[i]); });
 }
@@ -88,20 +83,20 @@ RADFIELD_SIMD SpaceGaussian<vf> lane_gaussians(const Struct& a, vi entries) {
 }
 
 // blend(hit, entry) for the hits of W rays in the order in which they leave the buffer, until all rays have ended: `entry`
-// is that of all lanes, or -1 where they have their own. It lessens rays.transmittance.
+// is that of all lanes, or -1 where they have their own. It lessens the rays' transmittance.
 template <class Struct, class Blend>
 RADFIELD_SIMD void walk_list(const Struct& a, const int32_t* list, int64_t count, Rays& rays, Blend blend) {
   if (!count) return;
   const float near = (float)a.near, max_alpha = (float)a.max_alpha, least = (float)a.min_transmittance;
-  SortBuffer<vf, vi> buffer;
+  SortBuffer<vf, vi, EVAL3D_MOST_K> buffer;
   clear(buffer, (int)a.k, vi{} + list[0]);
   for (int64_t i = 0; i < count; ++i) {
-    const vi open = rays.transmittance > least;
+    const vi open = rays.state.transmittance > least;
     if (!any(open)) return;
     vi on;
     Hit hit = space_hit(same_gaussian(record_of(a, list, i, count)), rays.o, rays.d, vi{} + list[i], open, near, max_alpha, on);
     if (!any(on)) continue;
-    exchange(buffer, hit);
+    for (int place = buffer.k - 1; place >= 0; --place) exchange_at(buffer, place, hit);
     if (any(hit.tau >= 0.0f)) blend(hit, a.k ? -1 : list[i]);
   }
   for (int i = 0; i < buffer.k; ++i)
@@ -110,21 +105,18 @@ RADFIELD_SIMD void walk_list(const Struct& a, const int32_t* list, int64_t count
 
 void forward_vector(const GaussianEval3dForward& a, const BlockRays& block, int v, const int32_t* list, int64_t count) {
   Rays rays = rays_of(block, v);
-  vf color[3] = {}, depth = {};
   walk_list(a, list, count, rays, [&](const Hit& hit, int32_t entry) __attribute__((always_inline)) {
-    const vf weight = hit_weight(hit, rays.transmittance, (float)a.min_transmittance);
+    vf color[3] = {};
     for (int c = 0; c < 3; ++c) {
-      vf seen = {};
-      if (entry >= 0) seen = splat(record_at(a, entry)[EVAL3D_COLOR + c]);
-      else for (int lane = 0; lane < W; ++lane) seen[lane] = record_at(a, hit.entry[lane])[EVAL3D_COLOR + c];
-      color[c] = fma(weight, seen, color[c]);
+      if (entry >= 0) color[c] = splat(record_at(a, entry)[EVAL3D_COLOR + c]);
+      else for (int lane = 0; lane < W; ++lane) color[c][lane] = record_at(a, hit.entry[lane])[EVAL3D_COLOR + c];
     }
-    depth = fma(weight, hit.tau, depth);
-    rays.transmittance = rays.transmittance - weight;
+    blend_hit(hit, color, (float)a.min_transmittance, rays.state);
   });
+  const SpaceState<vf>& seen = rays.state;
   for_inside(block, v, [&](int64_t at, int lane) {
-    for (int c = 0; c < 3; ++c) a.image[3 * at + c] = color[c][lane];
-    a.depth[at] = depth[lane], a.transmittance[at] = rays.transmittance[lane];
+    for (int c = 0; c < 3; ++c) a.image[3 * at + c] = seen.color[c][lane];
+    a.depth[at] = seen.depth[lane], a.transmittance[at] = seen.transmittance[lane];
   });
 }
 
@@ -132,15 +124,9 @@ void forward_vector(const GaussianEval3dForward& a, const BlockRays& block, int 
 RADFIELD_SIMD RayGradientOf<vf> gradients_of(const GaussianEval3dBackward& a, const BlockRays& block, int v) {
   RayGradientOf<vf> g = {};
   for_inside(block, v, [&](int64_t at, int lane) {
-    const float by_depth = a.grad_depth ? a.grad_depth[at] : 0.0f;
-    float total = by_depth * a.depth[at];
-    if (a.grad_transmittance) total = fma(a.grad_transmittance[at], a.transmittance[at], total);
-    for (int c = 0; c < 3; ++c) {
-      const float by_color = a.grad_image ? a.grad_image[3 * at + c] : 0.0f;
-      total = fma(by_color, a.image[3 * at + c], total);
-      g.color[c][lane] = by_color;
-    }
-    g.depth[lane] = by_depth, g.total[lane] = total;
+    const RayGradient one = pixel_gradient(a, at);
+    for (int c = 0; c < 3; ++c) g.color[c][lane] = one.color[c];
+    g.depth[lane] = one.depth, g.total[lane] = one.total;
   });
   return g;
 }
@@ -161,11 +147,12 @@ void backward_vector(const GaussianEval3dBackward& a, const BlockRays& block, in
   Rays rays = rays_of(block, v);
   RayGradientOf<vf> grad = gradients_of(a, block, v);
   walk_list(a, list, count, rays, [&](const Hit& hit, int32_t entry) __attribute__((always_inline)) {
-    const vf weight = hit_weight(hit, rays.transmittance, (float)a.min_transmittance);
+    vf& transmittance = rays.state.transmittance;
+    const vf weight = hit_weight(hit, transmittance, (float)a.min_transmittance);
     const SpaceGaussian<vf> g = entry >= 0 ? same_gaussian(record_at(a, entry)) : lane_gaussians(a, hit.entry);
     vf sums[TRACE_SUMS] = {};
-    hit_sums(g, hit, rays.o, rays.d, weight, rays.transmittance, (float)a.max_alpha, grad, sums);
-    rays.transmittance = rays.transmittance - weight;
+    hit_sums(g, hit, rays.o, rays.d, weight, transmittance, (float)a.max_alpha, grad, sums);
+    transmittance = transmittance - weight;
     if (entry >= 0) add_sums<TRACE_USED>(a.partial + TRACE_SUMS * (int64_t)entry, sums);
     else add_lane_rows(a, hit.entry, weight, sums);
   });

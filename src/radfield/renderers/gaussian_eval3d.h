@@ -70,6 +70,18 @@ RADFIELD_FN SpaceGaussian<F> space_gaussian(Value value) {
   g.opacity = value(EVAL3D_OPACITY);
   return g;
 }
+// The words of its record, of a particle that is met or none.
+template <class F, class Mask>
+RADFIELD_FN void space_record(const TracedParticle<F>& p, Mask met, const F (&color)[3], F (&words)[EVAL3D_RECORD]) {
+  for (int k = 0; k < 3; ++k) words[EVAL3D_MEAN + k] = p.mean[k], words[EVAL3D_COLOR + k] = select(met, color[k], F{});
+  for (int k = 0; k < 9; ++k) words[EVAL3D_WHITEN + k] = p.whiten[k];
+  words[EVAL3D_OPACITY] = p.opacity;
+}
+// The record of an entry's Gaussian.
+template <class Struct>
+RADFIELD_FN const float* record_at(const Struct& a, int32_t entry) {
+  return a.records + EVAL3D_RECORD * (int64_t)((uint32_t)a.entries[entry] >> 4);
+}
 
 template <class F, class I>
 struct SpaceHit {
@@ -87,39 +99,60 @@ RADFIELD_FN SpaceHit<F, I> space_hit(const SpaceGaussian<F>& g, const F (&o)[3],
   return {select(on, hit.tau, F{} + NO_HIT), min(alpha, F{} + max_alpha), entry};
 }
 
-// The hits that wait, nearest first; where there are fewer than k, the first are none.
-template <class F, class I>
+// The hits that wait, nearest first; where there are fewer than k, at most MOST, the first are none.
+template <class F, class I, int MOST>
 struct SortBuffer {
-  F tau[EVAL3D_MOST_K], alpha[EVAL3D_MOST_K];
-  I entry[EVAL3D_MOST_K];
+  F tau[MOST], alpha[MOST];
+  I entry[MOST];
   int k;
 };
-template <class F, class I>
-RADFIELD_FN void clear(SortBuffer<F, I>& b, int k, I some) {
+template <class F, class I, int MOST>
+RADFIELD_FN void clear(SortBuffer<F, I, MOST>& b, int k, I some) {
   b.k = k;
   for (int i = 0; i < k; ++i) b.tau[i] = F{} + NO_HIT, b.alpha[i] = F{}, b.entry[i] = some;
 }
-// Lets a hit in, behind those as near as it is; the nearest of all leaves, which may be none.
-template <class F, class I>
-RADFIELD_FN void exchange(SortBuffer<F, I>& b, SpaceHit<F, I>& hit) {
-  for (int i = b.k - 1; i >= 0; --i) {
-    const SpaceHit<F, I> other = {b.tau[i], b.alpha[i], b.entry[i]};
-    const auto stays = hit.tau >= other.tau;
-    b.tau[i] = select(stays, hit.tau, other.tau), hit.tau = select(stays, other.tau, hit.tau);
-    b.alpha[i] = select(stays, hit.alpha, other.alpha), hit.alpha = select(stays, other.alpha, hit.alpha);
-    b.entry[i] = select(stays, hit.entry, other.entry), hit.entry = select(stays, other.entry, hit.entry);
-  }
+// Exchanges a hit for that at place i, where it is not nearer. From the last of the k places to the first: lets it in,
+// behind those as near as it is; the nearest of all leaves, which may be none.
+template <class F, class I, int MOST>
+RADFIELD_FN void exchange_at(SortBuffer<F, I, MOST>& b, int i, SpaceHit<F, I>& hit) {
+  const SpaceHit<F, I> other = {b.tau[i], b.alpha[i], b.entry[i]};
+  const auto stays = hit.tau >= other.tau;
+  b.tau[i] = select(stays, hit.tau, other.tau), hit.tau = select(stays, other.tau, hit.tau);
+  b.alpha[i] = select(stays, hit.alpha, other.alpha), hit.alpha = select(stays, other.alpha, hit.alpha);
+  b.entry[i] = select(stays, hit.entry, other.entry), hit.entry = select(stays, other.entry, hit.entry);
 }
 
-// What a ray has gathered.
-template <class F>
-struct SpaceState {
-  F color[3], depth, transmittance;
-};
 // The weight of a hit that left the buffer: 0 where it is none, or the ray has ended.
 template <class F, class I>
 RADFIELD_FN F hit_weight(const SpaceHit<F, I>& hit, F transmittance, float least) {
   return select((hit.tau >= 0.0f) & (transmittance > least), hit.alpha * transmittance, F{});
+}
+
+// What a ray has gathered, and what is left of its light.
+template <class F>
+struct SpaceState {
+  F color[3], depth, transmittance;
+};
+// Blends in a hit that left the buffer, of this colour.
+template <class F, class I>
+RADFIELD_FN void blend_hit(const SpaceHit<F, I>& hit, const F (&color)[3], float least, SpaceState<F>& s) {
+  const F weight = hit_weight(hit, s.transmittance, least);
+  for (int c = 0; c < 3; ++c) s.color[c] = fma(weight, color[c], s.color[c]);
+  s.depth = fma(weight, hit.tau, s.depth);
+  s.transmittance = s.transmittance - weight;
+}
+
+// What the gradient of a pixel's ray begins with.
+RADFIELD_FN RayGradient pixel_gradient(const GaussianEval3dBackward& a, int64_t at) {
+  RayGradient g = {};
+  g.depth = a.grad_depth ? a.grad_depth[at] : 0.0f;
+  g.total = g.depth * a.depth[at];
+  if (a.grad_transmittance) g.total = fma(a.grad_transmittance[at], a.transmittance[at], g.total);
+  for (int c = 0; c < 3 && a.grad_image; ++c) {
+    g.color[c] = a.grad_image[3 * at + c];
+    g.total = fma(g.color[c], a.image[3 * at + c], g.total);
+  }
+  return g;
 }
 
 // The row of sums (gaussian_trace.h) of a hit of weight `weight` > 0 in some lanes; 0 in the others.

@@ -22,7 +22,8 @@ ellipse, and those that `project` leaves out, such as what reaches around the ca
 `eps`, no `antialiased`): Gaussians smaller than a pixel may fall between pixels.
 
 The reference draws every Gaussian on every pixel (or on those that `drawn` says). The way back goes front to back, too,
-and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order.
+and stores no hits; a tile writes a row of sums per entry, and each Gaussian adds its rows in a fixed order. On CUDA
+the rows of sorted hits are added up by atomics: their bits are not the same every time.
 
 Letters: G Gaussians, N = rows * columns rays, K entries of T tiles (gaussian_tiles.py).
 """
@@ -37,7 +38,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import memory
-from ..backend import native, on_cuda
+from ..backend import native
+from ..cuda.plan import Launch, blocks
 from ..errors import BadInput
 from ..op import In, Op, Out, Scalar
 from ..rays import Rays
@@ -46,7 +48,7 @@ from ..tracing.particle_bvh import Kernel, particle_streams
 from .gaussian_color import HARMONIC_0, gaussian_color
 from .gaussian_projection import MIN_ALPHA, Camera, Projected, project
 from .gaussian_raster import MIN_TRANSMITTANCE
-from .gaussian_tiles import Tiles, make_tiles
+from .gaussian_tiles import EntryBudget, Tiles, make_tiles
 from .gaussian_trace_ops import GATHER
 from .gaussian_trace_reference import blend_in_order, meetings
 
@@ -97,6 +99,29 @@ BACKWARD = Op(
     In("grad_transmittance", "f32", "rows columns", optional=True),
     *_LISTS,
 )
+
+
+@PACK.cuda
+def _(a):
+    a.aligned("records", 16)
+    return Launch("gaussian_eval3d_pack", blocks(a.G))
+
+
+@FORWARD.cuda
+def _(a):
+    return _of_tiles("gaussian_eval3d_forward", a)
+
+
+@BACKWARD.cuda
+def _(a):
+    a.aligned("partial", 16)
+    return _of_tiles("gaussian_eval3d_backward", a)
+
+
+def _of_tiles(kernel: str, a) -> Launch:
+    """A block per tile, for buffers of none, up to 16, or up to 64 hits."""
+    a.aligned("records", 16)
+    return Launch(f"{kernel}<{next(most for most in (0, 16, MOST_K) if a.k <= most)}>", (a.T,))
 
 
 @dataclass(frozen=True)
@@ -222,23 +247,23 @@ def rasterise_eval3d(
     *,
     near: float = 0.0,
     options: Eval3d = UNSORTED,
+    budget: EntryBudget | None = None,
 ) -> Drawn:
     """Draws `particles`, which `project` has seen as `projected`, along the `rays` of the image's pixels, row by row,
-    over `background` [3] (black by default). Nothing at a distance up to `near` is hit.
+    over `background` [3] (black by default). Nothing at a distance up to `near` is hit. budget: for CUDA kernels, room
+    for the tiles' entries; directions are not looked at then, so that the host need not wait.
 
     Gradients, once: to all five of the particles, and the background. Raises `BadInput` for shapes that do not fit and
     rays without direction.
     """
     if len(rays) != width * height:
         raise BadInput(f"rasterise_eval3d: there are {len(rays)} rays; the rule: {width} x {height}, one per pixel")
-    if bad := int((~((rays.directions.detach().square().sum(1) - 1).abs() < 0.01)).sum()):
+    if budget is None and (bad := int((~((rays.directions.detach().square().sum(1) - 1).abs() < 0.01)).sum())):
         raise BadInput(f"rasterise_eval3d: {bad} rays have no direction; the rule: unit vectors")
     if not near >= 0:
         raise BadInput(f"rasterise_eval3d: near is {near}; the rule: at least 0")
-    if on_cuda(particles.means):
-        raise BadInput("rasterise_eval3d: the Gaussians are on a GPU; the rule: on the CPU, where it has kernels")
     if native(particles.means):
-        color, depth, transmittance = _native(particles, projected, rays, (width, height), near, options)
+        color, depth, transmittance = _native(particles, projected, rays, (width, height), near, options, budget)
     else:
         order = (projected.radius > 0).all(1).nonzero()[:, 0]
         order = order[projected.depth.detach()[order].argsort(stable=True)]
@@ -249,13 +274,13 @@ def rasterise_eval3d(
     return Drawn(color, 1 - transmittance, depth, projected)
 
 
-def _native(particles: Particles, projected: Projected, rays: Rays, size, near: float, options: Eval3d):
+def _native(particles: Particles, projected: Projected, rays: Rays, size, near: float, options: Eval3d, budget):
     projected = Projected(*(value.detach() for value in projected))
     colors = particles.colors.detach().contiguous()
     differentiate = torch.is_grad_enabled() and any(value.requires_grad for value in particles)
-    tiles, _ = make_tiles(projected, colors, *size, differentiate=differentiate)
+    tiles, _ = make_tiles(projected, colors, *size, differentiate=differentiate, budget=budget)
     streams = particle_streams(*particles[:4])
-    records = memory.empty((len(particles.opacities), 16), torch.float32)
+    records = memory.empty((len(particles.opacities), 16), torch.float32, colors.device)
     PACK(records=records, **streams, colors=colors)
     lists = {
         "origins": feature_major(rays.origins.detach()),
@@ -280,6 +305,7 @@ def see_eval3d(
     near: float = 0.0,
     options: Eval3d = UNSORTED,
     cap: MemoryCap | None = None,
+    budget: EntryBudget | None = None,
 ) -> Drawn:
     """What `camera` sees of `scene` along `rays`, those of its pixels row by row (`traced_view.view_rays`); the other
     arguments are those of `rasterise_eval3d`, and `cap` is asked whether there is memory. Differentiable by the scene's
@@ -300,4 +326,5 @@ def see_eval3d(
     colors = gaussian_color(scene.means.T, scene.base, scene.rest, projected.radius, position, degree=scene.degree).T
     particles = Particles(scene.means, scene.quaternions, scales, opacities, colors)
     size = camera.width, camera.height
-    return rasterise_eval3d(particles, projected, rays, *size, background, near=near, options=options)
+    drawing = {"near": near, "options": options, "budget": budget}
+    return rasterise_eval3d(particles, projected, rays, *size, background, **drawing)

@@ -1,7 +1,8 @@
 """Projection of Gaussians to those that a camera sees, alone: *packed*, in rows of their own.
 
-What is kept is what `project` draws, by its rule, in the order of the Gaussians. On a CPU values are compacted once and
-gradients written once, into rows of the parameters as these lie; elsewhere this is `project` and a selection.
+What is kept is what `project` draws, by its rule, in the order of the Gaussians. Values are compacted once and
+gradients written once, into rows of the parameters as these lie; where they lie as streams, and of sigma points, this
+is `project` and a selection.
 
 Letters: N Gaussians, G of them seen.
 """

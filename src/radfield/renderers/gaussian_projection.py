@@ -33,13 +33,14 @@ one of them is nearer than `near` to the plane of a perspective lens or on the o
 lens, and where none is within a tenth of the image's size of it (3DGUT's rule: such a Gaussian lies close by, beside
 the view, and its seven points say little of the part in sight).
 
-Parameters that lie as streams, and on a CPU those that lie Gaussian by Gaussian, are read as they lie.
+Parameters that lie as streams, and (but for sigma points) those that lie Gaussian by Gaussian, are read as they lie.
 
 Letters: G Gaussians, B parts of them; N rows of arrays that hold these Gaussians.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -47,7 +48,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .. import memory
-from ..backend import backend_for, by_gsplat, native
+from ..backend import by_gsplat, native
 from ..cameras import DISTORTION
 from ..cuda.plan import Launch, blocks, flag
 from ..errors import BadInput
@@ -143,6 +144,21 @@ def _(a):
     return Launch(f"gaussian_project_backward<{flag(a.grad_camera)}>", (a.B,) if a.grad_camera else blocks(a.G))
 
 
+@ROWS_FORWARD.cuda_in("gaussian_projection_rows.cu")
+def _(a):
+    return Launch("gaussian_project_rows_forward", blocks(a.G))
+
+
+@ROWS_BACKWARD.cuda_in("gaussian_projection_rows.cu")
+def _(a):
+    grid = (a.B,) if a.grad_camera else blocks(a.G)
+    named = blocks(a.N if a.rows else 0)  # and so all others are to be cleared
+    return (
+        Launch("gaussian_project_rows_clear", named),
+        Launch(f"gaussian_project_rows_backward<{flag(a.grad_camera)}>", grid),
+    )
+
+
 @UNSCENTED_FORWARD.cuda_in("gaussian_unscented.cu")
 def _(a):
     return Launch("gaussian_unscented_forward", blocks(a.G, threads=128), (128,))
@@ -155,8 +171,8 @@ def _(a):
 
 
 def by_rows(means: Tensor, camera: dict) -> bool:
-    """Whether Gaussians with these `means` [G, 3] are projected from rows: where they lie so, on a CPU."""
-    return "model" not in camera and means.is_contiguous() and means.is_cpu and backend_for(means) == "cpu"
+    """Whether Gaussians with these `means` [G, 3] are projected from rows, by native ops: where they lie so."""
+    return "model" not in camera and means.is_contiguous() and native(means)
 
 
 class _Project(torch.autograd.Function):
@@ -217,7 +233,7 @@ def project(
     means: Tensor, quaternions: Tensor, scales: Tensor, opacities: Tensor, camera: Camera, *, antialiased: bool = False
 ) -> Projected:
     """Projects `means` [G, 3], `quaternions` [G, 4] (w, x, y, z; any length), `scales` [G, 3] (not their logarithms)
-    and `opacities` [G], all float32; views with stride (1, G), and on a CPU contiguous rows, are not copied.
+    and `opacities` [G], all float32; views with stride (1, G), and contiguous rows, are not copied.
 
     Gradients, once: to all four and to the camera (see there), from mean2d, conic, depth and opacity. Raises `BadInput`
     on another dtype or shape.
@@ -270,7 +286,7 @@ def _lens_fields(camera: Camera) -> dict:
         axis, angle, shift = camera.shutter_motion()
         shutter = torch.cat((axis, shift)).float().to(device)
     return {
-        "distortion": torch.tensor(camera.distortion or (0.0,) * len(DISTORTION), device=device),
+        "distortion": _distortion(tuple(camera.distortion) or (0.0,) * len(DISTORTION), device),
         "shutter": shutter,
         "model": MODELS.index(camera.model),
         "distorted": any(camera.distortion),
@@ -278,3 +294,9 @@ def _lens_fields(camera: Camera) -> dict:
         "angle": angle / (2 * math.pi),
         "direction": 0 if camera.shutter is None else DIRECTIONS.index(camera.shutter.direction),
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _distortion(values: tuple[float, ...], device: torch.device) -> Tensor:
+    """[9] on `device`, copied there once: no step that is captured copies from the host."""
+    return torch.tensor(values, device=device)

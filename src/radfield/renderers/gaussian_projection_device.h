@@ -1,4 +1,5 @@
-// What the CUDA kernels of both projections share: one Gaussian in and out, and the sums for the camera.
+// What the CUDA kernels of the projections share: one Gaussian in and out, and the sums for the camera. Gaussians that lie
+// as rows have `load_gaussian` and `store_gradient` of their own (gaussian_projection_rows.cu).
 #pragma once
 #include "../cuda/device.h"
 #include "gaussian_projection_backward.h"
@@ -34,6 +35,14 @@ RADFIELD_FN void store_projected(const Struct& a, int64_t i, bool kept, const Pr
   a.opacity[i] = kept ? s.opacity : 0.0f;
 }
 
+template <class Struct>
+RADFIELD_FN void store_gradient(const Struct& a, int64_t i, const Gaussian<float>& out) {
+  store_rows(a.grad_means, a.G, i, true, out.mean);
+  store_rows(a.grad_quaternions, a.G, i, true, out.quaternion);
+  store_rows(a.grad_scales, a.G, i, true, out.scale);
+  a.grad_opacities[i] = out.opacity;
+}
+
 // The gradient of Gaussian i; adds what it gives to the camera to the sums of this thread.
 template <bool WITH_CAMERA, class Struct, class Gradient>
 RADFIELD_FN void backward_gaussian(const Struct& a, int64_t i, Gradient gradient, float (&sums)[GAUSSIAN_CAMERA_GRADIENTS]) {
@@ -50,10 +59,7 @@ RADFIELD_FN void backward_gaussian(const Struct& a, int64_t i, Gradient gradient
     for (int k = 0; k < 2 && WITH_CAMERA; ++k)
       sums[12 + k] = sums[12 + k] + camera.focal[k], sums[14 + k] = sums[14 + k] + camera.center[k];
   }
-  store_rows(a.grad_means, a.G, i, true, out.mean);
-  store_rows(a.grad_quaternions, a.G, i, true, out.quaternion);
-  store_rows(a.grad_scales, a.G, i, true, out.scale);
-  a.grad_opacities[i] = out.opacity;
+  store_gradient(a, i, out);
 }
 
 // gradient(g, grad, camera gradient) for all Gaussians. With the camera's gradients a block is one of the B parts, whose
@@ -73,6 +79,27 @@ RADFIELD_FN void backward_part(const Struct& a, Gradient gradient) {
     const float sum = block_sum(sums[k]);
     if (threadIdx.x == 0) a.grad_camera[GAUSSIAN_CAMERA_GRADIENTS * b + k] = sum;
   }
+}
+
+// By a perspective lens: the Gaussian of this thread, and its gradient.
+template <class Struct>
+RADFIELD_FN void project_gaussian(const Struct& a) {
+  const int64_t i = thread_number();
+  if (i >= a.G) return;
+  const GaussianCamera camera = gaussian_camera(a);
+  const Gaussian<float> g = load_gaussian(a, i);
+  const Projection<float> p = projection(camera, g);
+  const ProjectedGaussian<float> s = projected(camera, g, p);
+  float radius[2];
+  box_radius(p, s.opacity, radius);
+  store_projected(a, i, is_drawn(camera, g, s, radius), s, radius);
+}
+template <bool WITH_CAMERA, class Struct>
+RADFIELD_FN void project_gaussian_backward(const Struct& a) {
+  const GaussianCamera camera = gaussian_camera(a);
+  backward_part<WITH_CAMERA>(a, [&](const Gaussian<float>& g, const ProjectedGaussian<float>& grad, CameraGradient<float>* sum) {
+    return projection_gradient<WITH_CAMERA>(camera, g, projection(camera, g), grad, sum);
+  });
 }
 
 }  // namespace radfield

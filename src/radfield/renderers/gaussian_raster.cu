@@ -22,7 +22,7 @@ __global__ void __launch_bounds__(256) gaussian_raster_forward(const GaussianRas
   const TilePixel pixel = tile_pixel(a);
   float transmittance = pixel.inside ? 1.0f : -1.0f, color[C] = {};  // beyond the image: rays that have ended
   int32_t last = -1;
-  front_to_back<RECORD_VECTORS>(a, pixel, transmittance, [&](const float* record, int32_t k) {
+  front_to_back<RECORD_VECTORS>(a, pixel, [&] { return transmittance > 0.0f; }, [&](const float* record, int32_t k) {
     const float weight = blend_weight(min(on_pixel(record, pixel).raw, (float)a.max_alpha), transmittance);
     if (!(weight > 0.0f)) return;
     for (int c = 0; c < C; ++c) color[c] = fma(weight, record[RECORD_COLOR + c], color[c]);
@@ -81,7 +81,7 @@ template <int C, bool ABSOLUTE>
 __global__ void __launch_bounds__(256) gaussian_raster_backward(const GaussianRasterBackward a) {
   const TilePixel pixel = tile_pixel(a);
   BehindPixel<C> behind = begin_behind<C>(a, pixel);
-  back_to_front<RECORD_VECTORS>(a, pixel, behind.last, [&](const float* record, int32_t k, float (&values)[RASTER_SUMS]) {
+  rows_back_to_front<RECORD_VECTORS>(a, pixel, behind.last, [&](const float* record, int32_t k, float (&values)[RASTER_SUMS]) {
     return pixel_sums<C, ABSOLUTE>(record, pixel, k, (float)a.max_alpha, behind, values);
   });
 }

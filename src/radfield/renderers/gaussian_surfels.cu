@@ -12,7 +12,7 @@ __global__ void __launch_bounds__(256) gaussian_surfels_forward(const GaussianSu
   float transmittance = pixel.inside ? 1.0f : -1.0f, color[C] = {}, median = 0.0f;  // beyond the image: rays that have ended
   DepthSpread<float> depths = {};
   int32_t last = -1;
-  front_to_back<SURFEL_VECTORS>(a, pixel, transmittance, [&](const float* record, int32_t k) {
+  front_to_back<SURFEL_VECTORS>(a, pixel, [&] { return transmittance > 0.0f; }, [&](const float* record, int32_t k) {
     SurfelHit<float> hit;
     surfel_hit(record, pixel.x, pixel.y, (float)a.near, hit);
     const float before = transmittance;
@@ -53,7 +53,7 @@ template <int C>
 __global__ void __launch_bounds__(256) gaussian_surfels_backward(const GaussianSurfelsBackward a) {
   const TilePixel pixel = tile_pixel(a);
   BehindSurfel<C, float, int32_t> behind = begin_behind<C>(a, pixel);
-  back_to_front<SURFEL_VECTORS>(a, pixel, behind.last, [&](const float* record, int32_t k, float (&values)[RASTER_SUMS]) {
+  rows_back_to_front<SURFEL_VECTORS>(a, pixel, behind.last, [&](const float* record, int32_t k, float (&values)[RASTER_SUMS]) {
     return surfel_backward(record, pixel.x, pixel.y, k, (float)a.near, (float)a.max_alpha, behind, values);
   });
 }

@@ -30,7 +30,7 @@ __global__ void __launch_bounds__(128) picture_frame(const PictureFrame a, float
       points[0].x[1][s] = used ? a.down[(i + s) / a.columns] : 0.0f;
     }
     __syncthreads();
-    load_features<F, T>(a, points[0], memory.x, memory.inputs);
+    load_features<GridEncoding<F>, T>(a, points[0], memory.x, memory.inputs);
     __syncthreads();
     run_layers<MMA>(a, shape[0], memory.x, memory.h, [&](int o, int s, float value) {
       if (i + s < pixels) put_value((V*)a.values + (i + s) * a.O + o, value, (float)a.peak);

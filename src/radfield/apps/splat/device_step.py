@@ -21,12 +21,13 @@ from ...data.scene import Images
 from ...data.target import target_image
 from ...data.view_reader import ViewReader
 from ...errors import warn
-from ...gaussians.scene import see
+from ...gaussians.scene import GaussianScene, Seen, see
 from ...image_loss import image_loss
 from ...renderers.gaussian_camera import Camera
 from ...renderers.gaussian_tiles import EntryBudget
 from ...training import device_steps
 from ...training.graph import Replayed
+from . import gut
 from . import step as on_cpu
 
 MOST_LENSES = 8  # of a capture's views: so many graphs a size of images
@@ -40,7 +41,7 @@ def obstacle(training) -> str | None:
     if not isinstance(training.views, ViewReader):
         return "views that are rendered when they are asked for"
     images = training.views.images
-    if config.renderer != "raster" or config.rays:
+    if config.renderer == "trace":
         return "ray tracing"
     if config.densification != "default":
         return f"densification {config.densification!r}"
@@ -95,6 +96,7 @@ class DeviceSteps(device_steps.DeviceSteps):
         self.pose = torch.zeros(4, 4, device=self.device)
         self.photographs: dict[tuple[int, int], Tensor] = {}  # what is compared with stands here, by its size
         self.graphs: dict[Kind, Replayed] = {}
+        self.directions: dict[tuple, Tensor] = {}  # of 3DGUT's rays in the camera's axes, by the lens
         self.gaussians, self.budget = None, None
 
     def step(self, progress: float) -> dict | None:
@@ -102,6 +104,8 @@ class DeviceSteps(device_steps.DeviceSteps):
         training, config = self.training, self.training.model.config
         view, level = on_cpu.view_of(training, training.step), on_cpu.image_level(config, progress)
         camera, (width, height) = training.camera(view, level), self.size[view]
+        if config.renderer in gut.BUFFERS and _lens(camera) not in self.directions:
+            self.directions[_lens(camera)] = gut.local_directions(training.cameras[level], view).to(self.device)
         if self.gaussians is not training.model.gaussians:
             self._make(camera)
         counted = progress < config.refine_until
@@ -126,20 +130,37 @@ class DeviceSteps(device_steps.DeviceSteps):
         background = self.now[_BACKGROUND].float()
         camera = dataclasses.replace(camera, world_to_camera=self.pose)
         target, _ = target_image(self.photographs[kind.full], background, (camera.height, camera.width))
-        options = {"antialiased": config.antialiased, "max_alpha": config.max_alpha, "budget": self.budget}
-        seen = see(leaves, camera, background, **options)
-        image, projected = seen.image.color, seen.projected
-        projected.mean2d.retain_grad()
+        seen = self._see(leaves, camera, background)
+        image = seen.image.color
         loss = image_loss(image, target, config.ssim_weight)
         loss.backward()
         grads = {name: leaf.grad for name, leaf in leaves.tensors().items()}
         schedule = self.schedule([loss, grads["means"], grads["opacity_logits"]])
         if kind.counted:
-            moved = torch.where(self.alive > 0, projected.mean2d.grad, 0.0)
-            training.statistics.add(moved, projected.radius * self.drawn(), camera.width, camera.height)
+            self._count(seen, grads["means"], camera)
         training.adam.step_scheduled(self.gaussians, grads, schedule)
         squared = (image.detach()[:: on_cpu.ROWS] - target[:: on_cpu.ROWS]).square().mean()
         self.record([loss.view(1), squared.view(1), self.budget.total])
+
+    def _see(self, gaussians: GaussianScene, camera: Camera, background: Tensor) -> Seen:
+        config = self.training.model.config
+        if config.renderer in gut.BUFFERS:
+            local = self.directions[_lens(camera)]
+            return gut.see_from_pose(gaussians, camera, local, background, config, self.budget)
+        options = {"antialiased": config.antialiased, "max_alpha": config.max_alpha, "budget": self.budget}
+        seen = see(gaussians, camera, background, **options)
+        if seen.projected.mean2d.requires_grad:
+            seen.projected.mean2d.retain_grad()
+        return seen
+
+    def _count(self, seen: Seen, grad_means: Tensor, camera: Camera) -> None:
+        """For density control."""
+        statistics = self.training.statistics
+        if seen.projected is None:
+            moved = torch.where(self.alive > 0, grad_means, 0.0)
+            return statistics.add_traced(moved, self.gaussians.means, camera.position[None])
+        moved = torch.where(self.alive > 0, seen.projected.mean2d.grad, 0.0)
+        statistics.add(moved, seen.projected.radius * self.drawn(), camera.width, camera.height)
 
     def drawn(self) -> Tensor:
         """[1] bool: whether there was room for the view."""
@@ -149,10 +170,9 @@ class DeviceSteps(device_steps.DeviceSteps):
         """Room for the entries of the Gaussians that there are now, as `camera` sees them and as the memory cap has
         seen, and nothing captured. The host waits."""
         self.gaussians, self.graphs = self.training.model.gaussians, {}
-        options = {"antialiased": self.training.model.config.antialiased}
         self.budget = EntryBudget(1, self.device)
         with torch.no_grad():
-            see(self.gaussians, camera, budget=self.budget, **options)
+            self._see(self.gaussians, camera, torch.zeros(3, device=self.device))
         most = max(int(self.budget.total), 1)
         self.budget = EntryBudget(_rounded(ROOM * most), self.device)
 

@@ -19,8 +19,8 @@ from ...training.per_image import PerImage
 from ...training.run_folder import RunFolder
 from ...training.stages import Stages
 from ..runs import free_memory
-from . import gut, random_rays
 from . import initial as splat_initial
+from . import random_rays
 from .tracing import TrainingTree
 
 LEVELS = (1, 2, 4)  # by how much images are smaller
@@ -59,7 +59,6 @@ class Training:
         self.cap = MemoryCap(config.memory_gb, config.sh_degree, int(cameras.size.prod(1).max()), free)
         splat_initial.source(config, scene)  # refuses points where there are none
         random_rays.check_images(config, scene)
-        gut.check_device(config, self.device)
         self.adam = GaussianAdam(model.gaussians)
         self.statistics = densify.Statistics(len(model.gaussians), self.device)
         self._device, self._asked = None, False

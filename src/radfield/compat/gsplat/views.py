@@ -12,11 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ...renderers.gaussian_color_rows import gaussian_color_rows
 from ...renderers.gaussian_projection import Projected
 from ...renderers.gaussian_raster import rasterise
 from ...rows import take_rows
 from .absgrad import fill_absgrad
-from .harmonics import seen_colors
 from .pairs import MAX_ALPHA
 from .scene import Options, Scene, project_view
 
@@ -136,5 +136,5 @@ def _stacked(images: list[Tensor]) -> Tensor:
 def _colors(scene: Scene, b: int, c: int, rows: Tensor | None, radius: Tensor, position: Tensor | None) -> Tensor:
     colors = scene.colors_of(b, c)
     if scene.degree is not None:
-        return seen_colors(scene.of("means", b), colors, radius, position, scene.degree, rows)
+        return gaussian_color_rows(scene.of("means", b), colors, radius, position, degree=scene.degree, rows=rows)
     return take_rows(colors, rows)
