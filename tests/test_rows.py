@@ -5,7 +5,6 @@ import torch
 from checks import NATIVE_BACKENDS, on_backend
 
 from radfield import backend
-from radfield.backend import backend_for
 from radfield.errors import BadInput
 from radfield.rows import FEWEST_NUMBERS, columns_of, rows_above_zero, streams_of, take_rows
 
@@ -43,7 +42,7 @@ def test_rows_that_lie_together_are_taken_as_others_are(channels):
     assert torch.equal(found, kept[:, None].float().expand(-1, channels))
 
 
-@pytest.mark.skipif(backend_for(torch.zeros(1)) != "cpu", reason="native alone")
+@pytest.mark.usefixtures("each_backend_once")
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.97, 1.0])
 def test_those_above_zero_are_found_and_their_columns_taken(share):
     for count in (0, 1, 33, 3000):

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from . import memory
-from .backend import native
+from .backend import backend_for, native
 from .cuda.plan import Launch, blocks
 from .op import In, Op, Out
 
@@ -67,15 +67,19 @@ def _worth_it(values: Tensor) -> bool:
 
 
 def rows_above_zero(values: Tensor) -> Tensor:
-    """`(values > 0).nonzero()[:, 0]` [M] int64 of `values` [N] float32, on a CPU."""
+    """`(values > 0).nonzero()[:, 0]` [M] int64 of `values` [N] float32."""
+    if backend_for(values) != "cpu":
+        return (values > 0).nonzero()[:, 0]
     rows, count = memory.empty(tuple(values.shape), torch.int64), torch.empty(1, dtype=torch.int64)
     ABOVE_ZERO(rows=rows, count=count, values=values)
     return rows[: int(count)]
 
 
 def columns_of(values: Tensor, rows: Tensor) -> Tensor:
-    """`values[:, rows]` [C, M] contiguous, of streams `values` [C, N] float32 and `rows` [M] int64, rising, below N. On
-    a CPU, no gradient."""
+    """`values[:, rows]` [C, M] contiguous, of streams `values` [C, N] float32 and `rows` [M] int64, rising, below N. No
+    gradient."""
+    if backend_for(values) != "cpu":
+        return values.index_select(1, rows)
     taken = memory.empty((len(values), len(rows)), torch.float32)
     COLUMNS(taken=taken, values=values, rows=rows)
     return taken

@@ -234,7 +234,7 @@ def test_errors_of_the_source_name_kernel_file_and_line():
 
 #: ops that run on the CPU alone: the making of trees, which are then copied to where they are asked
 CPU_ONLY = ("bvh_build", "wide_bvh_build", "particle_bvh_build")
-#: and which rows of a list are in sight, which torch finds there
+# and what torch does there: finding the rows above 0, and taking them
 CPU_ONLY += ("rows_above_zero", "columns_take")
 
 
