@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,3 +150,14 @@ def test_pairs_are_added_atomically():
     assert torch.equal(total[:, 1].long(), index.bincount(minlength=5))
     expected = torch.zeros(5).index_add(0, index, value)
     torch.testing.assert_close(total[:, 0].float(), expected, rtol=0.02, atol=0.05)
+
+
+def test_libraries_share_the_stacks_of_threads():
+    """A process may map 65,530 ranges: with 1,024 stacks for each library, some thirty of them were all."""
+
+    def guards(build):
+        run("fault<11>", torch.arange(64.0), kernels=FAULTS, build=build)
+        return Path("/proc/self/maps").read_text().count(" ---p ")
+
+    assert guards("fast") > 1024
+    assert guards("checked") - guards("fast") < 32

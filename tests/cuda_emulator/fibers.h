@@ -49,6 +49,7 @@ struct Options {  // shared with the launcher
   unsigned order;          // 0 forward, 1 backward, else the seed of a random schedule
   unsigned global_races;   // checked build: also look for races in global memory
   unsigned long long switches, barriers, collectives;  // out
+  char* stacks;  // of cuda_emu_stacks: a process maps 65,530 ranges at most, so libraries have none of their own
 };
 
 static Thread threads[MAX_THREADS], *ready[MAX_THREADS], *self;
@@ -150,15 +151,19 @@ EMU void fiber_main() {
     switch_to(self ? self->fiber : &main_fiber);
   }
 }
+// Stacks of all fibers, each with a guard below; null where there is no room.
+EMU char* make_stacks() {
+  constexpr size_t EACH = GUARD + STACK, ALL = (MAX_THREADS + 1) * EACH;
+  void* p = mmap(nullptr, ALL, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return nullptr;
+  for (size_t at = 0; at < ALL; at += EACH)
+    if (mprotect(static_cast<char*>(p) + at, GUARD, PROT_NONE)) return munmap(p, ALL), nullptr;
+  return static_cast<char*>(p);
+}
 EMU Fiber* take_fiber() {
   if (n_pool) return pool[--n_pool];
-  Fiber* f = &fibers[n_fibers++];
-  if (!f->stack) {
-    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    void* p = mmap(nullptr, STACK + GUARD, PROT_READ | PROT_WRITE, flags, -1, 0);
-    mprotect(p, GUARD, PROT_NONE);
-    f->stack = static_cast<char*>(p) + GUARD;
-  }
+  Fiber* f = &fibers[n_fibers];
+  f->stack = options->stacks + n_fibers++ * (GUARD + STACK) + GUARD;
   prepare(&f->context, f->stack, fiber_main);
   return f;
 }

@@ -68,6 +68,7 @@ template <class... A> EMU int parameters(void (*)(A...), unsigned* sizes) {
   return n;
 }
 }  // namespace cuda_emu
+extern "C" char* cuda_emu_stacks() { return cuda_emu::make_stacks(); }
 
 #define CUDA_EMU_EXPORT(i, ...)                                                                                   \
   extern "C" const char* cuda_emu_launch_##i(const dim3* grid, const dim3* block, unsigned dynamic, void** args,  \

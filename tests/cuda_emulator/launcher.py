@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,6 +63,7 @@ class _Range(ctypes.Structure):
 class _Options(ctypes.Structure):
     _fields_ = [(name, ctypes.c_uint) for name in ("order", "global_races")]
     _fields_ += [(name, ctypes.c_ulonglong) for name in ("switches", "barriers", "collectives")]
+    _fields_ += [("stacks", ctypes.c_void_p)]
 
 
 class Reach:
@@ -74,6 +76,20 @@ class Reach:
             for m, s in zip(memory, self._shadows, strict=True)
         ]
         self.ranges, self.count = (_Range * len(rows))(*rows), len(rows)
+
+
+_of_thread = threading.local()
+
+
+def _stacks(library: ctypes.CDLL) -> int:
+    """The stacks of a block's threads, which all libraries share; each thread of this process has its own."""
+    if not hasattr(_of_thread, "stacks"):
+        make = library.cuda_emu_stacks
+        make.restype = ctypes.c_void_p
+        _of_thread.stacks = make()
+        if not _of_thread.stacks:
+            raise MemoryError("no room for the stacks of the emulator's threads")
+    return _of_thread.stacks
 
 
 class Kernel:
@@ -93,7 +109,7 @@ class Kernel:
         if sizes != self.sizes:
             raise TypeError(f"{self.name} takes arguments of {self.sizes} bytes, not {sizes}")
         pointers = (ctypes.c_void_p * len(values))(*[ctypes.addressof(v) for v in values])
-        how = _Options(order, global_races)
+        how = _Options(order, global_races, stacks=_stacks(self._library))
         dims = [(ctypes.c_uint * 3)(*d, *(1,) * (3 - len(d))) for d in (grid, block)]
         error = self._launch(dims[0], dims[1], shared, pointers, reach.ranges, reach.count, ctypes.byref(how))
         if error:
