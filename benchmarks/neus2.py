@@ -11,7 +11,7 @@ sequence   --frames frames of the scene, each turned by 5 degrees and moved by 0
 capture    a capture (--capture, a folder without splits of its own), with masks trained without the views --held-out:
            PSNR inside their masks; parts and open edges of the mesh that `radfield export` writes.
 
---pictures FOLDER writes a held-out view beside its photograph, and the mesh from four sides.
+--pictures FOLDER writes a held-out view beside its photograph, and the mesh, also as a picture from four sides.
 
     python benchmarks/neus2.py step|synthetic|sequence|capture [--precision bf16|f32] [--json] [--save FILE]
         [--scene solids] [--views 60] [--size 200] [--seconds 300 | --steps 2000] [--capture FOLDER] [--pictures FOLDER]
@@ -44,6 +44,7 @@ from radfield.encodings.slope_gradients import SlopeGradients
 from radfield.geometry import SceneTransform
 from radfield.losses import huber
 from radfield.meshing import parts
+from radfield.meshing.files import write_mesh
 from radfield.meshing.level_set import mesh_of_distance
 from radfield.meshing.visibility import seen
 from radfield.rays import Rays, Samples
@@ -311,8 +312,9 @@ def mesh_figures(mesh) -> dict:
 
 
 def pictures_of(model, mesh, folder: Path) -> None:
-    """The mesh from four sides, beside one another."""
+    """The mesh, and a picture of it from four sides, beside one another."""
     folder.mkdir(parents=True, exist_ok=True)
+    write_mesh(folder / "mesh.ply", mesh)
     bvh = Bvh.of(mesh.vertices.float(), mesh.triangles.int())
     size = mesh.vertices.amax(0) - mesh.vertices.amin(0)
     cameras = sdf_views.cameras_around(size, "z", 4, 400)

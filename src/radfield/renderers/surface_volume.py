@@ -139,11 +139,11 @@ def reached(samples: Samples, live: Tensor) -> Tensor:
 
 
 def weighty(weights: Tensor, least: float) -> Tensor:
-    """[M] bool: which samples, or the ones just before or behind them, have a weight of `least` or more."""
+    """[M] bool: which samples, or the ones just before them, have a weight of `least` or more. What `visible` counts
+    as a sample's weight is lost between it and the next one, half of it in the next one's own length."""
     enough = weights >= least
     spread = enough.clone()
     spread[1:] |= enough[:-1]
-    spread[:-1] |= enough[1:]
     return spread
 
 

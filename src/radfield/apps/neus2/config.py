@@ -32,23 +32,23 @@ class Config:
     learning_rate: float = 1e-2  # of grid, networks and sharpness at the start
     final_rate: float = 0.1  # the learning rate ends at this part of it
     network_l2: float = 1e-6  # weight decay of the networks
-    batch_samples: int = 1 << 15  # samples trained per step; the number of rays adapts
+    batch_samples: int = 1 << 16  # samples trained per step; the number of rays adapts
     background: str = "random"  # behind training rays: random, white or black
     outside: str = "auto"  # what is behind and around the object: auto: a radiance field without masks; field or none
-    eikonal: float = 0.0005  # weight of (|gradient| - 1)^2, per sample
+    eikonal: float = 0.0003  # weight of (|gradient| - 1)^2, per sample
     mask: float = 0.0  # weight of the cross-entropy of opacity and mask, where images have alpha
     anneal: float = 0.0  # part of the budget in which the cosine is annealed (NeuS); 0: not at all, as NeuS2
-    sharpen: float = 0.25  # part of the budget in which the sharpness stays low enough for parts still to be found
+    sharpen: float = 0.1  # part of the budget in which the sharpness stays low enough for parts still to be found
     cells_per_pixel: float = later(1.0, before=1e6)  # levels finer than this, where the object is, are not trained
     first_levels: float = 0.4  # part of the levels that are trained at first
-    all_levels: float = 0.25  # part of the budget after which all are
+    all_levels: float = 0.1  # part of the budget after which all are
     # at 0.9 of the budget the sharpness is at least this, in pixels of the photographs per scene unit; 0: as learned
-    final_sharpness: float = 2.0
+    final_sharpness: float = 1.0
     step_width: float = 2.0  # length of training steps along rays, in 1 / sharpness; never shorter than render steps
     coarse_step: float = 12.0  # and at most so many times longer than these
     least_weight: float = 5e-3  # samples that are less of their ray's colour are not trained
     neighbours: float = 0.1  # so many samples, in parts of the batch, are compared with a point next to them
-    curvature: float = 0.002  # weight of the difference of the normals there, once the surface is found
+    curvature: float = 0.0005  # weight of the difference of the normals there, once the surface is found
     around: float = 0.05  # so many points of all space, in parts of the batch, are held to |gradient| = 1
     visual_hull: bool = later(True, before=False)  # leave out for ever what masks say is empty
     area: float = later(0.001, before=0.0)  # weight of the surface's area, which decides where no photograph looks
