@@ -142,14 +142,30 @@ def test_a_gzip_bomb(tmp_path):
     refused(path, "claims 2000000 Gaussians, 40000000 bytes; the file has")
 
 
+def write_spz4(path, count, frame):
+    """A file of SPZ 4 with `count` Gaussians of degree 0, each array as frame(bytes in it) has packed it."""
+    sizes = [count * each for each in (9, 1, 3, 3, 4)]
+    frames = [frame(size) for size in sizes]
+    header = b"NGSP" + struct.pack("<IIBBBBI12x", 4, count, 0, 12, 0, 5, 32)
+    listed = b"".join(struct.pack("<QQ", len(f), size) for f, size in zip(frames, sizes, strict=True))
+    path.write_bytes(header + listed + b"".join(frames))
+
+
 def test_a_zstd_bomb(tmp_path):
     import zstandard
 
-    path, sizes = tmp_path / "a.spz", [900_000, 100_000, 300_000, 300_000, 400_000]
-    frames = [zstandard.compress(bytes(size + (60 << 20))) for size in sizes]
-    header = b"NGSP" + struct.pack("<IIBBBBI12x", 4, 100_000, 0, 12, 0, 5, 32)
-    listed = b"".join(struct.pack("<QQ", len(f), size) for f, size in zip(frames, sizes, strict=True))
-    path.write_bytes(header + listed + b"".join(frames))
+    path = tmp_path / "a.spz"
+    write_spz4(path, 100_000, lambda size: zstandard.compress(bytes(size + (60 << 20))))
+    refused(path, "a stream")
+
+
+def test_a_frame_that_ends_in_another_ones_beginning(tmp_path):
+    import zstandard
+
+    path, of_a_dictionary = tmp_path / "a.spz", bytes((0x28, 0xB5, 0x2F, 0xFD, 0x21, 7, 1, 0x09, 0, 0, 0))
+    write_spz4(path, 10, lambda size: zstandard.compress(b"\1" * size))
+    assert len(read_gaussians(path)) == 10
+    write_spz4(path, 10, lambda size: zstandard.compress(b"\1" * size) + of_a_dictionary)
     refused(path, "a stream")
 
 

@@ -120,10 +120,10 @@ def _unpacked(path: Path, frame: bytes, size: int) -> bytes:
     window = max(_LEAST_WINDOW, 1 << size.bit_length())  # no larger than what the frame may unpack to
     try:
         reader = zstandard.ZstdDecompressor(max_window_size=window).stream_reader(frame)
-        out = reader.read(size)
+        out, more = reader.read(size), reader.read(1)
     except zstandard.ZstdError as error:
         raise BadInput(f"{path}: a stream cannot be unpacked: {error}") from None
-    if len(out) != size or reader.read(1):
+    if len(out) != size or more:
         raise BadInput(f"{path}: a stream unpacks to another size than {size} bytes, which the header asks for")
     return out
 
